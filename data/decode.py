@@ -1,0 +1,70 @@
+"""From a file to an RGB picture: the one function through which every image of the project is read.
+
+The content decides the format, not the name.  Rules: alpha is dropped, not composited (as upstream's loader does);
+1, L, LA, P, CMYK, YCbCr, ... through Pillow's own conversion; 16-bit greyscale keeps its high byte; animated and
+multi-picture files give their first frame; EXIF orientation is left alone unless asked for.
+"""
+
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+DEFAULT_MAX_MPX = 100  # a decompression bomb of 300 MB as RGB; larger photographs exist but are rare
+
+
+class BadImage(ValueError):
+    """A file that cannot become a picture; the message is the reason, without the path."""
+
+
+def decode(path, max_mpx=DEFAULT_MAX_MPX, exif="ignore"):
+    """Reads one image file completely.
+
+    Args:
+        max_mpx: refuse images of more than this many million pixels, before any pixel is decoded.
+        exif: "ignore" keeps the stored orientation, "apply" turns the picture upright.
+    Returns: an RGB PIL image.  Raises BadImage for empty, truncated, foreign, oversized or unreadable files.
+    """
+    Image.MAX_IMAGE_PIXELS = None  # max_mpx takes its place: Pillow's own limit only warns up to twice its value
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # corrupt EXIF, palette transparency: no pixel depends on them
+            with Image.open(path) as image:
+                _check_size(image, max_mpx)
+                image.load()
+                if exif == "apply":
+                    image = ImageOps.exif_transpose(image)
+                return to_rgb(image)
+    except BadImage:
+        raise
+    except UnidentifiedImageError:
+        raise BadImage(_why_unidentified(path)) from None
+    except MemoryError:
+        raise BadImage("does not fit memory") from None
+    except Exception as error:  # Pillow's decoders raise almost anything on broken input
+        raise BadImage(f"{type(error).__name__}: {error}") from error
+
+
+def to_rgb(image):
+    """Any PIL image -> RGB by the rules at the top of this file."""
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I"):  # I;16, I;16B, I: 16-bit greyscale
+        values = np.asarray(image)
+        if values.size and (values.min() < 0 or values.max() > 65535):
+            raise BadImage(f"32-bit integer pixels outside 0..65535 (mode {image.mode}) have no 8-bit meaning")
+        return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise BadImage("floating-point pixels (mode F) have no 8-bit meaning")
+    return image.convert("RGB")
+
+
+def _check_size(image, max_mpx):
+    width, height = image.size
+    if width * height > max_mpx * 1_000_000:
+        raise BadImage(f"{width}x{height} is {width * height / 1e6:.1f} Mpx, above --max_mpx {max_mpx:g}")
+
+
+def _why_unidentified(path):
+    with open(path, "rb") as file:
+        return "not an image that Pillow knows" if file.read(1) else "empty file"

@@ -1,0 +1,191 @@
+"""Folders of real and fake images -> a dataset of (image, label, index), fake = 1, real = 0.
+
+Labels come from the folder names of LAYOUTS, never from alphabetical order.  Below a root stand generators (or
+training classes), each with its pair of label folders directly inside or one or more classes deeper:
+
+    root/<generator>/{0_real,1_fake}     root/<generator>/<class>/{0_real,1_fake}     root/{0_real,1_fake}
+"""
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from data.decode import DEFAULT_MAX_MPX, BadImage, decode
+from data.transforms import Limits, prepare
+
+LAYOUTS = (("0_real", "1_fake"), ("nature", "ai"), ("real", "fake"))  # (label 0, label 1)
+LABELS = {name: label for layout in LAYOUTS for label, name in enumerate(layout)}
+EXTENSIONS = frozenset(".png .jpg .jpeg .jpe .jfif .webp .bmp .tif .tiff .gif .mpo .ppm .pgm .avif .jp2".split())
+LAYOUT_HELP = "a pair of folders " + ", ".join("/".join(layout) for layout in LAYOUTS)
+SHOWN = 8
+
+
+class Sample(NamedTuple):
+    """One image file: path relative to the dataset's root with forward slashes, its generator, fake = 1."""
+
+    path: str
+    generator: str
+    label: int
+
+
+@dataclass
+class Scan:
+    """What a walk over the folders found, and what it passed over."""
+
+    root: Path
+    samples: list[Sample] = field(default_factory=list)
+    passed_over: Counter = field(default_factory=Counter)  # "hidden" or an extension -> number of files
+
+    def generators(self):
+        """Generator names in the order in which they were scanned."""
+        return list(dict.fromkeys(sample.generator for sample in self.samples))
+
+    def counts(self):
+        """{generator: [number of real, number of fake]}"""
+        counts = {}
+        for sample in self.samples:
+            counts.setdefault(sample.generator, [0, 0])[sample.label] += 1
+        return counts
+
+    def describe(self):
+        """One line: images, generators, files passed over."""
+        real, fake = (sum(pair[label] for pair in self.counts().values()) for label in (0, 1))
+        line = f"{self.root}: {len(self.samples):,} images ({real:,} real, {fake:,} fake), {len(self.counts())} folders"
+        if self.passed_over:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.passed_over.items()))
+            line += f"; passed over: {kinds}"
+        return line
+
+
+def discover(root, classes=()):
+    """The folders of a root that hold label folders: [(name, folder)], sorted by name.
+
+    Args:
+        classes: keep only these names; one that is not there raises ValueError with those found.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise ValueError(f"no folder {root}")
+    if label_folders(root):
+        return [(root.resolve().name, root)]
+    found = {child.name: child for child in _subfolders(root) if _holds_labels(child)}
+    if not found:
+        inside = ", ".join(sorted(os.listdir(root))[:SHOWN]) or "nothing"
+        raise ValueError(f"{root} holds no images in a known layout: expected {LAYOUT_HELP}, inside the folder, its "
+                         f"generators or their classes; found: {inside}")
+    absent = [name for name in classes if name not in found]
+    if absent:
+        raise ValueError(f"{root} has no class {', '.join(absent)}; it has: {', '.join(sorted(found))}")
+    return [(name, found[name]) for name in sorted(classes or found)]
+
+
+def scan(root, folders):
+    """Lists the images of several generators: folders is [(generator name, folder below root)], kept in order."""
+    result = Scan(Path(root))
+    result.passed_over.update(_passed_over(entry for entry in os.scandir(root) if entry.is_file()))
+    for name, folder in folders:
+        _scan_generator(result, name, Path(folder))
+    return result
+
+
+def label_folders(folder):
+    """{label: [folder]} of the label folders directly inside; ValueError when two spell the same label."""
+    found = {}
+    for child in _subfolders(folder):
+        label = LABELS.get(child.name.lower())
+        if label in found:
+            raise ValueError(f"{folder} holds both {found[label].name} and {child.name}, which mean the same label")
+        if label is not None:
+            found[label] = child
+    return found
+
+
+def require_both_classes(scan_result):
+    """Training needs reals and fakes in every folder; ValueError lists the counts of those without."""
+    lacking = {name: pair for name, pair in scan_result.counts().items() if 0 in pair}
+    if not scan_result.samples or lacking:
+        found = "; ".join(f"{name}: {real} real, {fake} fake" for name, (real, fake) in lacking.items())
+        raise ValueError(f"training needs real and fake images in every folder of {scan_result.root}; "
+                         f"found {found or 'no images'}")
+
+
+def _subfolders(folder):
+    return [child for child in sorted(Path(folder).iterdir()) if child.is_dir() and not child.name.startswith(".")]
+
+
+def _holds_labels(folder):
+    return bool(label_folders(folder)) or any(_holds_labels(child) for child in _subfolders(folder))
+
+
+def _scan_generator(result, name, folder):
+    labels = label_folders(folder)
+    for label in sorted(labels):
+        for path in _files(labels[label], result.passed_over):
+            relative = Path(os.path.relpath(path, result.root)).as_posix()
+            result.samples.append(Sample(relative, name, label))
+    children = [child for child in _subfolders(folder) if child not in labels.values()]
+    splits = {child.name.lower() for child in children} & {"train", "val", "test"}
+    if len(splits) > 1:
+        raise ValueError(f"{folder} holds the splits {', '.join(sorted(splits))}; name one folder below it")
+    for child in children:
+        _scan_generator(result, name, child)
+
+
+def _files(folder, passed_over):
+    """Image files below a folder in sorted order; others are counted."""
+    seen = set()
+    for place, subfolders, names in os.walk(folder, followlinks=True):
+        real_place = os.path.realpath(place)
+        if real_place in seen:  # a link that leads back to where we were
+            subfolders[:] = []
+            continue
+        seen.add(real_place)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        images = [name for name in sorted(names) if _kind(name) is None]
+        passed_over.update(kind for name in names if (kind := _kind(name)) is not None)
+        yield from (os.path.join(place, name) for name in images)
+
+
+def _passed_over(entries):
+    return [_kind(entry.name) or "image outside a label folder" for entry in entries]
+
+
+def _kind(name):
+    """None for an image, else the word under which the file is counted."""
+    if name.startswith("."):
+        return "hidden"
+    extension = os.path.splitext(name)[1].lower()
+    return None if extension in EXTENSIONS else extension or "without extension"
+
+
+class RealFakeFolder(Dataset):
+    """Images of a scan, prepared for a detector.
+
+    An item is asked for by index (evaluation) or by (epoch, index) (training); what is random in it depends on
+    (seed, epoch, index) alone, so the number of workers, a restart or a second process cannot change it.
+    Returns {"image": uint8 (3, H, W), "label": int, "index": int} or {"index": int, "bad": reason}.
+    """
+
+    def __init__(self, scan_result, geometry, augment=None, limits=None, seed=0, max_mpx=DEFAULT_MAX_MPX, exif="ignore"):
+        self.scan, self.root, self.samples = scan_result, scan_result.root, scan_result.samples
+        self.labels = np.array([sample.label for sample in self.samples], dtype=np.int64)
+        self.geometry, self.augment, self.limits = geometry, augment, limits or Limits()
+        self.seed, self.max_mpx, self.exif = seed, max_mpx, exif
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, key):
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        rng = np.random.default_rng((self.seed, epoch, index)) if self.augment else None
+        try:
+            image = decode(self.root / self.samples[index].path, self.max_mpx, self.exif)
+            image = prepare(image, self.geometry, self.limits, self.augment, rng)
+        except (BadImage, OSError) as error:
+            return {"index": index, "bad": str(error)}
+        return {"image": image, "label": int(self.labels[index]), "index": index}

@@ -1,0 +1,107 @@
+"""Batches from a RealFakeFolder: which samples, in which order, joined how."""
+
+import signal
+from collections import defaultdict
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from data.folder import RealFakeFolder, scan
+from data.transforms import Limits
+
+
+class EpochBatches(Sampler):
+    """Training batches of (epoch, index) pairs, in an order that depends on (seed, epoch) alone.
+
+    `start(epoch, batch)` sets where the next iteration begins, so an interrupted epoch goes on where it stopped.
+    """
+
+    def __init__(self, labels, batch_size, seed, shuffle=True, class_balance=False):
+        self.labels, self.batch_size, self.seed = np.asarray(labels), batch_size, seed
+        self.shuffle, self.class_balance = shuffle, class_balance
+        self.epoch, self.first = 0, 0
+
+    def start(self, epoch, batch=0):
+        self.epoch, self.first = epoch, batch
+
+    def order(self, epoch):
+        """Sample indices of one epoch.  Balanced: drawn with replacement, each class equally often on average."""
+        count = len(self.labels)
+        rng = np.random.default_rng((self.seed, epoch))
+        if self.class_balance:
+            weight = 1.0 / np.bincount(self.labels, minlength=2)[self.labels]
+            return rng.choice(count, size=count, p=weight / weight.sum())
+        return rng.permutation(count) if self.shuffle else np.arange(count)
+
+    def __len__(self):
+        return -(-len(self.labels) // self.batch_size)
+
+    def __iter__(self):
+        order, epoch = self.order(self.epoch).tolist(), self.epoch
+        for first in range(self.first * self.batch_size, len(order), self.batch_size):
+            yield [(epoch, index) for index in order[first : first + self.batch_size]]
+
+
+def generator_batches(samples, batch_size, wanted=None):
+    """Evaluation batches in dataset order that never mix generators: a list of index lists."""
+    batches = []
+    for name, group in groupby(range(len(samples)), key=lambda index: samples[index].generator):
+        indices = list(group)
+        if wanted is None or name in wanted:
+            batches += [indices[first : first + batch_size] for first in range(0, len(indices), batch_size)]
+    return batches
+
+
+def collate(items):
+    """Items -> {"parts": one batch per image size, "bad": [(index, reason)]}; no image is padded or resized."""
+    by_shape = defaultdict(list)
+    for item in items:
+        if "bad" not in item:
+            by_shape[item["image"].shape].append(item)
+    parts = [_join(group) for group in by_shape.values()]
+    return {"parts": parts, "bad": [(item["index"], item["bad"]) for item in items if "bad" in item]}
+
+
+def create_dataloader(dataset, batch_sampler, num_threads=0, pin_memory=False):
+    """A DataLoader over any of the batch lists above; the workers live as long as the loader."""
+    return DataLoader(
+        dataset,
+        batch_sampler=batch_sampler,
+        num_workers=num_threads,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        persistent_workers=num_threads > 0,
+        worker_init_fn=_leave_signals_to_parent,
+    )
+
+
+def evaluation_set(opt, root, folders, data_config, geometry):
+    """The images of some generators as an evaluation wants them.  folders: [(generator name, folder)] below root."""
+    limits = Limits(data_config.min_side, opt.max_input_mpx, opt.large_images == "crop")
+    return RealFakeFolder(scan(root, folders), geometry, limits=limits, max_mpx=opt.max_mpx, exif=opt.exif)
+
+
+def generator_loader(opt, dataset, num_threads, device):
+    """Function(generator names) -> loader over these, in dataset order, batches never mixing generators."""
+
+    def make(names):
+        batches = generator_batches(dataset.samples, opt.batch_size, set(names))
+        return create_dataloader(dataset, batches, num_threads, pin_memory=device.type == "cuda")
+
+    return make
+
+
+def _join(items):
+    return {
+        "image": torch.stack([item["image"] for item in items]),
+        "label": torch.tensor([item["label"] for item in items]),
+        "index": torch.tensor([item["index"] for item in items]),
+    }
+
+
+def _leave_signals_to_parent(worker):
+    # Ctrl-C and a scheduler's SIGTERM reach the whole process group; only the parent decides, after it has saved.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

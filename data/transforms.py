@@ -1,0 +1,163 @@
+"""Preparation of one image: the deterministic part (Geometry) and the random part of training (Augment), apart.
+
+In the default setting both equal upstream NPR pixel for pixel: PIL bilinear resize to a square, blur and JPEG,
+random or central crop, horizontal flip.  Source: NPR's data/datasets.py; blur and JPEG from CNNDetection.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+import torchvision.transforms.functional as TF
+from PIL import Image
+
+from data.decode import BadImage
+from data.perturb import JPEG_METHODS, gaussian_blur
+
+INTERPOLATIONS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "nearest": Image.Resampling.NEAREST,
+}
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Resize and crop rule.  Lengths in pixels; None switches a step off.
+
+    An image smaller than the crop is repeated side by side until it covers it (GenImage's protocol in NPR).
+    """
+
+    load_size: int | None = 256
+    crop_size: int | None = 224
+    interpolation: str = "bilinear"
+
+    def resize(self, image, interpolation=None):
+        """Square resize that does not keep the aspect ratio, as upstream's does not."""
+        if self.load_size is None:
+            return image
+        return image.resize((self.load_size, self.load_size), INTERPOLATIONS[interpolation or self.interpolation])
+
+    def tile(self, image):
+        """Repeats an image smaller than the crop; larger ones pass unchanged."""
+        crop = self.crop_size
+        if crop is None or min(image.size) >= crop:
+            return image
+        width, height = image.size
+        canvas = Image.new("RGB", (width * math.ceil(crop / width), height * math.ceil(crop / height)))
+        for left in range(0, canvas.width, width):
+            for top in range(0, canvas.height, height):
+                canvas.paste(image, (left, top))
+        return canvas
+
+    def center_crop(self, image):
+        return image if self.crop_size is None else TF.center_crop(image, self.crop_size)
+
+    def describe(self):
+        """The effective input in words, e.g. for a table's footer."""
+        resize = "stored size" if self.load_size is None else f"resize {self.load_size}x{self.load_size}"
+        crop = "no crop" if self.crop_size is None else f"centre crop {self.crop_size}"
+        return f"{resize}, {crop}"
+
+    def as_dict(self):
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random part of training.  Ranges are (one value) or (lowest, highest), drawn uniformly, ends included."""
+
+    blur_prob: float = 0.0
+    blur_sigma: tuple = (0.5,)
+    jpeg_prob: float = 0.0
+    jpeg_methods: tuple = ("cv2",)
+    jpeg_quality: tuple = (75,)
+    interpolations: tuple = ("bilinear",)
+    flip: bool = True
+
+    def degrade(self, image, rng):
+        """Blur, then JPEG, each with its own probability."""
+        blur, compress = rng.random() < self.blur_prob, rng.random() < self.jpeg_prob
+        if not blur and not compress:
+            return image
+        pixels = np.array(image)
+        if blur:
+            pixels = gaussian_blur(pixels, rng.uniform(self.blur_sigma[0], self.blur_sigma[-1]))
+        if compress:
+            method = JPEG_METHODS[self.jpeg_methods[rng.integers(len(self.jpeg_methods))]]
+            pixels = method(pixels, int(rng.integers(self.jpeg_quality[0], self.jpeg_quality[-1] + 1)))
+        return Image.fromarray(pixels)
+
+    def crop(self, image, crop_size, rng):
+        """A crop at a uniformly random position."""
+        if crop_size is None:
+            return image
+        left = int(rng.integers(image.width - crop_size + 1))
+        top = int(rng.integers(image.height - crop_size + 1))
+        return image.crop((left, top, left + crop_size, top + crop_size))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is refused, or cut to fit, before the network sees it."""
+
+    min_side: int = 1
+    max_input_mpx: float = 16.0  # about 5 GB of activations in fp32 for the NPR network
+    crop_large: bool = False  # cut the centre out of a larger input instead of refusing it
+
+    def check(self, image):
+        """The image, or its centre; BadImage when it is too small or too large."""
+        width, height = image.size
+        if min(width, height) < self.min_side:
+            raise BadImage(f"{width}x{height} is too small; the detector needs {self.min_side}x{self.min_side}")
+        if width * height <= self.max_input_mpx * 1e6:
+            return image
+        if not self.crop_large:
+            raise BadImage(f"{width}x{height} at stored size is above --max_input_mpx {self.max_input_mpx:g}; "
+                           "raise it, resize or crop, or take the centre with --large_images crop")
+        return TF.center_crop(image, self.largest_fit(width, height))
+
+    def largest_fit(self, width, height):
+        """(height, width), even, same aspect ratio as far as possible, within max_input_mpx."""
+        shrink = math.sqrt(self.max_input_mpx * 1e6 / (width * height))
+        return tuple(max(2, int(side * shrink) // 2 * 2) for side in (height, width))
+
+
+def prepare(image, geometry, limits, augment=None, rng=None):
+    """RGB PIL image -> uint8 tensor (3, H, W).  With `augment`, rng decides everything random."""
+    if augment is None:
+        image = geometry.center_crop(geometry.tile(geometry.resize(image)))
+    else:
+        image = geometry.resize(image, augment.interpolations[rng.integers(len(augment.interpolations))])
+        image = geometry.tile(augment.degrade(image, rng))
+        image = augment.crop(image, geometry.crop_size, rng)
+        if augment.flip and rng.random() < 0.5:
+            image = TF.hflip(image)
+    return to_tensor(limits.check(image))
+
+
+def to_tensor(image):
+    """RGB PIL image -> uint8 tensor (3, H, W)."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def eval_geometry(opt, data_config, row=None, trained=None):
+    """Who decides an evaluation's geometry: a flag, else the protocol's row, else the training run, else the detector.
+
+    Args:
+        opt: parsed options; loadSize, cropSize, no_resize and no_crop count where they were given.
+        row: Geometry of a protocol, or None.
+        trained: options saved in a checkpoint of ours, or empty.
+    """
+    trained = trained or {}
+    load_size, crop_size = data_config.load_size, data_config.crop_size
+    if trained:
+        load_size = None if trained["no_resize"] else trained["loadSize"] or load_size
+        crop_size = trained["cropSize"] or crop_size
+    if row is not None:
+        load_size, crop_size = row.load_size, row.crop_size
+    load_size = None if opt.no_resize else opt.loadSize or load_size
+    crop_size = None if opt.no_crop else opt.cropSize or crop_size
+    return Geometry(load_size, crop_size, opt.rz_interp[0])

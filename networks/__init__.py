@@ -1,0 +1,41 @@
+"""Detectors by name.
+
+To add one: write networks/<name>.py with a subclass of `networks.base.Detector` under `@register("<name>")`,
+import the module at the end of this file, add tests/test_<name>.py.  Its flags then appear in every script's
+`--help --arch <name>`.
+"""
+
+_REGISTRY = {}
+
+
+def register(name):
+    """Class decorator that makes a Detector known as `name`; a name taken twice raises ValueError."""
+
+    def add(detector_class):
+        if name in _REGISTRY:
+            raise ValueError(f"detector name {name!r} is already taken by {_REGISTRY[name].__name__}")
+        _REGISTRY[name] = detector_class
+        detector_class.arch = name
+        return detector_class
+
+    return add
+
+
+def names():
+    """All detector names, sorted."""
+    return sorted(_REGISTRY)
+
+
+def get(name):
+    """The Detector class called `name`; ValueError lists the known names."""
+    if name not in _REGISTRY:
+        raise ValueError(f"unknown detector {name!r}; known: {', '.join(names())}")
+    return _REGISTRY[name]
+
+
+def create(opt):
+    """The detector that parsed options describe (`opt.arch` and that detector's own flags)."""
+    return get(opt.arch).from_options(opt)
+
+
+from networks import resnet  # noqa: E402,F401  (registers itself)

@@ -1,0 +1,89 @@
+"""The contract that every detector keeps: what it takes, what it returns, what scripts may ask of it."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+# ImageNet statistics of RGB in [0, 1]; every published detector here normalises with them.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How a detector wants its images when neither a flag nor a protocol says otherwise.  Lengths in pixels."""
+
+    load_size: int | None = 256  # side of the square resize; None keeps the stored size
+    crop_size: int | None = 224  # side of the crop (random in training, central in validation); None takes all
+    min_side: int = 1  # a smaller image cannot be scored
+
+
+class Detector(nn.Module):
+    """A binary detector: images in, one logit per image out; above 0 means fake.
+
+    A subclass sets `data_config`, writes `preprocess` and `forward`, and may override the rest.
+    It lives in one file under networks/ and is made known with `@register("name")`.
+    """
+
+    data_config = DataConfig()
+    unused_for_key_compat: tuple[str, ...] = ()  # parameters that exist only so that a published file loads
+    assumed_for_foreign_files = ""  # what a published weight file does not say and is taken for granted
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    @classmethod
+    def add_arguments(cls, group):
+        """Adds the detector's own flags, prefixed with its name, to an argparse group."""
+
+    @classmethod
+    def from_options(cls, opt):
+        """Builds the detector that the parsed options describe."""
+        return cls()
+
+    @classmethod
+    def recognise(cls, state):
+        """Tells whether a foreign state_dict fits this detector: a dict of options that the keys decide, or None."""
+        own = {name: tensor.shape for name, tensor in cls().state_dict().items()}
+        return {} if own == {name: tensor.shape for name, tensor in state.items()} else None
+
+    def normalise(self, images):
+        """RGB uint8, or float in [0, 1], (B, 3, H, W) -> ImageNet-normalised float32 of the same shape.
+
+        The order of operations is the one of the published loaders, (u / 255 - mean) / std, so that a
+        published weight file meets the very numbers it was trained on.
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"a detector takes RGB images (B, 3, H, W), got shape {tuple(images.shape)}")
+        if images.dtype == torch.uint8:
+            images = images.float() / 255
+        elif not images.is_floating_point():
+            raise ValueError(f"a detector takes uint8 pixels or floats in [0, 1], got {images.dtype}")
+        return (images.float() - self.mean) / self.std
+
+    def preprocess(self, images):
+        """RGB uint8, or float in [0, 1], (B, 3, H, W) -> the float32 tensor that the trunk sees."""
+        return self.normalise(images)
+
+    def forward(self, images):
+        """RGB uint8, or float in [0, 1], (B, 3, H, W) -> logits (B,), float32, above 0 = fake."""
+        raise TypeError(f"{type(self).__name__} must define forward(images) -> logits (B,)")
+
+    def loss(self, batch):
+        """Batch with `image` and `label` -> dict of named scalar terms; `total` is their sum, `logits` rides along."""
+        logits = self(batch["image"])
+        bce = F.binary_cross_entropy_with_logits(logits, batch["label"].float())
+        return {"total": bce, "bce": bce.detach(), "logits": logits.detach()}
+
+    @property
+    def cam_layer(self):
+        """The module whose activations a class-activation map is drawn from."""
+        raise TypeError(f"{type(self).__name__} names no layer for class-activation maps")
+
+    def fused(self):
+        """An equivalent module for inference; the detector itself unless it knows a faster form."""
+        return self

@@ -1,0 +1,174 @@
+"""Weight files: the only code that knows their formats.
+
+Ours is one dict: format, arch, options, model, optimizer, scheduler, epoch, step, rng, metrics, calibration, env
+(and `progress`, the place inside an interrupted epoch).  Published files come flat, as {'model': ...} or
+{'state_dict': ...}, with or without a `module.` prefix.  A file either loads completely or raises CheckpointError.
+"""
+
+import hashlib
+import os
+from argparse import Namespace
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+import networks
+
+FORMAT = "npr-lab/1"
+WRAPPERS = ("model", "state_dict")  # where published files keep their weights
+PARALLEL_PREFIX = "module."  # left behind by torch.nn.DataParallel
+SHOWN_KEYS = 8
+
+
+class CheckpointError(ValueError):
+    """A weight file that cannot be used, with the reason in one line."""
+
+
+@dataclass
+class Loaded:
+    """A detector with its weights, and what is known about the file it came from."""
+
+    detector: torch.nn.Module
+    arch: str
+    options: dict  # the options it was trained with; empty for a published file
+    content: dict  # everything else in the file
+    path: str
+    sha256: str
+    notes: list[str] = field(default_factory=list)  # what was assumed, for the script to print
+
+    @property
+    def run_name(self):
+        """The training run's name, or for a published file its stem and the start of its hash."""
+        return self.options.get("name") or f"{Path(self.path).stem}-{self.sha256[:8]}"
+
+    @property
+    def identity(self):
+        """What pins the detector down in a record of results."""
+        return {"checkpoint": Path(self.path).name, "checkpoint_sha256": self.sha256, "arch": self.arch}
+
+
+def save(path, detector, **content):
+    """Writes a checkpoint so that a crash or a full disk never leaves half a file under `path`."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"format": FORMAT, "arch": detector.arch, "calibration": None, **content}
+    content["model"] = detector.state_dict()
+    part = path.with_name(path.name + ".part")
+    try:
+        with open(part, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read(path):
+    """The raw content of a weight file, read without running any code that it may hold."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"no weight file at {path}")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds here; all mean the same to the user
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{path} is not a readable weight file ({type(error).__name__}: {reason})") from error
+
+
+def load(path, arch=None, opt=None):
+    """Builds the detector of a weight file and loads it strictly.
+
+    Args:
+        arch: detector name; needed only where the keys of a published file do not decide.
+        opt: parsed options that describe the detector of a published file; ours carry their own.
+    """
+    content = read(path)
+    state = weights(content, path)
+    own = is_own(content)
+    found, implied = (content["arch"], content["options"]) if own else _recognise(state, arch, path)
+    if arch is not None and arch != found:
+        raise CheckpointError(f"{path} holds a {found!r} detector, not --arch {arch}")
+    description = Namespace(**{**(vars(opt) if opt is not None else {}), **implied, "arch": found})
+    detector = networks.create(description)
+    load_weights(detector, state, path)
+    notes = [] if own else [f"{path} is a published file; taken as detector {found!r}, {_assumed(found)}"]
+    return Loaded(detector, found, implied if own else {}, content, str(path), sha256(path), notes)
+
+
+def load_weights(detector, state, path):
+    """Strict load with an error that names the differing keys."""
+    own = detector.state_dict()
+    missing = [name for name in own if name not in state]
+    unexpected = [name for name in state if name not in own]
+    reshaped = [name for name in own if name in state and own[name].shape != state[name].shape]
+    if missing or unexpected or reshaped:
+        kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
+        lists = "; ".join(f"{len(keys)} {kind}: {_shorten(keys)}" for kind, keys in kinds if keys)
+        raise CheckpointError(f"{path} does not fit detector {detector.arch!r}: {lists}")
+    detector.load_state_dict(state)
+
+
+def weights(content, path):
+    """The state_dict inside any known structure, without wrapper and `module.` prefix."""
+    state = content
+    for wrapper in WRAPPERS:
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not state:
+        raise CheckpointError(f"{path} holds no weights: expected a state_dict or {{'model': ...}}, "
+                              f"got {type(content).__name__}")
+    strangers = [str(name) for name, value in state.items() if not isinstance(value, torch.Tensor)]
+    if strangers:
+        raise CheckpointError(f"{path} holds entries that are no tensors: {_shorten(strangers)}")
+    if all(name.startswith(PARALLEL_PREFIX) for name in state):
+        state = {name[len(PARALLEL_PREFIX):]: value for name, value in state.items()}
+    return state
+
+
+def is_own(content):
+    """Whether this project wrote the file."""
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
+def sha256(path):
+    """Hex digest of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _recognise(state, arch, path):
+    candidates = [arch] if arch is not None else networks.names()
+    fitting = {name: networks.get(name).recognise(state) for name in candidates}
+    fitting = {name: implied for name, implied in fitting.items() if implied is not None}
+    if len(fitting) == 1:
+        return next(iter(fitting.items()))
+    if len(fitting) > 1:
+        raise CheckpointError(f"{path} fits several detectors; name one with --arch {{{','.join(fitting)}}}")
+    if len(candidates) == 1:  # one candidate: say exactly where it differs
+        load_weights(networks.get(candidates[0])(), state, path)
+    raise CheckpointError(f"{path} fits no known detector ({', '.join(candidates)}); it has {len(state)} entries: "
+                          f"{_shorten(list(state))}")
+
+
+def _assumed(arch):
+    return networks.get(arch).assumed_for_foreign_files or "with its default options"
+
+
+def _read_safetensors(path):
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise CheckpointError(f"{path} needs the safetensors package: pip install safetensors") from error
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors raises its own type, which need not be importable
+        raise CheckpointError(f"{path} is not a readable safetensors file ({error})") from error
+
+
+def _shorten(keys):
+    more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
+    return ", ".join(keys[:SHOWN_KEYS]) + more

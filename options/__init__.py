@@ -1,0 +1,7 @@
+"""Command-line options, one class per script."""
+
+from options.test_options import TestOptions
+from options.train_options import TrainOptions
+from options.val_options import ValOptions
+
+__all__ = ["TestOptions", "TrainOptions", "ValOptions"]

@@ -1,0 +1,220 @@
+"""Command-line options that every script shares, and the way all of them are parsed.
+
+Parsing has two stages: `--arch` and `--recipe` are read first, because the detector brings its own flags and the
+recipe its defaults; then everything is parsed strictly, so a misspelt flag stops the program.
+"""
+
+import argparse
+from pathlib import Path
+
+import networks
+from data.decode import DEFAULT_MAX_MPX
+from data.perturb import JPEG_METHODS
+from data.transforms import INTERPOLATIONS
+from options import recipes
+
+_NOT_GIVEN = object()
+
+# Flags that upstream parsed without effect, or that have another name here: flag -> what to do instead.
+RETIRED = {
+    "--mode": "upstream knew only 'binary'; leave it out",
+    "--data_aug": "it never had an effect; set --blur_prob and --jpg_prob",
+    "--resize_or_crop": "it never had an effect; use --loadSize, --cropSize, --no_resize, --no_crop",
+    "--init_type": "it never had an effect; the detector's file under networks/ decides",
+    "--init_gain": "it never had an effect; the detector's file under networks/ decides",
+    "--epoch_count": "it never had an effect; --continue_train knows its epoch",
+    "--last_epoch": "it never had an effect; --continue_train knows its epoch",
+    "--save_latest_freq": "it never had an effect; the last and the best epoch are always saved",
+    "--save_epoch_freq": "it never had an effect; the last and the best epoch are always saved",
+    "--new_optim": "it never had an effect; a run without --continue_train has a new optimiser",
+    "--epoch": "it never had an effect; name the file with --model_path",
+    "--eval": "it never had an effect",
+    "--suffix": "write the whole name in --name",
+}
+
+
+class Retired(argparse.Action):
+    """A flag kept only to tell people what became of it."""
+
+    def __init__(self, option_strings, dest, hint="", **kwargs):
+        super().__init__(option_strings, argparse.SUPPRESS, nargs="?", help=argparse.SUPPRESS, default=argparse.SUPPRESS)
+        self.hint = hint
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        parser.error(f"{option_string} is not an option here: {self.hint}")
+
+
+class BaseOptions:
+    """Options of every script; subclasses add theirs in `initialize` and check values in `check`."""
+
+    script = ""  # file name shown in the usage line
+    retired = RETIRED
+    needs_arch = False  # training always builds a detector; evaluation takes it from the weight file
+
+    def parse(self, argv=None):
+        """Parses strictly; a wrong flag or value exits with status 2.
+
+        Afterwards `self.given` names the options that stood on the command line.
+        """
+        self.parser = self.build_parser(*self._choose(argv))
+        opt = self.parser.parse_args([])
+        self.defaults = dict(vars(opt))
+        typed = argparse.Namespace(**dict.fromkeys(vars(opt), _NOT_GIVEN))
+        self.parser.parse_args(argv, typed)
+        self.given = {name for name, value in vars(typed).items() if value is not _NOT_GIVEN}
+        for name in self.given:
+            setattr(opt, name, getattr(typed, name))
+        self.check(opt)
+        return opt
+
+    def build_parser(self, arch, recipe=None):
+        """The complete parser for one detector (None: no detector flags) and one recipe."""
+        parser = argparse.ArgumentParser(
+            prog=self.script, description=self.__doc__.splitlines()[0], allow_abbrev=False,
+            formatter_class=HelpFormatter,
+        )  # fmt: skip
+        self.initialize(parser)
+        if arch is not None:
+            networks.get(arch).add_arguments(parser.add_argument_group(f"detector {arch}"))
+        for flag, hint in self.retired.items():
+            parser.add_argument(flag, action=Retired, hint=hint)
+        return parser
+
+    def initialize(self, parser):
+        detector = parser.add_argument_group("detector")
+        detector.add_argument("--arch", choices=networks.names(), default="npr" if self.needs_arch else None,
+                              help="detector; its own flags are listed by --help --arch NAME")
+        images = parser.add_argument_group("images")
+        images.add_argument("--classes", type=names_list, default=(), help="comma list of folders to use; empty: all")
+        images.add_argument("--batch_size", type=positive_int, default=64, help="images per batch")
+        images.add_argument("--loadSize", type=positive_int, help="resize to a square of this side, in pixels")
+        images.add_argument("--cropSize", type=positive_int, help="side of the square crop, in pixels")
+        images.add_argument("--no_resize", action="store_true", help="take images at their stored size")
+        images.add_argument("--rz_interp", type=choice_list(INTERPOLATIONS), default=("bilinear",),
+                            help=f"resize filter, or a comma list to draw from in training: {', '.join(INTERPOLATIONS)}")
+        images.add_argument("--exif", choices=("ignore", "apply"), default="ignore",
+                            help="apply turns photographs upright; upstream ignores the EXIF orientation")
+        images.add_argument("--max_mpx", type=positive_float, default=DEFAULT_MAX_MPX,
+                            help="refuse files of more million pixels than this before decoding them")
+        images.add_argument("--on_bad_image", choices=("stop", "skip"), default="stop",
+                            help="a broken image stops the run, or is left out, counted and listed")
+        images.add_argument("--num_threads", type=whole_int, help="loader processes; default: one per core, at most 8")
+        machine = parser.add_argument_group("machine")
+        machine.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto",
+                             help="auto takes CUDA, then MPS, then the CPU")
+        machine.add_argument("--gpu_ids", help="number of the CUDA device, -1 for the CPU (older spelling of --device)")
+        machine.add_argument("--seed", type=whole_int, default=100, help="seed of everything random")
+        machine.add_argument("--deterministic", action="store_true",
+                             help="deterministic GPU kernels, slower; the CPU is deterministic anyway")
+
+    def check(self, opt):
+        """Rules that concern more than one option; `parser.error` on a violation."""
+        if opt.gpu_ids is not None and opt.device != "auto":
+            self.parser.error(f"give --device or --gpu_ids, not both (got {opt.device} and {opt.gpu_ids})")
+        if opt.no_resize and opt.loadSize is not None and "loadSize" in self.given:
+            self.parser.error("--no_resize and --loadSize exclude each other")
+        if opt.name is not None and (opt.name in ("", ".", "..") or "/" in opt.name):
+            self.parser.error(f"--name must be a plain folder name, got {opt.name!r}")
+
+    def describe(self, opt):
+        """A table of all options; changed ones carry their default."""
+        lines = ["----- options -----"]
+        for name, value in sorted(vars(opt).items()):
+            default = self.defaults.get(name)
+            note = f"   [default: {spell(default)}]" if value != default else ""
+            lines.append(f"{name:>20}: {spell(value)}{note}")
+        return "\n".join(lines)
+
+    def _choose(self, argv):
+        first = argparse.ArgumentParser(prog=self.script, add_help=False, allow_abbrev=False)
+        first.add_argument("--arch", choices=networks.names(), default="npr" if self.needs_arch else None)
+        first.add_argument("--recipe", choices=sorted(recipes.RECIPES))
+        known, _ = first.parse_known_args(argv)
+        return known.arch, known.recipe
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Shows each flag's default behind its help sentence, unless there is none to show."""
+
+    def __init__(self, prog):
+        super().__init__(prog, max_help_position=30, width=110)
+
+    def _get_help_string(self, action):
+        if action.default in (None, False, (), argparse.SUPPRESS):
+            return action.help
+        return f"{action.help} [default: {spell(action.default)}]"
+
+    def _get_default_metavar_for_optional(self, action):
+        return METAVARS.get(action.type, "TEXT")
+
+
+def positive_int(text):
+    return _number(text, int, lambda value: value > 0, "a whole number above 0")
+
+
+def whole_int(text):
+    return _number(text, int, lambda value: value >= 0, "a whole number, 0 or above")
+
+
+def positive_float(text):
+    return _number(text, float, lambda value: 0 < value < float("inf"), "a number above 0")
+
+
+def probability(text):
+    return _number(text, float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+
+
+def names_list(text):
+    """'car,cat' -> ('car', 'cat'); '' -> ()."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def choice_list(choices):
+    """Type of a comma list whose parts are all in choices."""
+
+    def parse(text):
+        parts = names_list(text)
+        if not parts or any(part not in choices for part in parts):
+            raise argparse.ArgumentTypeError(f"expected a comma list of {', '.join(choices)}, got {text!r}")
+        return parts
+
+    return parse
+
+
+def number_range(kind, lowest, highest):
+    """Type of 'VALUE' or 'LOW,HIGH' within [lowest, highest]: a tuple of one or two numbers."""
+
+    def parse(text):
+        parts = tuple(_number(part, kind, lambda value: lowest <= value <= highest,
+                              f"a value, or LOW,HIGH, from {lowest} to {highest}") for part in text.split(","))
+        if len(parts) > 2 or parts[0] > parts[-1]:
+            raise argparse.ArgumentTypeError(f"expected one value, or LOW,HIGH, got {text!r}")
+        return parts
+
+    return parse
+
+
+jpeg_methods = choice_list(JPEG_METHODS)
+
+
+def file_path(text):
+    """A path as typed, with ~ expanded."""
+    return str(Path(text).expanduser())
+
+
+def spell(value):
+    """An option's value as it would be typed: tuples become comma lists."""
+    return ",".join(str(part) for part in value) if isinstance(value, tuple) else value
+
+
+def _number(text, kind, accept, expected):
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not accept(value):
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+    return value
+
+
+METAVARS = {positive_int: "N", whole_int: "N", positive_float: "X", probability: "P", names_list: "A,B", file_path: "PATH"}

@@ -1,0 +1,92 @@
+"""Options of train.py."""
+
+import networks
+from options import recipes
+from options.base_options import (
+    BaseOptions,
+    file_path,
+    jpeg_methods,
+    number_range,
+    positive_float,
+    positive_int,
+    probability,
+    whole_int,
+)
+
+# What --continue_train may change about a run without making it another run.
+RESUMABLE = {"continue_train", "niter", "num_threads", "device", "gpu_ids", "loss_freq", "on_bad_image", "name",
+             "checkpoints_dir", "dataroot", "save_minutes"}  # fmt: skip
+
+
+class TrainOptions(BaseOptions):
+    """Trains one detector on a folder of real and fake images."""
+
+    script = "train.py"
+    needs_arch = True
+
+    def build_parser(self, arch, recipe=None):
+        parser = super().build_parser(arch, recipe)
+        config = networks.get(arch).data_config
+        recipe = recipe or recipes.for_arch(arch)
+        parser.set_defaults(loadSize=config.load_size, cropSize=config.crop_size, recipe=recipe)
+        parser.set_defaults(**recipes.RECIPES[recipe])
+        return parser
+
+    def initialize(self, parser):
+        super().initialize(parser)
+        run = parser.add_argument_group("run")
+        run.add_argument("--name", default="experiment_name", help="name of the run, a folder below --checkpoints_dir")
+        run.add_argument("--recipe", choices=sorted(recipes.RECIPES), help="published settings to start from")
+        run.add_argument("--dataroot", type=file_path, default="./dataset/", help="folder that holds the splits")
+        run.add_argument("--train_split", default="train", help="folder of the training images below --dataroot")
+        run.add_argument("--val_split", default="val", help="folder of the validation images; none: do not validate")
+        run.add_argument("--checkpoints_dir", type=file_path, default="./checkpoints", help="where runs are kept")
+        run.add_argument("--model_path", type=file_path, help="start from the weights in this file (strict)")
+        run.add_argument("--continue_train", action="store_true", help="go on with the run of this name")
+        run.add_argument("--overwrite", action="store_true", help="replace a run of this name")
+        fit = parser.add_argument_group("fitting")
+        fit.add_argument("--niter", type=positive_int, default=1000, help="number of epochs")
+        fit.add_argument("--lr", type=positive_float, default=1e-4, help="learning rate")
+        fit.add_argument("--optim", choices=("adam", "sgd"), default="adam", help="optimiser; sgd has no momentum")
+        fit.add_argument("--beta1", type=probability, default=0.9, help="first moment decay of Adam")
+        fit.add_argument("--delr_freq", type=positive_int, default=20,
+                         help="epochs between two multiplications of the learning rate by 0.9")
+        fit.add_argument("--earlystop_epoch", type=whole_int, default=0,
+                         help="stop after this many epochs without a better validation accuracy; 0: never")
+        fit.add_argument("--amp", choices=("auto", "bf16", "off"), default="auto",
+                         help="bf16 mixed precision; auto: on CUDA and on CPUs that have bf16 instructions")
+        fit.add_argument("--class_bal", action="store_true", help="draw real and fake equally often")
+        fit.add_argument("--serial_batches", action="store_true", help="keep the order of the files, no shuffling")
+        fit.add_argument("--loss_freq", type=positive_int, default=400, help="steps between two logged losses")
+        fit.add_argument("--save_minutes", type=positive_float, default=10.0,
+                         help="minutes between two saves inside an epoch; each epoch's end saves in any case")
+        augment = parser.add_argument_group("augmentation")
+        augment.add_argument("--no_flip", action="store_true", help="no horizontal flips")
+        augment.add_argument("--blur_prob", type=probability, default=0.0, help="share of images that are blurred")
+        augment.add_argument("--blur_sig", type=number_range(float, 0, 100), default=(0.5,),
+                             help="sigma of the Gaussian blur in pixels: a value, or LOW,HIGH drawn uniformly")
+        augment.add_argument("--jpg_prob", type=probability, default=0.0, help="share of images that are JPEG-coded")
+        augment.add_argument("--jpg_method", type=jpeg_methods, default=("cv2",),
+                             help="JPEG encoder, or a comma list to draw from: cv2, pil")
+        augment.add_argument("--jpg_qual", type=number_range(int, 1, 100), default=(75,),
+                             help="JPEG quality 1 to 100: a value, or LOW,HIGH drawn uniformly")
+
+    def check(self, opt):
+        super().check(opt)
+        if opt.continue_train and opt.overwrite:
+            self.parser.error("--continue_train and --overwrite exclude each other")
+        if opt.continue_train and opt.model_path:
+            self.parser.error("--continue_train starts from the run's own file; leave --model_path out")
+        if not opt.no_resize and opt.loadSize < opt.cropSize:
+            self.parser.error(f"--loadSize {opt.loadSize} is smaller than --cropSize {opt.cropSize}")
+
+    def merge_saved(self, opt, saved):
+        """Options of a run that goes on: the saved ones, with the few that may change taken from the command line."""
+        changed = {name for name in self.given if name not in RESUMABLE and saved.get(name) != getattr(opt, name)}
+        if changed:
+            pairs = ", ".join(f"--{name} {getattr(opt, name)} (was {saved.get(name)})" for name in sorted(changed))
+            self.parser.error(f"--continue_train cannot change {pairs}; train under another --name")
+        for name, value in saved.items():
+            if name not in self.given and name != "continue_train":
+                setattr(opt, name, value)
+        return opt

@@ -1,0 +1,42 @@
+"""Options of val.py, and of every script that scores images with a trained detector."""
+
+from options.base_options import RETIRED, BaseOptions, file_path, positive_float
+
+TRAINING_FLAGS = ("--lr --niter --beta1 --optim --delr_freq --earlystop_epoch --class_bal --serial_batches --no_flip "
+                  "--loss_freq --continue_train --train_split --val_split --blur_prob --blur_sig --jpg_prob "
+                  "--jpg_method --jpg_qual --recipe --checkpoints_dir").split()  # fmt: skip
+
+
+class ValOptions(BaseOptions):
+    """Scores one folder with one checkpoint and prints a row per generator."""
+
+    script = "val.py"
+    retired = {**RETIRED, **dict.fromkeys(TRAINING_FLAGS, "it concerns training only; train.py takes it")}
+
+    def initialize(self, parser):
+        super().initialize(parser)
+        run = parser.add_argument_group("evaluation")
+        run.add_argument("--model_path", type=file_path, required=False, help="weight file: ours or a published one")
+        run.add_argument("--dataroot", type=file_path, default="./dataset/",
+                         help="folder of generators, each with 0_real/1_fake, nature/ai or real/fake")
+        run.add_argument("--name", help="folder below --results_dir; default: the run's name")
+        run.add_argument("--results_dir", type=file_path, default="./results", help="where results are kept")
+        run.add_argument("--resume", action="store_true", help="keep what an earlier, equal evaluation has scored")
+        run.add_argument("--overwrite", action="store_true", help="replace earlier results of this name")
+        run.add_argument("--amp", choices=("bf16", "off"), default="off",
+                         help="bf16 is faster on a GPU, but its logits tie and move tables")
+        size = parser.add_argument_group("large images")
+        size.add_argument("--no_crop", action="store_true", help="feed the whole image after the resize")
+        size.add_argument("--max_input_mpx", type=positive_float, default=16.0,
+                          help="largest input of the network in million pixels")
+        size.add_argument("--large_images", choices=("refuse", "crop"), default="refuse",
+                          help="a larger input counts as a bad image, or its centre is taken")
+
+    def check(self, opt):
+        super().check(opt)
+        if not opt.model_path:
+            self.parser.error("--model_path is needed: the weight file to evaluate")
+        if opt.resume and opt.overwrite:
+            self.parser.error("--resume and --overwrite exclude each other")
+        if opt.no_crop and opt.cropSize:
+            self.parser.error("--no_crop and --cropSize exclude each other")

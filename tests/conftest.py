@@ -1,0 +1,55 @@
+"""Shared pieces of the tests: a toy tree of images, the device, the cuda marker."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = ROOT.parent / "shared" / "samples"  # real images; tests that use them skip where they are absent
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        skip = pytest.mark.skip(reason="no CUDA device")
+        for item in items:
+            if "cuda" in item.keywords:
+                item.add_marker(skip)
+
+
+def toy_image(rng, fake, size=(32, 32)):
+    """Noise; a fake repeats every pixel in 2x2 blocks, so that its NPR is zero.  size: (width, height)."""
+    width, height = size
+    pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    if fake:
+        pixels = pixels[::2, ::2].repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
+    return Image.fromarray(pixels)
+
+
+def make_tree(root, folders, names=("0_real", "1_fake"), count=3, size=(32, 32), suffix=".png"):
+    """Writes root/<folder>/<real name, fake name>/<number><suffix> for every folder; returns root."""
+    rng = np.random.default_rng(0)
+    for folder in folders:
+        for label, name in enumerate(names):
+            place = Path(root) / folder / name
+            place.mkdir(parents=True)
+            for number in range(count):
+                toy_image(rng, fake=label == 1, size=size).save(place / f"{number}{suffix}")
+    return Path(root)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """make_tree with its root below the test's own folder: tree(["a", "b"], names=...) -> path."""
+
+    def make(folders, name="tree", **options):
+        return make_tree(tmp_path / name, folders, **options)
+
+    return make
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)

@@ -1,0 +1,66 @@
+"""Tables for people: fixed width on the terminal, Markdown and CSV in files.  Percent with one decimal, except in CSV."""
+
+import csv
+import math
+from pathlib import Path
+
+HEADINGS = {"generator": "generator", "acc": "acc %", "ap": "AP %", "r_acc": "real %", "f_acc": "fake %",
+            "auc": "AUC %", "images": "images", "reason": "note"}  # fmt: skip
+
+
+def cells(rows):
+    """Rows of numbers -> rows of text, heading first; a column without content is left out."""
+    columns = [name for name in HEADINGS if any(row.get(name) not in (None, "") for row in rows)]
+    text = [[HEADINGS[name] for name in columns]]
+    return text + [[_spell(name, row.get(name)) for name in columns] for row in rows]
+
+
+def fixed_width(rows):
+    """A table for the terminal, the last row (the mean) set off by a rule."""
+    text = cells(rows)
+    widths = [max(len(line[column]) for line in text) for column in range(len(text[0]))]
+    left = {column for column, heading in enumerate(text[0]) if heading in ("generator", "note")}
+    lines = ["  ".join(word.ljust(width) if column in left else word.rjust(width)
+                       for column, (word, width) in enumerate(zip(line, widths, strict=True))).rstrip()
+             for line in text]  # fmt: skip
+    rule = "-" * max(len(line) for line in lines)
+    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def markdown(rows):
+    """The same table for a README or an issue."""
+    heading, *body = cells(rows)
+    align = [":--" if name in ("generator", "note") else "--:" for name in heading]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [heading, align, *body])
+
+
+def write_tables(folder, rows, caption):
+    """table.csv (fractions, full precision) and table.md (percent, with the caption) in a results folder."""
+    folder = Path(folder)
+    with open(folder / "table.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["generator", *(name for name in HEADINGS if name != "generator")],
+                                extrasaction="ignore")  # fmt: skip
+        writer.writeheader()
+        writer.writerows(rows)
+    (folder / "table.md").write_text(f"{markdown(rows)}\n\n{caption}\n", encoding="utf-8")
+
+
+def append_row(path, row):
+    """Adds one row to a CSV file, with a heading if the file is new."""
+    path = Path(path)
+    new = not path.exists()
+    with open(path, "a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def _spell(name, value):
+    if value is None:
+        return ""
+    if name in ("generator", "reason"):
+        return str(value)
+    if name == "images":
+        return f"{value:,}"
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"

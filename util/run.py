@@ -1,0 +1,184 @@
+"""What surrounds a run: seeds, device, precision, signals, the run's folder and the record of its environment."""
+
+import json
+import os
+import platform
+import random
+import signal
+import subprocess
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+# CPU flags of Linux that mean bf16 matrix products in hardware; without them bf16 is slower than fp32.
+BF16_CPU_FLAGS = ("amx_bf16", "avx512_bf16")
+RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "opencv-python", "scikit-learn", "scipy")
+
+
+def guard(main):
+    """Runs a script's main; what a user can mend becomes one line on stderr and exit status 1.
+
+    NPR_DEBUG=1 in the environment shows the full traceback instead.
+    """
+    try:
+        main()
+    except Interrupted as stopped:
+        print(f"\n{stopped}", file=sys.stderr)
+        sys.exit(stopped.status)
+    except (ValueError, OSError, MemoryError, torch.OutOfMemoryError) as error:
+        if os.environ.get("NPR_DEBUG"):
+            raise
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        sys.exit(f"error: {first}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def seed_everything(seed, deterministic=False):
+    """Seeds Python, NumPy and torch; `deterministic` also asks torch for deterministic kernels."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.backends.cudnn.benchmark = not deterministic
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+
+
+def start(opt):
+    """Seeds, picks the device and records the environment in `opt.environment`; returns the device."""
+    device = pick_device(opt)
+    seed_everything(opt.seed, opt.deterministic)
+    opt.environment = environment(device)
+    return device
+
+
+def pick_device(opt):
+    """The torch.device that --device or --gpu_ids asks for; ValueError when it is not there."""
+    wanted = opt.device
+    if opt.gpu_ids is not None:
+        wanted = _device_of_gpu_ids(opt.gpu_ids)
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if wanted.startswith("cuda"):
+        present = torch.cuda.device_count()
+        if int(wanted.partition(":")[2] or 0) >= present:
+            raise ValueError(f"{wanted} was asked for, but torch sees {present} CUDA devices; use --device cpu")
+    if wanted == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("mps was asked for, but torch does not see it; use --device cpu")
+    return torch.device(wanted)
+
+
+def _device_of_gpu_ids(text):
+    try:
+        ids = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        ids = []
+    if len(ids) != 1:
+        raise ValueError(f"--gpu_ids takes the number of one device, or -1 for the CPU, got {text!r}")
+    return "cpu" if ids[0] < 0 else f"cuda:{ids[0]}"
+
+
+def use_bf16(amp, device, deterministic=False):
+    """Whether to autocast to bfloat16.  auto: on CUDA and on CPUs with bf16 instructions, never if deterministic."""
+    if amp != "auto":
+        return amp == "bf16"
+    if deterministic:
+        return False
+    return (device.type == "cuda" and torch.cuda.is_bf16_supported()) or (device.type == "cpu" and _cpu_has_bf16())
+
+
+def _cpu_has_bf16():
+    try:
+        flags = Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split()
+    except OSError:
+        return False
+    return any(flag in flags for flag in BF16_CPU_FLAGS)
+
+
+def worker_count(wanted):
+    """Loader processes: as asked for, else one per usable core, at most 8."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) \
+        if wanted is None else wanted  # fmt: skip
+
+
+def environment(device):
+    """What a reader needs to tell two runs apart: code, versions, machine, command line.  All strings."""
+    packages = {name: _version(name) for name in RECORDED_PACKAGES}
+    accelerator = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    return {
+        "time": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "argv": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "git": _git("rev-parse", "HEAD") + ("+changes" if _git("status", "--porcelain") else ""),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": str(device),
+        "accelerator": accelerator,
+        "cpu_threads": str(torch.get_num_threads()),
+        **packages,
+    }
+
+
+def _version(package):
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def _git(*arguments):
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def write_json(path, content):
+    """Writes JSON so that a reader never sees half of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+class Interrupted(Exception):
+    """The user or the scheduler asked the program to stop; `status` is the exit status that says so."""
+
+    def __init__(self, message, status):
+        super().__init__(message)
+        self.status = status
+
+
+class StopSignal:
+    """Turns Ctrl-C and SIGTERM into a flag that long loops look at; a second signal stops at once."""
+
+    def __init__(self, hint):
+        self.hint = hint  # how to go on, for the last line that the user sees
+        self.number = None
+        self.previous = {}
+
+    def __enter__(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, number, _frame):
+        if self.number is not None:
+            raise KeyboardInterrupt
+        self.number = number
+
+    def check(self):
+        """Raises Interrupted once a signal has come."""
+        if self.number is not None:
+            name = signal.Signals(self.number).name
+            raise Interrupted(f"stopped by {name}; {self.hint}", 128 + self.number)

@@ -1,0 +1,43 @@
+"""Scores one folder of real and fake images with one checkpoint: a row per generator.
+
+    python val.py --model_path checkpoints/NAME/model_epoch_best.pth --dataroot DIR
+
+Below DIR stand generators, each with 0_real/1_fake, nature/ai or real/fake (or DIR itself holds such a pair).
+Images are prepared as in the checkpoint's own validation, as upstream's (256x256, centre crop 224) for a published
+file; --no_resize, --no_crop, --loadSize and --cropSize override that.
+Results: the table here, and results/<run name>/<folder name>/{scores.csv, meta.json, table.csv, table.md}.
+"""
+
+from pathlib import Path
+
+import data
+from networks import checkpoint
+from options import ValOptions
+from util import run
+from util.evaluate import Evaluator
+
+
+def main():
+    options = ValOptions()
+    opt = options.parse()
+    print(options.describe(opt))
+    device = run.start(opt)
+
+    loaded = checkpoint.load(opt.model_path, opt.arch, opt)
+    print("\n".join(loaded.notes))
+    evaluator = Evaluator(loaded.detector, device, opt, opt.name or loaded.run_name, loaded.identity)
+
+    folders = data.discover(opt.dataroot, opt.classes)
+    config = loaded.detector.data_config
+    geometry = data.eval_geometry(opt, config, trained=loaded.options)
+    dataset = data.evaluation_set(opt, opt.dataroot, folders, config, geometry)
+    print(dataset.scan.describe())
+    make_loader = data.generator_loader(opt, dataset, run.worker_count(opt.num_threads), device)
+    with run.StopSignal("the same command with --resume goes on") as stop:
+        result = evaluator.run(Path(opt.dataroot).resolve().name, dataset, make_loader, [name for name, _ in folders],
+                               stop=stop)  # fmt: skip
+    print(f"\n{result.describe()}")
+
+
+if __name__ == "__main__":
+    run.guard(main)
