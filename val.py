@@ -3,8 +3,8 @@
     python val.py --model_path checkpoints/NAME/model_epoch_best.pth --dataroot DIR
 
 Below DIR stand generators, each with 0_real/1_fake, nature/ai or real/fake (or DIR itself holds such a pair).
-Images are prepared as in the checkpoint's own validation, as upstream's (256x256, centre crop 224) for a published
-file; --no_resize, --no_crop, --loadSize and --cropSize override that.
+Images are prepared as in the checkpoint's own validation, as upstream's (256x256, centre crop 224) for a
+published file; --no_resize, --no_crop, --loadSize and --cropSize override that.
 Results: the table here, and results/<run name>/<folder name>/{scores.csv, meta.json, table.csv, table.md}.
 """
 
@@ -17,9 +17,9 @@ from util import run
 from util.evaluate import Evaluator
 
 
-def main():
+def main(argv=None):
     options = ValOptions()
-    opt = options.parse()
+    opt = options.parse(argv)
     print(options.describe(opt))
     device = run.start(opt)
 
@@ -34,8 +34,9 @@ def main():
     print(dataset.scan.describe())
     make_loader = data.generator_loader(opt, dataset, run.worker_count(opt.num_threads), device)
     with run.StopSignal("the same command with --resume goes on") as stop:
-        result = evaluator.run(Path(opt.dataroot).resolve().name, dataset, make_loader, [name for name, _ in folders],
-                               stop=stop)  # fmt: skip
+        result = evaluator.run(
+            Path(opt.dataroot).resolve().name, dataset, make_loader, [name for name, _ in folders], stop=stop
+        )
     print(f"\n{result.describe()}")
 
 

@@ -1,6 +1,7 @@
 """Datasets and their preparation: the import surface of everything below data/.
 
-A benchmark is a row of protocols.py; a layout a line of folder.LAYOUTS; a degradation a function of perturb.py.
+A benchmark is a row of protocols.py; a layout a line of folder.LAYOUTS; a degradation a function of
+perturb.py.
 """
 
 from data.folder import RealFakeFolder, discover, require_both_classes, scan

@@ -1,8 +1,8 @@
 """From a file to an RGB picture: the one function through which every image of the project is read.
 
-The content decides the format, not the name.  Rules: alpha is dropped, not composited (as upstream's loader does);
-1, L, LA, P, CMYK, YCbCr, ... through Pillow's own conversion; 16-bit greyscale keeps its high byte; animated and
-multi-picture files give their first frame; EXIF orientation is left alone unless asked for.
+The content decides the format, not the name.  Rules: alpha is dropped, not composited (as upstream's loader
+does); 1, L, LA, P, CMYK, YCbCr, ... through Pillow's own conversion; 16-bit greyscale keeps its high byte;
+animated and multi-picture files give their first frame; EXIF orientation is left alone unless asked for.
 """
 
 import warnings
@@ -25,16 +25,16 @@ def decode(path, max_mpx=DEFAULT_MAX_MPX, exif="ignore"):
         exif: "ignore" keeps the stored orientation, "apply" turns the picture upright.
     Returns: an RGB PIL image.  Raises BadImage for empty, truncated, foreign, oversized or unreadable files.
     """
-    Image.MAX_IMAGE_PIXELS = None  # max_mpx takes its place: Pillow's own limit only warns up to twice its value
+    Image.MAX_IMAGE_PIXELS = (
+        None  # max_mpx takes its place: Pillow's own limit only warns up to twice its value
+    )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # corrupt EXIF, palette transparency: no pixel depends on them
             with Image.open(path) as image:
                 _check_size(image, max_mpx)
                 image.load()
-                if exif == "apply":
-                    image = ImageOps.exif_transpose(image)
-                return to_rgb(image)
+                return to_rgb(ImageOps.exif_transpose(image) if exif == "apply" else image)
     except BadImage:
         raise
     except UnidentifiedImageError:
@@ -52,7 +52,9 @@ def to_rgb(image):
     if image.mode.startswith("I"):  # I;16, I;16B, I: 16-bit greyscale
         values = np.asarray(image)
         if values.size and (values.min() < 0 or values.max() > 65535):
-            raise BadImage(f"32-bit integer pixels outside 0..65535 (mode {image.mode}) have no 8-bit meaning")
+            raise BadImage(
+                f"32-bit integer pixels outside 0..65535 (mode {image.mode}) have no 8-bit meaning"
+            )
         return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise BadImage("floating-point pixels (mode F) have no 8-bit meaning")

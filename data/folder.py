@@ -1,7 +1,7 @@
 """Folders of real and fake images -> a dataset of (image, label, index), fake = 1, real = 0.
 
-Labels come from the folder names of LAYOUTS, never from alphabetical order.  Below a root stand generators (or
-training classes), each with its pair of label folders directly inside or one or more classes deeper:
+Labels come from the folder names of LAYOUTS, never from alphabetical order.  Below a root stand generators
+(or training classes), each with its pair of label folders directly inside or one or more classes deeper:
 
     root/<generator>/{0_real,1_fake}     root/<generator>/<class>/{0_real,1_fake}     root/{0_real,1_fake}
 """
@@ -20,7 +20,9 @@ from data.transforms import Limits, prepare
 
 LAYOUTS = (("0_real", "1_fake"), ("nature", "ai"), ("real", "fake"))  # (label 0, label 1)
 LABELS = {name: label for layout in LAYOUTS for label, name in enumerate(layout)}
-EXTENSIONS = frozenset(".png .jpg .jpeg .jpe .jfif .webp .bmp .tif .tiff .gif .mpo .ppm .pgm .avif .jp2".split())
+EXTENSIONS = frozenset(
+    ".png .jpg .jpeg .jpe .jfif .webp .bmp .tif .tiff .gif .mpo .ppm .pgm .avif .jp2".split()
+)
 LAYOUT_HELP = "a pair of folders " + ", ".join("/".join(layout) for layout in LAYOUTS)
 SHOWN = 8
 
@@ -55,7 +57,8 @@ class Scan:
     def describe(self):
         """One line: images, generators, files passed over."""
         real, fake = (sum(pair[label] for pair in self.counts().values()) for label in (0, 1))
-        line = f"{self.root}: {len(self.samples):,} images ({real:,} real, {fake:,} fake), {len(self.counts())} folders"
+        line = f"{self.root}: {len(self.samples):,} images ({real:,} real, {fake:,} fake)"
+        line += f" in {len(self.counts())} folders"
         if self.passed_over:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.passed_over.items()))
             line += f"; passed over: {kinds}"
@@ -76,8 +79,10 @@ def discover(root, classes=()):
     found = {child.name: child for child in _subfolders(root) if _holds_labels(child)}
     if not found:
         inside = ", ".join(sorted(os.listdir(root))[:SHOWN]) or "nothing"
-        raise ValueError(f"{root} holds no images in a known layout: expected {LAYOUT_HELP}, inside the folder, its "
-                         f"generators or their classes; found: {inside}")
+        raise ValueError(
+            f"{root} holds no images in a known layout: expected {LAYOUT_HELP}, inside the "
+            f"folder, its generators or their classes; found: {inside}"
+        )
     absent = [name for name in classes if name not in found]
     if absent:
         raise ValueError(f"{root} has no class {', '.join(absent)}; it has: {', '.join(sorted(found))}")
@@ -85,7 +90,7 @@ def discover(root, classes=()):
 
 
 def scan(root, folders):
-    """Lists the images of several generators: folders is [(generator name, folder below root)], kept in order."""
+    """Lists the images of generators; folders: [(generator name, folder below root)], kept in order."""
     result = Scan(Path(root))
     result.passed_over.update(_passed_over(entry for entry in os.scandir(root) if entry.is_file()))
     for name, folder in folders:
@@ -99,7 +104,9 @@ def label_folders(folder):
     for child in _subfolders(folder):
         label = LABELS.get(child.name.lower())
         if label in found:
-            raise ValueError(f"{folder} holds both {found[label].name} and {child.name}, which mean the same label")
+            raise ValueError(
+                f"{folder} holds both {found[label].name} and {child.name}, which mean the same label"
+            )
         if label is not None:
             found[label] = child
     return found
@@ -110,12 +117,16 @@ def require_both_classes(scan_result):
     lacking = {name: pair for name, pair in scan_result.counts().items() if 0 in pair}
     if not scan_result.samples or lacking:
         found = "; ".join(f"{name}: {real} real, {fake} fake" for name, (real, fake) in lacking.items())
-        raise ValueError(f"training needs real and fake images in every folder of {scan_result.root}; "
-                         f"found {found or 'no images'}")
+        raise ValueError(
+            f"training needs real and fake images in every folder of {scan_result.root}; "
+            f"found {found or 'no images'}"
+        )
 
 
 def _subfolders(folder):
-    return [child for child in sorted(Path(folder).iterdir()) if child.is_dir() and not child.name.startswith(".")]
+    return [
+        child for child in sorted(Path(folder).iterdir()) if child.is_dir() and not child.name.startswith(".")
+    ]
 
 
 def _holds_labels(folder):
@@ -166,12 +177,14 @@ def _kind(name):
 class RealFakeFolder(Dataset):
     """Images of a scan, prepared for a detector.
 
-    An item is asked for by index (evaluation) or by (epoch, index) (training); what is random in it depends on
-    (seed, epoch, index) alone, so the number of workers, a restart or a second process cannot change it.
+    An item is asked for by index (evaluation) or by (epoch, index) (training); what is random in it depends
+    on (seed, epoch, index) alone, so the number of workers, a restart or a second process cannot change it.
     Returns {"image": uint8 (3, H, W), "label": int, "index": int} or {"index": int, "bad": reason}.
     """
 
-    def __init__(self, scan_result, geometry, augment=None, limits=None, seed=0, max_mpx=DEFAULT_MAX_MPX, exif="ignore"):
+    def __init__(
+        self, scan_result, geometry, augment=None, limits=None, seed=0, max_mpx=DEFAULT_MAX_MPX, exif="ignore"
+    ):
         self.scan, self.root, self.samples = scan_result, scan_result.root, scan_result.samples
         self.labels = np.array([sample.label for sample in self.samples], dtype=np.int64)
         self.geometry, self.augment, self.limits = geometry, augment, limits or Limits()

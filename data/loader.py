@@ -1,5 +1,6 @@
 """Batches from a RealFakeFolder: which samples, in which order, joined how."""
 
+import math
 import signal
 from collections import defaultdict
 from itertools import groupby
@@ -15,7 +16,8 @@ from data.transforms import Limits
 class EpochBatches(Sampler):
     """Training batches of (epoch, index) pairs, in an order that depends on (seed, epoch) alone.
 
-    `start(epoch, batch)` sets where the next iteration begins, so an interrupted epoch goes on where it stopped.
+    `start(epoch, batch)` sets where the next iteration begins, so an interrupted epoch goes on where it
+    stopped.
     """
 
     def __init__(self, labels, batch_size, seed, shuffle=True, class_balance=False):
@@ -26,8 +28,12 @@ class EpochBatches(Sampler):
     def start(self, epoch, batch=0):
         self.epoch, self.first = epoch, batch
 
+    def skipped(self):
+        """Number of images that lie before the place set by `start`."""
+        return min(self.first * self.batch_size, len(self.labels))
+
     def order(self, epoch):
-        """Sample indices of one epoch.  Balanced: drawn with replacement, each class equally often on average."""
+        """Sample indices of one epoch.  Balanced: drawn with replacement, both classes equally likely."""
         count = len(self.labels)
         rng = np.random.default_rng((self.seed, epoch))
         if self.class_balance:
@@ -36,7 +42,7 @@ class EpochBatches(Sampler):
         return rng.permutation(count) if self.shuffle else np.arange(count)
 
     def __len__(self):
-        return -(-len(self.labels) // self.batch_size)
+        return math.ceil(len(self.labels) / self.batch_size)
 
     def __iter__(self):
         order, epoch = self.order(self.epoch).tolist(), self.epoch
@@ -55,7 +61,7 @@ def generator_batches(samples, batch_size, wanted=None):
 
 
 def collate(items):
-    """Items -> {"parts": one batch per image size, "bad": [(index, reason)]}; no image is padded or resized."""
+    """Items -> {"parts": one batch per image size, "bad": [(index, reason)]}; nothing is padded."""
     by_shape = defaultdict(list)
     for item in items:
         if "bad" not in item:
@@ -78,7 +84,7 @@ def create_dataloader(dataset, batch_sampler, num_threads=0, pin_memory=False):
 
 
 def evaluation_set(opt, root, folders, data_config, geometry):
-    """The images of some generators as an evaluation wants them.  folders: [(generator name, folder)] below root."""
+    """The images of some generators for an evaluation.  folders: [(generator name, folder below root)]."""
     limits = Limits(data_config.min_side, opt.max_input_mpx, opt.large_images == "crop")
     return RealFakeFolder(scan(root, folders), geometry, limits=limits, max_mpx=opt.max_mpx, exif=opt.exif)
 
@@ -102,6 +108,6 @@ def _join(items):
 
 
 def _leave_signals_to_parent(worker):
-    # Ctrl-C and a scheduler's SIGTERM reach the whole process group; only the parent decides, after it has saved.
+    # Ctrl-C and a scheduler's SIGTERM reach the whole process group; only the parent decides, after a save.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

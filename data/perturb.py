@@ -1,7 +1,7 @@
 """Image degradations, used by training augmentation.  All take and return RGB uint8 arrays (H, W, 3).
 
-Source of the set and its parameters: Wang et al., "CNN-generated images are surprisingly easy to spot... for now",
-CVPR 2020, section 3.2 (blur and JPEG augmentation).
+Source of the set and its parameters: Wang et al., "CNN-generated images are surprisingly easy to spot...
+for now", CVPR 2020, section 3.2 (blur and JPEG augmentation).
 """
 
 import io

@@ -26,7 +26,9 @@ class Protocol:
     generators: tuple[Generator, ...]
     geometry: Geometry
     source: str
-    folders: tuple[str, ...] = field(default=())  # names of its root below --dataroot; --dataroot itself counts too
+    folders: tuple[str, ...] = field(
+        default=()
+    )  # names of its root below --dataroot; --dataroot itself counts too
 
     def locate(self, dataroot):
         """The root that holds at least one of the generators, or None."""
@@ -35,6 +37,17 @@ class Protocol:
             if any(self.find(root, generator) for generator in self.generators):
                 return root
         return None
+
+    def pick(self, classes):
+        """The generators of these names, in table order; all without names; ValueError for an unknown one."""
+        known = {name.lower(): generator for generator in self.generators
+                 for name in (generator.name, *generator.folders)}  # fmt: skip
+        unknown = [name for name in classes if name.lower() not in known]
+        if unknown:
+            raise ValueError(f"{self.slug} has no generator {', '.join(unknown)}; it has: "
+                             f"{', '.join(generator.name for generator in self.generators)}")  # fmt: skip
+        chosen = {known[name.lower()] for name in classes}
+        return [generator for generator in self.generators if not classes or generator in chosen]
 
     @staticmethod
     def find(root, generator):

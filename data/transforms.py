@@ -1,7 +1,8 @@
-"""Preparation of one image: the deterministic part (Geometry) and the random part of training (Augment), apart.
+"""Preparation of one image: the deterministic part (Geometry) apart from the random one (Augment).
 
-In the default setting both equal upstream NPR pixel for pixel: PIL bilinear resize to a square, blur and JPEG,
-random or central crop, horizontal flip.  Source: NPR's data/datasets.py; blur and JPEG from CNNDetection.
+In the default setting both equal upstream NPR pixel for pixel: PIL bilinear resize to a square, blur and
+JPEG, random or central crop, horizontal flip.  Source: NPR's data/datasets.py; blur and JPEG from
+CNNDetection.
 """
 
 import math
@@ -38,7 +39,9 @@ class Geometry:
         """Square resize that does not keep the aspect ratio, as upstream's does not."""
         if self.load_size is None:
             return image
-        return image.resize((self.load_size, self.load_size), INTERPOLATIONS[interpolation or self.interpolation])
+        return image.resize(
+            (self.load_size, self.load_size), INTERPOLATIONS[interpolation or self.interpolation]
+        )
 
     def tile(self, image):
         """Repeats an image smaller than the crop; larger ones pass unchanged."""
@@ -67,7 +70,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Augment:
-    """Random part of training.  Ranges are (one value) or (lowest, highest), drawn uniformly, ends included."""
+    """Random part of training.  Ranges are (value,) or (lowest, highest), uniform, ends included."""
 
     blur_prob: float = 0.0
     blur_sigma: tuple = (0.5,)
@@ -111,12 +114,16 @@ class Limits:
         """The image, or its centre; BadImage when it is too small or too large."""
         width, height = image.size
         if min(width, height) < self.min_side:
-            raise BadImage(f"{width}x{height} is too small; the detector needs {self.min_side}x{self.min_side}")
+            raise BadImage(
+                f"{width}x{height} is too small; the detector needs {self.min_side}x{self.min_side}"
+            )
         if width * height <= self.max_input_mpx * 1e6:
             return image
         if not self.crop_large:
-            raise BadImage(f"{width}x{height} at stored size is above --max_input_mpx {self.max_input_mpx:g}; "
-                           "raise it, resize or crop, or take the centre with --large_images crop")
+            raise BadImage(
+                f"{width}x{height} at stored size is above --max_input_mpx {self.max_input_mpx:g}; "
+                "raise it, resize or crop, or take the centre with --large_images crop"
+            )
         return TF.center_crop(image, self.largest_fit(width, height))
 
     def largest_fit(self, width, height):
@@ -144,7 +151,7 @@ def to_tensor(image):
 
 
 def eval_geometry(opt, data_config, row=None, trained=None):
-    """Who decides an evaluation's geometry: a flag, else the protocol's row, else the training run, else the detector.
+    """An evaluation's geometry: a flag decides, else the protocol, else the training run, else the detector.
 
     Args:
         opt: parsed options; loadSize, cropSize, no_resize and no_crop count where they were given.

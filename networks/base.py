@@ -13,10 +13,12 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class DataConfig:
-    """How a detector wants its images when neither a flag nor a protocol says otherwise.  Lengths in pixels."""
+    """How a detector wants its images unless a flag or a protocol says otherwise.  Lengths in pixels."""
 
     load_size: int | None = 256  # side of the square resize; None keeps the stored size
-    crop_size: int | None = 224  # side of the crop (random in training, central in validation); None takes all
+    crop_size: int | None = (
+        224  # side of the crop (random in training, central in validation); None takes all
+    )
     min_side: int = 1  # a smaller image cannot be scored
 
 
@@ -47,7 +49,7 @@ class Detector(nn.Module):
 
     @classmethod
     def recognise(cls, state):
-        """Tells whether a foreign state_dict fits this detector: a dict of options that the keys decide, or None."""
+        """The options that a foreign state_dict decides by its keys, or None if it is not this detector's."""
         own = {name: tensor.shape for name, tensor in cls().state_dict().items()}
         return {} if own == {name: tensor.shape for name, tensor in state.items()} else None
 
@@ -74,7 +76,7 @@ class Detector(nn.Module):
         raise TypeError(f"{type(self).__name__} must define forward(images) -> logits (B,)")
 
     def loss(self, batch):
-        """Batch with `image` and `label` -> dict of named scalar terms; `total` is their sum, `logits` rides along."""
+        """Batch with `image` and `label` -> named scalar terms, `total` their sum, and the `logits`."""
         logits = self(batch["image"])
         bce = F.binary_cross_entropy_with_logits(logits, batch["label"].float())
         return {"total": bce, "bce": bce.detach(), "logits": logits.detach()}

@@ -1,8 +1,9 @@
 """Weight files: the only code that knows their formats.
 
-Ours is one dict: format, arch, options, model, optimizer, scheduler, epoch, step, rng, metrics, calibration, env
-(and `progress`, the place inside an interrupted epoch).  Published files come flat, as {'model': ...} or
-{'state_dict': ...}, with or without a `module.` prefix.  A file either loads completely or raises CheckpointError.
+Ours is one dict: format, arch, options, model, optimizer, scheduler, epoch, step, rng, metrics,
+calibration, env (and `progress`, the place inside an interrupted epoch).  Published files come flat, as
+{'model': ...} or {'state_dict': ...}, with or without a `module.` prefix.  A file either loads completely or
+raises CheckpointError.
 """
 
 import hashlib
@@ -76,7 +77,9 @@ def read(path):
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here; all mean the same to the user
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path} is not a readable weight file ({type(error).__name__}: {reason})") from error
+        raise CheckpointError(
+            f"{path} is not a readable weight file ({type(error).__name__}: {reason})"
+        ) from error
 
 
 def load(path, arch=None, opt=None):
@@ -119,13 +122,15 @@ def weights(content, path):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     if not isinstance(state, dict) or not state:
-        raise CheckpointError(f"{path} holds no weights: expected a state_dict or {{'model': ...}}, "
-                              f"got {type(content).__name__}")
+        raise CheckpointError(
+            f"{path} holds no weights: expected a state_dict or {{'model': ...}}, "
+            f"got {type(content).__name__}"
+        )
     strangers = [str(name) for name, value in state.items() if not isinstance(value, torch.Tensor)]
     if strangers:
         raise CheckpointError(f"{path} holds entries that are no tensors: {_shorten(strangers)}")
     if all(name.startswith(PARALLEL_PREFIX) for name in state):
-        state = {name[len(PARALLEL_PREFIX):]: value for name, value in state.items()}
+        state = {name[len(PARALLEL_PREFIX) :]: value for name, value in state.items()}
     return state
 
 
@@ -150,8 +155,10 @@ def _recognise(state, arch, path):
         raise CheckpointError(f"{path} fits several detectors; name one with --arch {{{','.join(fitting)}}}")
     if len(candidates) == 1:  # one candidate: say exactly where it differs
         load_weights(networks.get(candidates[0])(), state, path)
-    raise CheckpointError(f"{path} fits no known detector ({', '.join(candidates)}); it has {len(state)} entries: "
-                          f"{_shorten(list(state))}")
+    raise CheckpointError(
+        f"{path} fits no known detector ({', '.join(candidates)}); it has {len(state)} entries: "
+        f"{_shorten(list(state))}"
+    )
 
 
 def _assumed(arch):

@@ -10,7 +10,7 @@ SCALE_NUMERATOR, SCALE_DENOMINATOR = 2.0, 3.0
 
 
 def trim_to_even(x):
-    """Drops the last row and/or column of (..., H, W) where H or W is odd (rule for odd sizes in NPR's README)."""
+    """Drops the last row and/or column of (..., H, W) where odd (rule of NPR's README)."""
     height, width = x.shape[-2:]
     return x[..., : height - height % 2, : width - width % 2]
 

@@ -13,7 +13,10 @@ from networks import register
 from networks.base import DataConfig, Detector
 from networks.npr import scaled_residual
 
-STAGES = ((64, 3, 1), (128, 4, 2))  # planes, blocks, stride of layer1 and layer2: the depth that was published
+STAGES = (
+    (64, 3, 1),
+    (128, 4, 2),
+)  # planes, blocks, stride of layer1 and layer2: the depth that was published
 
 
 class Bottleneck(nn.Module):
@@ -108,7 +111,7 @@ class NPRDetector(Detector):
 
 
 def resnet50(num_classes=1):
-    """The NPR detector under the name that upstream code imports.  It has one output, so num_classes must be 1."""
+    """The NPR detector under upstream's name.  It has one output, so num_classes must be 1."""
     if num_classes != 1:
         raise ValueError(f"the NPR detector has one logit (above 0 = fake), got num_classes={num_classes}")
     return NPRDetector()

@@ -1,17 +1,24 @@
 """Command-line options that every script shares, and the way all of them are parsed.
 
-Parsing has two stages: `--arch` and `--recipe` are read first, because the detector brings its own flags and the
-recipe its defaults; then everything is parsed strictly, so a misspelt flag stops the program.
+Parsing has two stages: `--arch` and `--recipe` are read first, because the detector brings its own flags
+and the recipe its defaults; then everything is parsed strictly, so a misspelt flag stops the program.
 """
 
 import argparse
-from pathlib import Path
 
 import networks
 from data.decode import DEFAULT_MAX_MPX
-from data.perturb import JPEG_METHODS
 from data.transforms import INTERPOLATIONS
 from options import recipes
+from options.types import (
+    METAVARS,
+    choice_list,
+    names_list,
+    positive_float,
+    positive_int,
+    spell,
+    whole_int,
+)
 
 _NOT_GIVEN = object()
 
@@ -37,7 +44,8 @@ class Retired(argparse.Action):
     """A flag kept only to tell people what became of it."""
 
     def __init__(self, option_strings, dest, hint="", **kwargs):
-        super().__init__(option_strings, argparse.SUPPRESS, nargs="?", help=argparse.SUPPRESS, default=argparse.SUPPRESS)
+        hidden = {"help": argparse.SUPPRESS, "default": argparse.SUPPRESS}
+        super().__init__(option_strings, argparse.SUPPRESS, nargs="?", **hidden)
         self.hint = hint
 
     def __call__(self, parser, namespace, values, option_string=None):
@@ -70,9 +78,11 @@ class BaseOptions:
     def build_parser(self, arch, recipe=None):
         """The complete parser for one detector (None: no detector flags) and one recipe."""
         parser = argparse.ArgumentParser(
-            prog=self.script, description=self.__doc__.splitlines()[0], allow_abbrev=False,
+            prog=self.script,
+            description=self.__doc__.splitlines()[0],
+            allow_abbrev=False,
             formatter_class=HelpFormatter,
-        )  # fmt: skip
+        )
         self.initialize(parser)
         if arch is not None:
             networks.get(arch).add_arguments(parser.add_argument_group(f"detector {arch}"))
@@ -81,31 +91,64 @@ class BaseOptions:
         return parser
 
     def initialize(self, parser):
-        detector = parser.add_argument_group("detector")
-        detector.add_argument("--arch", choices=networks.names(), default="npr" if self.needs_arch else None,
-                              help="detector; its own flags are listed by --help --arch NAME")
-        images = parser.add_argument_group("images")
-        images.add_argument("--classes", type=names_list, default=(), help="comma list of folders to use; empty: all")
-        images.add_argument("--batch_size", type=positive_int, default=64, help="images per batch")
-        images.add_argument("--loadSize", type=positive_int, help="resize to a square of this side, in pixels")
-        images.add_argument("--cropSize", type=positive_int, help="side of the square crop, in pixels")
-        images.add_argument("--no_resize", action="store_true", help="take images at their stored size")
-        images.add_argument("--rz_interp", type=choice_list(INTERPOLATIONS), default=("bilinear",),
-                            help=f"resize filter, or a comma list to draw from in training: {', '.join(INTERPOLATIONS)}")
-        images.add_argument("--exif", choices=("ignore", "apply"), default="ignore",
-                            help="apply turns photographs upright; upstream ignores the EXIF orientation")
-        images.add_argument("--max_mpx", type=positive_float, default=DEFAULT_MAX_MPX,
-                            help="refuse files of more million pixels than this before decoding them")
-        images.add_argument("--on_bad_image", choices=("stop", "skip"), default="stop",
-                            help="a broken image stops the run, or is left out, counted and listed")
-        images.add_argument("--num_threads", type=whole_int, help="loader processes; default: one per core, at most 8")
-        machine = parser.add_argument_group("machine")
-        machine.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto",
-                             help="auto takes CUDA, then MPS, then the CPU")
-        machine.add_argument("--gpu_ids", help="number of the CUDA device, -1 for the CPU (older spelling of --device)")
-        machine.add_argument("--seed", type=whole_int, default=100, help="seed of everything random")
-        machine.add_argument("--deterministic", action="store_true",
-                             help="deterministic GPU kernels, slower; the CPU is deterministic anyway")
+        self.add_detector(parser.add_argument_group("detector").add_argument)
+        self.add_images(parser.add_argument_group("images").add_argument)
+        self.add_machine(parser.add_argument_group("machine").add_argument)
+
+    def add_detector(self, add):
+        add(
+            "--arch",
+            choices=networks.names(),
+            default="npr" if self.needs_arch else None,
+            help="detector; its own flags are listed by --help --arch NAME",
+        )
+
+    def add_images(self, add):
+        add("--classes", type=names_list, default=(), help="comma list of folders to use; empty: all")
+        add("--batch_size", type=positive_int, default=64, help="images per batch")
+        add("--loadSize", type=positive_int, help="resize to a square of this side, in pixels")
+        add("--cropSize", type=positive_int, help="side of the square crop, in pixels")
+        add("--no_resize", action="store_true", help="take images at their stored size")
+        add(
+            "--rz_interp",
+            type=choice_list(INTERPOLATIONS),
+            default=("bilinear",),
+            help=f"resize filter, or a comma list to draw from in training: {', '.join(INTERPOLATIONS)}",
+        )
+        add(
+            "--exif",
+            choices=("ignore", "apply"),
+            default="ignore",
+            help="apply turns photographs upright; upstream ignores the EXIF orientation",
+        )
+        add(
+            "--max_mpx",
+            type=positive_float,
+            default=DEFAULT_MAX_MPX,
+            help="refuse files of more million pixels than this before decoding them",
+        )
+        add(
+            "--on_bad_image",
+            choices=("stop", "skip"),
+            default="stop",
+            help="a broken image stops the run, or is left out, counted and listed",
+        )
+        add("--num_threads", type=whole_int, help="loader processes; default: one per core, at most 8")
+
+    def add_machine(self, add):
+        add(
+            "--device",
+            choices=("auto", "cpu", "cuda", "mps"),
+            default="auto",
+            help="auto takes CUDA, then MPS, then the CPU",
+        )
+        add("--gpu_ids", help="number of the CUDA device, -1 for the CPU (older spelling of --device)")
+        add("--seed", type=whole_int, default=100, help="seed of everything random")
+        add(
+            "--deterministic",
+            action="store_true",
+            help="deterministic GPU kernels, slower; the CPU is deterministic anyway",
+        )
 
     def check(self, opt):
         """Rules that concern more than one option; `parser.error` on a violation."""
@@ -146,75 +189,3 @@ class HelpFormatter(argparse.HelpFormatter):
 
     def _get_default_metavar_for_optional(self, action):
         return METAVARS.get(action.type, "TEXT")
-
-
-def positive_int(text):
-    return _number(text, int, lambda value: value > 0, "a whole number above 0")
-
-
-def whole_int(text):
-    return _number(text, int, lambda value: value >= 0, "a whole number, 0 or above")
-
-
-def positive_float(text):
-    return _number(text, float, lambda value: 0 < value < float("inf"), "a number above 0")
-
-
-def probability(text):
-    return _number(text, float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
-
-
-def names_list(text):
-    """'car,cat' -> ('car', 'cat'); '' -> ()."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def choice_list(choices):
-    """Type of a comma list whose parts are all in choices."""
-
-    def parse(text):
-        parts = names_list(text)
-        if not parts or any(part not in choices for part in parts):
-            raise argparse.ArgumentTypeError(f"expected a comma list of {', '.join(choices)}, got {text!r}")
-        return parts
-
-    return parse
-
-
-def number_range(kind, lowest, highest):
-    """Type of 'VALUE' or 'LOW,HIGH' within [lowest, highest]: a tuple of one or two numbers."""
-
-    def parse(text):
-        parts = tuple(_number(part, kind, lambda value: lowest <= value <= highest,
-                              f"a value, or LOW,HIGH, from {lowest} to {highest}") for part in text.split(","))
-        if len(parts) > 2 or parts[0] > parts[-1]:
-            raise argparse.ArgumentTypeError(f"expected one value, or LOW,HIGH, got {text!r}")
-        return parts
-
-    return parse
-
-
-jpeg_methods = choice_list(JPEG_METHODS)
-
-
-def file_path(text):
-    """A path as typed, with ~ expanded."""
-    return str(Path(text).expanduser())
-
-
-def spell(value):
-    """An option's value as it would be typed: tuples become comma lists."""
-    return ",".join(str(part) for part in value) if isinstance(value, tuple) else value
-
-
-def _number(text, kind, accept, expected):
-    try:
-        value = kind(text)
-    except ValueError:
-        value = None
-    if value is None or not accept(value):
-        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
-    return value
-
-
-METAVARS = {positive_int: "N", whole_int: "N", positive_float: "X", probability: "P", names_list: "A,B", file_path: "PATH"}

@@ -1,17 +1,32 @@
-"""Published training settings per system.  `--recipe` picks one; any flag given on the command line wins over it.
+"""Published training settings per system.  `--recipe` picks one; any flag that is given wins over it.
 
 Values are option names and values; what a recipe leaves out keeps the flag's own default.
 """
 
 RECIPES = {
-    # The command that made NPR.pth (README of NPR); seed, optimiser and decay factor from its train.py and trainer.py.
-    "npr": {"lr": 2e-4, "batch_size": 32, "niter": 50, "delr_freq": 10, "beta1": 0.9, "optim": "adam", "seed": 100},
-    # CVIMGDetection: the same network family on Tiny-GenImage (defaults of its options and opt.txt of its final run).
-    "cvimg": {
-        "lr": 2e-4, "batch_size": 64, "niter": 20, "delr_freq": 10, "beta1": 0.9, "optim": "adam", "seed": 100,
-        "dataroot": "./genimage", "classes": ("adm", "biggan", "glide", "midjourney", "sdv5", "vqdm", "wukong"),
+    # The command that made NPR.pth (README of NPR); seed and optimiser from its train.py and trainer.py.
+    "npr": {
+        "lr": 2e-4,
+        "batch_size": 32,
+        "niter": 50,
+        "delr_freq": 10,
+        "beta1": 0.9,
+        "optim": "adam",
+        "seed": 100,
     },
-}  # fmt: skip
+    # CVIMGDetection: the same family on Tiny-GenImage (defaults of its options, opt.txt of its final run).
+    "cvimg": {
+        "lr": 2e-4,
+        "batch_size": 64,
+        "niter": 20,
+        "delr_freq": 10,
+        "beta1": 0.9,
+        "optim": "adam",
+        "seed": 100,
+        "dataroot": "./genimage",
+        "classes": ("adm", "biggan", "glide", "midjourney", "sdv5", "vqdm", "wukong"),
+    },
+}
 
 DEFAULT_RECIPE = {"npr": "npr"}  # detector -> the recipe of the paper that published it
 

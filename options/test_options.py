@@ -14,6 +14,9 @@ class TestOptions(ValOptions):
         super().initialize(parser)
         parser.set_defaults(dataroot="./datasets/Generalization_Test")
         parser.add_argument_group("protocols").add_argument(
-            "--protocols", nargs="+", choices=sorted(PROTOCOLS), metavar="NAME",
-            help=f"benchmarks to run; default: those found below --dataroot. Known: {', '.join(sorted(PROTOCOLS))}",
-        )  # fmt: skip
+            "--protocols",
+            nargs="+",
+            choices=sorted(PROTOCOLS),
+            metavar="NAME",
+            help=f"benchmarks to run, by default those found; known: {', '.join(sorted(PROTOCOLS))}",
+        )

@@ -2,8 +2,8 @@
 
 import networks
 from options import recipes
-from options.base_options import (
-    BaseOptions,
+from options.base_options import BaseOptions
+from options.types import (
     file_path,
     jpeg_methods,
     number_range,
@@ -14,8 +14,19 @@ from options.base_options import (
 )
 
 # What --continue_train may change about a run without making it another run.
-RESUMABLE = {"continue_train", "niter", "num_threads", "device", "gpu_ids", "loss_freq", "on_bad_image", "name",
-             "checkpoints_dir", "dataroot", "save_minutes"}  # fmt: skip
+RESUMABLE = {
+    "continue_train",
+    "niter",
+    "num_threads",
+    "device",
+    "gpu_ids",
+    "loss_freq",
+    "on_bad_image",
+    "name",
+    "checkpoints_dir",
+    "dataroot",
+    "save_minutes",
+}
 
 
 class TrainOptions(BaseOptions):
@@ -34,42 +45,76 @@ class TrainOptions(BaseOptions):
 
     def initialize(self, parser):
         super().initialize(parser)
-        run = parser.add_argument_group("run")
-        run.add_argument("--name", default="experiment_name", help="name of the run, a folder below --checkpoints_dir")
-        run.add_argument("--recipe", choices=sorted(recipes.RECIPES), help="published settings to start from")
-        run.add_argument("--dataroot", type=file_path, default="./dataset/", help="folder that holds the splits")
-        run.add_argument("--train_split", default="train", help="folder of the training images below --dataroot")
-        run.add_argument("--val_split", default="val", help="folder of the validation images; none: do not validate")
-        run.add_argument("--checkpoints_dir", type=file_path, default="./checkpoints", help="where runs are kept")
-        run.add_argument("--model_path", type=file_path, help="start from the weights in this file (strict)")
-        run.add_argument("--continue_train", action="store_true", help="go on with the run of this name")
-        run.add_argument("--overwrite", action="store_true", help="replace a run of this name")
-        fit = parser.add_argument_group("fitting")
-        fit.add_argument("--niter", type=positive_int, default=1000, help="number of epochs")
-        fit.add_argument("--lr", type=positive_float, default=1e-4, help="learning rate")
-        fit.add_argument("--optim", choices=("adam", "sgd"), default="adam", help="optimiser; sgd has no momentum")
-        fit.add_argument("--beta1", type=probability, default=0.9, help="first moment decay of Adam")
-        fit.add_argument("--delr_freq", type=positive_int, default=20,
-                         help="epochs between two multiplications of the learning rate by 0.9")
-        fit.add_argument("--earlystop_epoch", type=whole_int, default=0,
-                         help="stop after this many epochs without a better validation accuracy; 0: never")
-        fit.add_argument("--amp", choices=("auto", "bf16", "off"), default="auto",
-                         help="bf16 mixed precision; auto: on CUDA and on CPUs that have bf16 instructions")
-        fit.add_argument("--class_bal", action="store_true", help="draw real and fake equally often")
-        fit.add_argument("--serial_batches", action="store_true", help="keep the order of the files, no shuffling")
-        fit.add_argument("--loss_freq", type=positive_int, default=400, help="steps between two logged losses")
-        fit.add_argument("--save_minutes", type=positive_float, default=10.0,
-                         help="minutes between two saves inside an epoch; each epoch's end saves in any case")
-        augment = parser.add_argument_group("augmentation")
-        augment.add_argument("--no_flip", action="store_true", help="no horizontal flips")
-        augment.add_argument("--blur_prob", type=probability, default=0.0, help="share of images that are blurred")
-        augment.add_argument("--blur_sig", type=number_range(float, 0, 100), default=(0.5,),
-                             help="sigma of the Gaussian blur in pixels: a value, or LOW,HIGH drawn uniformly")
-        augment.add_argument("--jpg_prob", type=probability, default=0.0, help="share of images that are JPEG-coded")
-        augment.add_argument("--jpg_method", type=jpeg_methods, default=("cv2",),
-                             help="JPEG encoder, or a comma list to draw from: cv2, pil")
-        augment.add_argument("--jpg_qual", type=number_range(int, 1, 100), default=(75,),
-                             help="JPEG quality 1 to 100: a value, or LOW,HIGH drawn uniformly")
+        self.add_run(parser.add_argument_group("run").add_argument)
+        self.add_fitting(parser.add_argument_group("fitting").add_argument)
+        self.add_augmentation(parser.add_argument_group("augmentation").add_argument)
+
+    def add_run(self, add):
+        add("--name", default="experiment_name", help="name of the run, a folder below --checkpoints_dir")
+        add("--recipe", choices=sorted(recipes.RECIPES), help="published settings to start from")
+        add("--dataroot", type=file_path, default="./dataset/", help="folder that holds the splits")
+        add("--train_split", default="train", help="folder of the training images below --dataroot")
+        add("--val_split", default="val", help="folder of the validation images; none: do not validate")
+        add("--checkpoints_dir", type=file_path, default="./checkpoints", help="where runs are kept")
+        add("--model_path", type=file_path, help="start from the weights in this file (strict)")
+        add("--continue_train", action="store_true", help="go on with the run of this name")
+        add("--overwrite", action="store_true", help="replace a run of this name")
+
+    def add_fitting(self, add):
+        add("--niter", type=positive_int, default=1000, help="number of epochs")
+        add("--lr", type=positive_float, default=1e-4, help="learning rate")
+        add("--optim", choices=("adam", "sgd"), default="adam", help="optimiser; sgd has no momentum")
+        add("--beta1", type=probability, default=0.9, help="first moment decay of Adam")
+        add(
+            "--delr_freq",
+            type=positive_int,
+            default=20,
+            help="epochs between two multiplications of the learning rate by 0.9",
+        )
+        add(
+            "--earlystop_epoch",
+            type=whole_int,
+            default=0,
+            help="stop after this many epochs without a better validation accuracy; 0: never",
+        )
+        add(
+            "--amp",
+            choices=("auto", "bf16", "off"),
+            default="auto",
+            help="bf16 mixed precision; auto: on CUDA and on CPUs that have bf16 instructions",
+        )
+        add("--class_bal", action="store_true", help="draw real and fake equally often")
+        add("--serial_batches", action="store_true", help="keep the order of the files, no shuffling")
+        add("--loss_freq", type=positive_int, default=400, help="steps between two logged losses")
+        add(
+            "--save_minutes",
+            type=positive_float,
+            default=10.0,
+            help="minutes between two saves inside an epoch; each epoch's end saves in any case",
+        )
+
+    def add_augmentation(self, add):
+        add("--no_flip", action="store_true", help="no horizontal flips")
+        add("--blur_prob", type=probability, default=0.0, help="share of images that are blurred")
+        add(
+            "--blur_sig",
+            type=number_range(float, 0, 100),
+            default=(0.5,),
+            help="sigma of the Gaussian blur in pixels: a value, or LOW,HIGH drawn uniformly",
+        )
+        add("--jpg_prob", type=probability, default=0.0, help="share of images that are JPEG-coded")
+        add(
+            "--jpg_method",
+            type=jpeg_methods,
+            default=("cv2",),
+            help="JPEG encoder, or a comma list to draw from: cv2, pil",
+        )
+        add(
+            "--jpg_qual",
+            type=number_range(int, 1, 100),
+            default=(75,),
+            help="JPEG quality 1 to 100: a value, or LOW,HIGH drawn uniformly",
+        )
 
     def check(self, opt):
         super().check(opt)
@@ -81,10 +126,14 @@ class TrainOptions(BaseOptions):
             self.parser.error(f"--loadSize {opt.loadSize} is smaller than --cropSize {opt.cropSize}")
 
     def merge_saved(self, opt, saved):
-        """Options of a run that goes on: the saved ones, with the few that may change taken from the command line."""
-        changed = {name for name in self.given if name not in RESUMABLE and saved.get(name) != getattr(opt, name)}
+        """Options of a run that goes on: the saved ones, but for the few that may change."""
+        changed = {
+            name for name in self.given if name not in RESUMABLE and saved.get(name) != getattr(opt, name)
+        }
         if changed:
-            pairs = ", ".join(f"--{name} {getattr(opt, name)} (was {saved.get(name)})" for name in sorted(changed))
+            pairs = ", ".join(
+                f"--{name} {getattr(opt, name)} (was {saved.get(name)})" for name in sorted(changed)
+            )
             self.parser.error(f"--continue_train cannot change {pairs}; train under another --name")
         for name, value in saved.items():
             if name not in self.given and name != "continue_train":

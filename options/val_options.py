@@ -1,10 +1,13 @@
 """Options of val.py, and of every script that scores images with a trained detector."""
 
-from options.base_options import RETIRED, BaseOptions, file_path, positive_float
+from options.base_options import RETIRED, BaseOptions
+from options.types import file_path, positive_float
 
-TRAINING_FLAGS = ("--lr --niter --beta1 --optim --delr_freq --earlystop_epoch --class_bal --serial_batches --no_flip "
-                  "--loss_freq --continue_train --train_split --val_split --blur_prob --blur_sig --jpg_prob "
-                  "--jpg_method --jpg_qual --recipe --checkpoints_dir").split()  # fmt: skip
+TRAINING_FLAGS = (
+    "--lr --niter --beta1 --optim --delr_freq --earlystop_epoch --class_bal --serial_batches --no_flip "
+    "--loss_freq --continue_train --train_split --val_split --blur_prob --blur_sig --jpg_prob "
+    "--jpg_method --jpg_qual --recipe --checkpoints_dir"
+).split()
 
 
 class ValOptions(BaseOptions):
@@ -15,22 +18,42 @@ class ValOptions(BaseOptions):
 
     def initialize(self, parser):
         super().initialize(parser)
-        run = parser.add_argument_group("evaluation")
-        run.add_argument("--model_path", type=file_path, required=False, help="weight file: ours or a published one")
-        run.add_argument("--dataroot", type=file_path, default="./dataset/",
-                         help="folder of generators, each with 0_real/1_fake, nature/ai or real/fake")
-        run.add_argument("--name", help="folder below --results_dir; default: the run's name")
-        run.add_argument("--results_dir", type=file_path, default="./results", help="where results are kept")
-        run.add_argument("--resume", action="store_true", help="keep what an earlier, equal evaluation has scored")
-        run.add_argument("--overwrite", action="store_true", help="replace earlier results of this name")
-        run.add_argument("--amp", choices=("bf16", "off"), default="off",
-                         help="bf16 is faster on a GPU, but its logits tie and move tables")
-        size = parser.add_argument_group("large images")
-        size.add_argument("--no_crop", action="store_true", help="feed the whole image after the resize")
-        size.add_argument("--max_input_mpx", type=positive_float, default=16.0,
-                          help="largest input of the network in million pixels")
-        size.add_argument("--large_images", choices=("refuse", "crop"), default="refuse",
-                          help="a larger input counts as a bad image, or its centre is taken")
+        self.add_evaluation(parser.add_argument_group("evaluation").add_argument)
+        self.add_large_images(parser.add_argument_group("large images").add_argument)
+
+    def add_evaluation(self, add):
+        add("--model_path", type=file_path, required=False, help="weight file: ours or a published one")
+        add(
+            "--dataroot",
+            type=file_path,
+            default="./dataset/",
+            help="folder of generators, each with 0_real/1_fake, nature/ai or real/fake",
+        )
+        add("--name", help="folder below --results_dir; default: the run's name")
+        add("--results_dir", type=file_path, default="./results", help="where results are kept")
+        add("--resume", action="store_true", help="keep what an earlier, equal evaluation has scored")
+        add("--overwrite", action="store_true", help="replace earlier results of this name")
+        add(
+            "--amp",
+            choices=("bf16", "off"),
+            default="off",
+            help="bf16 is faster on a GPU, but its logits tie and move tables",
+        )
+
+    def add_large_images(self, add):
+        add("--no_crop", action="store_true", help="feed the whole image after the resize")
+        add(
+            "--max_input_mpx",
+            type=positive_float,
+            default=16.0,
+            help="largest input of the network in million pixels",
+        )
+        add(
+            "--large_images",
+            choices=("refuse", "crop"),
+            default="refuse",
+            help="a larger input counts as a bad image, or its centre is taken",
+        )
 
     def check(self, opt):
         super().check(opt)

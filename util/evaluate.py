@@ -8,7 +8,6 @@ import csv
 import hashlib
 import json
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +20,9 @@ from util.metrics import tabulate
 from util.run import write_json
 
 SCORE_COLUMNS = ("path", "generator", "label", "score", "logit")
-# Pixels per forward pass.  Parts of a batch beyond it run one after the other: on a CPU small passes stay in the
-# cache and are faster (README, "Speed"); on a GPU the bound only keeps native-size images within its memory.
+# Pixels per forward pass.  Parts of a batch beyond it run one after the other: on a CPU small passes stay in
+# the cache and are faster (README, "Speed"); on a GPU the bound only keeps native-size images within its
+# memory.
 PIXELS_PER_PASS = {"cpu": 2 * 256 * 256, "cuda": 64 * 1024 * 1024, "mps": 16 * 1024 * 1024}
 
 
@@ -42,12 +42,14 @@ class BadImages:
         for index, reason in pairs:
             path = self.dataset.samples[index].path
             if self.policy == "stop":
-                raise BadImageError(f"bad image {self.dataset.root / path}: {reason} "
-                                 "(--on_bad_image skip leaves such files out and lists them)")
+                raise BadImageError(
+                    f"bad image {self.dataset.root / path}: {reason} "
+                    "(--on_bad_image skip leaves such files out and lists them)"
+                )
             self.found[path] = reason
 
     def describe(self):
-        """"" or a list of the files left out."""
+        """ "" or a list of the files left out."""
         if not self.found:
             return ""
         lines = [f"  {path}: {reason}" for path, reason in sorted(self.found.items())]
@@ -56,7 +58,7 @@ class BadImages:
 
 @torch.inference_mode()
 def logits_of(detector, images, device, bf16=False):
-    """uint8 images (B, 3, H, W) on any device -> float32 logits (B,) on `device`, in passes of bounded size."""
+    """uint8 images (B, 3, H, W) on any device -> float32 logits (B,) on `device`, in bounded passes."""
     pixels = images.shape[-1] * images.shape[-2]
     passes = images.split(max(1, PIXELS_PER_PASS.get(device.type, PIXELS_PER_PASS["cuda"]) // pixels))
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
@@ -66,8 +68,8 @@ def logits_of(detector, images, device, bf16=False):
 def predict(detector, loader, device, bad, bf16=False, stop=None, progress=None):
     """Scores a whole loader with the detector in evaluation mode.
 
-    Returns {index: logit} as two arrays (indices int64, logits float32), sorted by index.  Images that `bad` accepts
-    as left out are absent; anything else that was not scored raises, so nothing is lost silently.
+    Returns {index: logit} as two arrays (indices int64, logits float32), sorted by index.  Images that `bad`
+    accepts as left out are absent; anything else that was not scored raises, so nothing is lost silently.
     """
     was_training = detector.training
     detector.eval()
@@ -96,7 +98,7 @@ def predict(detector, loader, device, bad, bf16=False, stop=None, progress=None)
 
 
 def sigmoid(logits):
-    """float32 sigmoid, the score that accuracy and AP are computed on; it saturates and ties as upstream's does."""
+    """float32 sigmoid, which accuracy and AP are computed on; it saturates and ties as upstream's does."""
     return torch.sigmoid(torch.from_numpy(np.asarray(logits, dtype=np.float32))).numpy()
 
 
@@ -133,79 +135,118 @@ class Evaluator:
             make_loader: function(list of generators) -> loader over these in dataset order.
             order: generator names in the order of the table.
         """
-        folder = self.root / protocol
-        identity = {**self.identity, "protocol": protocol, "source": source, **describe_input(dataset, self.opt.amp)}
-        scores, meta = self._open(folder, identity, dataset)
+        identity = {**self.identity, "protocol": protocol, "source": source}
+        identity.update(describe_input(dataset, self.opt.amp))
+        record = Record(self.root / protocol, identity)
+        record.open(self.opt, dataset.scan.counts())
         bad = BadImages(self.opt.on_bad_image, dataset)
-        bad.found.update(meta["bad_files"])
-        wanted = [name for name in order if name not in meta["finished"]]
-        self._score(wanted, dataset, make_loader, folder, scores, meta, bad, stop)
-        rows = tabulate([row[1] for row in scores], np.array([row[2] for row in scores], dtype=int),
-                        np.array([row[3] for row in scores], dtype=np.float32), order)
-        result = Result(rows, folder, bad, caption(identity, bad), reused=len(order) - len(wanted))
-        report.write_tables(folder, rows, result.caption)
-        return result
-
-    def _score(self, wanted, dataset, make_loader, folder, scores, meta, bad, stop):
-        """Generator by generator: predict, then write scores.csv and meta.json before the next one starts."""
+        bad.found.update(record.meta["bad_files"])
+        wanted = [name for name in order if name not in record.meta["finished"]]
         total = sum(sample.generator in set(wanted) for sample in dataset.samples)
         with tqdm(total=total, unit="img", disable=not total, dynamic_ncols=True) as progress:
             for name in wanted:
                 progress.set_description(name)
-                start = time.perf_counter()
-                index, logit = predict(self.detector, make_loader([name]), self.device, bad,
-                                       self.opt.amp == "bf16", stop, progress)
-                samples = [dataset.samples[number] for number in index]
-                scores += [(*sample, score, value)
-                           for sample, score, value in zip(samples, sigmoid(logit), logit, strict=True)]
-                meta["finished"][name] = {"images": len(samples), "seconds": round(time.perf_counter() - start, 2)}
-                meta["bad_files"] = bad.found
-                write_scores(folder / "scores.csv", scores)
-                write_json(folder / "meta.json", meta)
+                loader = make_loader([name])
+                index, logit = predict(
+                    self.detector, loader, self.device, bad, self.opt.amp == "bf16", stop, progress
+                )
+                record.add(name, [dataset.samples[number] for number in index], logit, bad.found)
+        rows = record.tabulate(order)
+        result = Result(rows, record.folder, bad, caption(identity, bad), reused=len(order) - len(wanted))
+        report.write_tables(record.folder, rows, result.caption)
+        return result
 
-    def _open(self, folder, identity, dataset):
-        """An empty results folder, or what an equal evaluation left in it."""
-        meta_path = folder / "meta.json"
-        if meta_path.exists() and not self.opt.overwrite:
-            meta = json.loads(meta_path.read_text(encoding="utf-8"))
-            if not self.opt.resume:
-                raise ValueError(f"{folder} holds results already; --resume keeps them, --overwrite replaces them, "
-                                 "--name puts these elsewhere")
-            differing = [key for key, value in identity.items() if meta.get(key) != value]
-            if differing:
-                changes = ", ".join(f"{key}: {meta.get(key)} there, {identity[key]} now" for key in differing)
-                raise ValueError(f"{folder} holds results of another evaluation ({changes}); use --overwrite or --name")
-            finished = set(meta["finished"])
-            return [row for row in read_scores(folder / "scores.csv") if row[1] in finished], meta
-        folder.mkdir(parents=True, exist_ok=True)
+
+class Record:
+    """A results folder: the scores so far, what they are of, and which generators are done."""
+
+    def __init__(self, folder, identity):
+        self.folder, self.identity = folder, identity
+        self.meta, self.scores = {}, []
+
+    def open(self, opt, counts):
+        """Starts empty, or takes up what an equal evaluation left; refuses to mix or to replace unasked."""
+        if (self.folder / "meta.json").exists() and not opt.overwrite:
+            self._take_up(opt.resume)
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
         for name in ("scores.csv", "table.csv", "table.md"):
-            (folder / name).unlink(missing_ok=True)
-        environment = {"environment": self.opt.environment, "counts": dataset.scan.counts(), "bad_files": {}, "finished": {}}
-        meta = {**identity, **environment}
-        write_scores(folder / "scores.csv", [])
-        write_json(meta_path, meta)
-        return [], meta
+            (self.folder / name).unlink(missing_ok=True)
+        self.meta = {
+            **self.identity,
+            "environment": opt.environment,
+            "counts": counts,
+            "bad_files": {},
+            "finished": {},
+        }
+        self._write()
+
+    def add(self, generator, samples, logits, bad_files):
+        """Adds a finished generator and writes both files before the next one starts."""
+        scores = sigmoid(logits)
+        self.scores += [
+            (*sample, score, logit) for sample, score, logit in zip(samples, scores, logits, strict=True)
+        ]
+        self.meta["finished"][generator] = len(samples)
+        self.meta["bad_files"] = dict(bad_files)
+        self._write()
+
+    def tabulate(self, order):
+        """Rows per generator and their mean, from the scores."""
+        _, generators, labels, scores, _ = (
+            zip(*self.scores, strict=True) if self.scores else [()] * len(SCORE_COLUMNS)
+        )
+        return tabulate(generators, np.array(labels, dtype=int), np.array(scores, dtype=np.float32), order)
+
+    def _take_up(self, resume):
+        meta = json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
+        if not resume:
+            raise ValueError(
+                f"{self.folder} holds results already; --resume keeps them, --overwrite replaces them, "
+                "--name puts these elsewhere"
+            )
+        differing = [key for key, value in self.identity.items() if meta.get(key) != value]
+        if differing:
+            changes = ", ".join(
+                f"{key}: {meta.get(key)} there, {self.identity[key]} now" for key in differing
+            )
+            raise ValueError(
+                f"{self.folder} holds results of another evaluation ({changes}); use --overwrite or --name"
+            )
+        self.meta = meta
+        self.scores = [row for row in read_scores(self.folder / "scores.csv") if row[1] in meta["finished"]]
+
+    def _write(self):
+        # Scores first: a generator counts as finished only once its scores are on disk.
+        write_scores(self.folder / "scores.csv", self.scores)
+        write_json(self.folder / "meta.json", self.meta)
 
 
 def describe_input(dataset, amp):
-    """What the scores depend on beside the weights: geometry, limits, decoding rule, precision and the list of files."""
+    """What scores depend on beside the weights: geometry, limits, decoding, precision, list of files."""
     files = "\n".join(f"{sample.path}\t{sample.generator}\t{sample.label}" for sample in dataset.samples)
     return {
         "input": dataset.geometry.describe(),
         "geometry": dataset.geometry.as_dict(),
-        "limits": {"max_mpx": dataset.max_mpx, "max_input_mpx": dataset.limits.max_input_mpx,
-                   "crop_large": dataset.limits.crop_large, "exif": dataset.exif},
+        "limits": {
+            "max_mpx": dataset.max_mpx,
+            "max_input_mpx": dataset.limits.max_input_mpx,
+            "crop_large": dataset.limits.crop_large,
+            "exif": dataset.exif,
+        },
         "precision": "bf16" if amp == "bf16" else "fp32",
         "batch_rule": "equal sizes together, no padding",
         "file_list_sha256": hashlib.sha256(files.encode()).hexdigest(),
-    }  # fmt: skip
+    }
 
 
 def caption(identity, bad):
     """The line under a table: what was measured, on which input."""
     left_out = f"; {len(bad.found)} bad images left out" if bad.found else ""
-    return (f"{identity['protocol']}: {identity['input']}, {identity['precision']}, "
-            f"weights {identity['checkpoint']} (sha256 {identity['checkpoint_sha256'][:12]}){left_out}")
+    return (
+        f"{identity['protocol']}: {identity['input']}, {identity['precision']}, "
+        f"weights {identity['checkpoint']} (sha256 {identity['checkpoint_sha256'][:12]}){left_out}"
+    )
 
 
 def write_scores(path, rows):
@@ -230,5 +271,7 @@ def read_scores(path):
 def _require_finite(index, logit, dataset):
     broken = index[~np.isfinite(logit)]
     if len(broken):
-        raise ValueError(f"the detector gave no finite score for {len(broken)} images, first "
-                         f"{dataset.root / dataset.samples[broken[0]].path}; are the weights damaged?")
+        raise ValueError(
+            f"the detector gave no finite score for {len(broken)} images, first "
+            f"{dataset.root / dataset.samples[broken[0]].path}; are the weights damaged?"
+        )

@@ -1,7 +1,7 @@
-"""Numbers of one generator from its labels and scores.  Fake = 1, score up = more fake, a score above 0.5 says fake.
+"""Numbers of one generator from labels and scores.  Fake = 1, score up = more fake, above 0.5 says fake.
 
-A metric that needs both classes is NaN where one is missing; `reason` then says which.  To add a metric, write a
-function (labels, scores) -> float and give it a line in METRICS.
+A metric that needs both classes is NaN where one is missing; `reason` then says which.  To add a metric,
+write a function (labels, scores) -> float and give it a line in METRICS.
 """
 
 import math
@@ -71,9 +71,14 @@ def tabulate(generators, labels, scores, order=None):
     """
     generators, labels, scores = np.asarray(generators, dtype=object), np.asarray(labels), np.asarray(scores)
     order = list(order) if order is not None else list(dict.fromkeys(generators.tolist()))
-    rows = [{"generator": name, **measure(labels[generators == name], scores[generators == name])} for name in order]
+    rows = [
+        {"generator": name, **measure(labels[generators == name], scores[generators == name])}
+        for name in order
+    ]
     complete = [row for row in rows if not row["reason"]]
-    mean = {name: float(np.mean([row[name] for row in complete])) if complete else math.nan for name in METRICS}
+    mean = {
+        name: float(np.mean([row[name] for row in complete])) if complete else math.nan for name in METRICS
+    }
     note = "" if len(complete) == len(rows) else f"mean over {len(complete)} of {len(rows)}"
     return [*rows, {"generator": "Mean", **mean, "images": len(labels), "reason": note}]
 

@@ -1,11 +1,22 @@
-"""Tables for people: fixed width on the terminal, Markdown and CSV in files.  Percent with one decimal, except in CSV."""
+"""Tables for people: fixed width on the terminal, Markdown and CSV in files.
+
+Percent with one decimal, except in CSV, which keeps fractions at full precision.
+"""
 
 import csv
 import math
 from pathlib import Path
 
-HEADINGS = {"generator": "generator", "acc": "acc %", "ap": "AP %", "r_acc": "real %", "f_acc": "fake %",
-            "auc": "AUC %", "images": "images", "reason": "note"}  # fmt: skip
+HEADINGS = {
+    "generator": "generator",
+    "acc": "acc %",
+    "ap": "AP %",
+    "r_acc": "real %",
+    "f_acc": "fake %",
+    "auc": "AUC %",
+    "images": "images",
+    "reason": "note",
+}
 
 
 def cells(rows):
@@ -20,9 +31,13 @@ def fixed_width(rows):
     text = cells(rows)
     widths = [max(len(line[column]) for line in text) for column in range(len(text[0]))]
     left = {column for column, heading in enumerate(text[0]) if heading in ("generator", "note")}
-    lines = ["  ".join(word.ljust(width) if column in left else word.rjust(width)
-                       for column, (word, width) in enumerate(zip(line, widths, strict=True))).rstrip()
-             for line in text]  # fmt: skip
+    lines = [
+        "  ".join(
+            word.ljust(width) if column in left else word.rjust(width)
+            for column, (word, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in text
+    ]
     rule = "-" * max(len(line) for line in lines)
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
@@ -38,8 +53,9 @@ def write_tables(folder, rows, caption):
     """table.csv (fractions, full precision) and table.md (percent, with the caption) in a results folder."""
     folder = Path(folder)
     with open(folder / "table.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["generator", *(name for name in HEADINGS if name != "generator")],
-                                extrasaction="ignore")  # fmt: skip
+        writer = csv.DictWriter(
+            file, ["generator", *(name for name in HEADINGS if name != "generator")], extrasaction="ignore"
+        )
         writer.writeheader()
         writer.writerows(rows)
     (folder / "table.md").write_text(f"{markdown(rows)}\n\n{caption}\n", encoding="utf-8")

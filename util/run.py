@@ -1,4 +1,4 @@
-"""What surrounds a run: seeds, device, precision, signals, the run's folder and the record of its environment."""
+"""What surrounds a run: seeds, device, precision, signals, and the record of its environment."""
 
 import json
 import os
@@ -16,7 +16,7 @@ import torch
 
 # CPU flags of Linux that mean bf16 matrix products in hardware; without them bf16 is slower than fp32.
 BF16_CPU_FLAGS = ("amx_bf16", "avx512_bf16")
-RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "opencv-python", "scikit-learn", "scipy")
+RECORDED_PACKAGES = ("torchvision", "numpy", "pillow", "opencv-python", "scikit-learn", "scipy")
 
 
 def guard(main):
@@ -63,11 +63,15 @@ def pick_device(opt):
     if opt.gpu_ids is not None:
         wanted = _device_of_gpu_ids(opt.gpu_ids)
     if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        wanted = (
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
     if wanted.startswith("cuda"):
         present = torch.cuda.device_count()
         if int(wanted.partition(":")[2] or 0) >= present:
-            raise ValueError(f"{wanted} was asked for, but torch sees {present} CUDA devices; use --device cpu")
+            raise ValueError(
+                f"{wanted} was asked for, but torch sees {present} CUDA devices; use --device cpu"
+            )
     if wanted == "mps" and not torch.backends.mps.is_available():
         raise ValueError("mps was asked for, but torch does not see it; use --device cpu")
     return torch.device(wanted)
@@ -84,12 +88,14 @@ def _device_of_gpu_ids(text):
 
 
 def use_bf16(amp, device, deterministic=False):
-    """Whether to autocast to bfloat16.  auto: on CUDA and on CPUs with bf16 instructions, never if deterministic."""
+    """Whether to autocast to bf16.  auto: on CUDA and CPUs with bf16 instructions, unless deterministic."""
     if amp != "auto":
         return amp == "bf16"
     if deterministic:
         return False
-    return (device.type == "cuda" and torch.cuda.is_bf16_supported()) or (device.type == "cpu" and _cpu_has_bf16())
+    return (device.type == "cuda" and torch.cuda.is_bf16_supported()) or (
+        device.type == "cpu" and _cpu_has_bf16()
+    )
 
 
 def _cpu_has_bf16():
@@ -102,8 +108,10 @@ def _cpu_has_bf16():
 
 def worker_count(wanted):
     """Loader processes: as asked for, else one per usable core, at most 8."""
-    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) \
-        if wanted is None else wanted  # fmt: skip
+    if wanted is not None:
+        return wanted
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, cores)
 
 
 def environment(device):
@@ -120,6 +128,7 @@ def environment(device):
         "accelerator": accelerator,
         "cpu_threads": str(torch.get_num_threads()),
         **packages,
+        "torch": torch.__version__,  # with the CUDA build, which the package's version leaves out
     }
 
 
@@ -133,9 +142,23 @@ def _version(package):
 def _git(*arguments):
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=20)
+        return done.stdout.strip() if done.returncode == 0 else ""
     except (OSError, subprocess.TimeoutExpired):
         return ""
+
+
+def rng_state():
+    """State of torch's generators, for a checkpoint."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def set_rng_state(state):
+    """Restores what `rng_state` returned; CUDA states only onto as many devices as they came from."""
+    torch.set_rng_state(state["cpu"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def write_json(path, content):

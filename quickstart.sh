@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# From nothing to a table: environment, sample dataset, training, test on unseen generators, pictures.
+#   bash quickstart.sh              minutes on a CPU; CUDA is used where it is
+#   bash quickstart.sh --fast       a small setting that only shows that everything runs
+#   bash quickstart.sh --no_venv    with the Python and the packages that are active
+# What is there already is kept: a second run reuses the environment, the dataset, the training and the scores.
+set -euo pipefail
+cd "$(dirname "$0")"
+. scripts/environment.sh
+
+FAST=0
+for argument in "$@"; do
+    case $argument in
+        --fast) FAST=1 ;;
+        --no_venv) NO_VENV=1 ;;
+        -h | --help) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        *) stop "unknown argument $argument; known: --fast, --no_venv, --help" ;;
+    esac
+done
+
+prepare_environment requirements.txt
+started=$(date +%s)
+
+NAME=sample
+SAMPLE=() TRAIN=(--niter 6 --cropSize 64 --batch_size 32 --lr 0.001)
+if [ "$FAST" = 1 ]; then
+    NAME=sample-fast
+    SAMPLE=(--fast) TRAIN=(--niter 1 --cropSize 64 --batch_size 16 --lr 0.001)
+fi
+DATA=datasets/$NAME RUN=checkpoints/$NAME RESULTS=results/$NAME/Sample
+if [ -f "$RUN/model_epoch_last.pth" ]; then TRAIN+=(--continue_train); fi
+
+echo; echo "1/4 sample dataset"
+"$PY" -m data.sample --output "$DATA" ${SAMPLE[@]+"${SAMPLE[@]}"}
+echo; echo "2/4 training on fakes of the up-sampler 'nearest' alone"
+"$PY" train.py --name "$NAME" --dataroot "$DATA" --no_resize "${TRAIN[@]}"
+echo; echo "3/4 test on unseen photographs and unseen up-samplers"
+"$PY" test.py --model_path "$RUN/model_epoch_best.pth" --dataroot "$DATA" --protocols Sample --resume
+echo; echo "4/4 pictures"
+"$PY" -m tools.visualize npr --dataroot "$DATA/test" --output "$RESULTS/npr_maps.png"
+"$PY" -m tools.visualize curves --results "$RESULTS"
+"$PY" -m tools.visualize training --run "$RUN" --output "$RESULTS/training.png"
+
+echo
+cat "$RESULTS/table.md"
+echo "dataset    $DATA"
+echo "training   $RUN (opt.json, train.csv, model_epoch_best.pth, model_epoch_last.pth)"
+echo "results    $RESULTS (scores.csv, meta.json, table.csv, table.md)"
+echo "pictures   $RESULTS (npr_maps.png, curves.png, training.png)"
+echo "time       $(($(date +%s) - started)) s after the installation"

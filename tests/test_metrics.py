@@ -1,0 +1,309 @@
+"""Accuracy, AP and AUC against slow independent versions, and the tables made of them."""
+
+import csv
+import math
+
+import numpy as np
+import pytest
+
+from util import report
+from util.evaluate import sigmoid
+from util.metrics import METRICS, THRESHOLD, accuracy, auc, average_precision, measure, reason, tabulate
+
+SEEDS = range(25)
+TWO_CLASS = ("acc", "ap", "auc")
+
+
+def slow_average_precision(labels, scores):
+    """Step sum of precision over recall, one threshold at a time; all images of a tie enter together."""
+    positives, area, recall_before = int((labels == 1).sum()), 0.0, 0.0
+    for threshold in sorted(set(scores.tolist()), reverse=True):
+        called = [label for label, score in zip(labels.tolist(), scores.tolist(), strict=True) if score >= threshold]
+        precision, recall = sum(called) / len(called), sum(called) / positives
+        area += (recall - recall_before) * precision
+        recall_before = recall
+    return area
+
+
+def slow_auc(labels, scores):
+    """Share of (fake, real) pairs in the right order; a tie is half a pair."""
+    fakes = [float(score) for score in scores[labels == 1]]
+    reals = [float(score) for score in scores[labels == 0]]
+    won = sum((fake > real) + 0.5 * (fake == real) for fake in fakes for real in reals)
+    return won / (len(fakes) * len(reals))
+
+
+def tied_sample(seed, levels=7):
+    """Labels of both classes and float32 scores with few distinct values."""
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(2, 80))
+    labels = rng.integers(0, 2, count)
+    labels[:2] = 0, 1
+    return labels, (rng.integers(0, levels, count) / (levels - 1)).astype(np.float32)
+
+
+# --- the metrics
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("levels", [2, 7, 1000])
+def test_average_precision_equals_a_threshold_by_threshold_sum(seed, levels):
+    labels, scores = tied_sample(seed, levels)
+    assert average_precision(labels, scores) == pytest.approx(slow_average_precision(labels, scores), abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("levels", [2, 7, 1000])
+def test_auc_equals_the_count_of_ordered_pairs(seed, levels):
+    labels, scores = tied_sample(seed, levels)
+    assert auc(labels, scores) == pytest.approx(slow_auc(labels, scores), abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_accuracies_equal_a_count_image_by_image(seed):
+    labels, scores = tied_sample(seed, levels=9)
+    right = [(score > 0.5) == bool(label) for label, score in zip(labels.tolist(), scores.tolist(), strict=True)]
+    reals = [ok for ok, label in zip(right, labels, strict=True) if label == 0]
+    fakes = [ok for ok, label in zip(right, labels, strict=True) if label == 1]
+    row = measure(labels, scores)
+    assert row["acc"] == pytest.approx(sum(right) / len(right), abs=1e-12)
+    assert row["r_acc"] == pytest.approx(sum(reals) / len(reals), abs=1e-12)
+    assert row["f_acc"] == pytest.approx(sum(fakes) / len(fakes), abs=1e-12)
+
+
+def test_a_score_of_exactly_one_half_counts_as_real():
+    assert THRESHOLD == 0.5
+    row = measure([0, 1], np.array([0.5, 0.5], np.float32))
+    assert (row["r_acc"], row["f_acc"], row["acc"]) == (1.0, 0.0, 0.5)
+
+
+def test_the_next_float_above_one_half_counts_as_fake():
+    above = np.nextafter(np.float32(0.5), np.float32(1))
+    row = measure([0, 1], np.array([above, above], np.float32))
+    assert (row["r_acc"], row["f_acc"], row["acc"]) == (0.0, 1.0, 0.5)
+
+
+@pytest.mark.parametrize(("scores", "ap", "area"), [
+    ([0.1, 0.2, 0.8, 0.9], 1.0, 1.0), ([0.9, 0.8, 0.2, 0.1], (1 / 3 + 2 / 4) / 2, 0.0), ([0.5] * 4, 0.5, 0.5),
+    ([0.1, 0.9, 0.9, 0.2], 0.5 * 0.5 + 0.5 * 2 / 3, 0.625),
+])  # fmt: skip
+def test_values_worked_by_hand(scores, ap, area):
+    labels = np.array([0, 0, 1, 1])
+    assert average_precision(labels, np.array(scores)) == pytest.approx(ap, abs=1e-12)
+    assert auc(labels, np.array(scores)) == pytest.approx(area, abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", [accuracy, average_precision, auc])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_order_of_the_images_does_not_matter(metric, seed):
+    labels, scores = tied_sample(seed)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    assert metric(labels[order], scores[order]) == pytest.approx(metric(labels, scores), abs=1e-12)
+
+
+def test_saturated_float32_scores_tie_where_their_logits_do_not():
+    labels, logits = np.array([0, 1, 0, 1]), np.array([40.0, 90.0, -200.0, -150.0])
+    scores = sigmoid(logits)
+    assert scores.dtype == np.float32
+    assert scores[0] == scores[1] == 1 and scores[2] == scores[3] == 0
+    assert auc(labels, scores) == 0.5 and auc(labels, logits) == 0.75
+    assert average_precision(labels, scores) == 0.5 != average_precision(labels, logits)
+
+
+@pytest.mark.parametrize(("labels", "words"), [
+    ([], "no images"), ([0], "no fake images"), ([0, 0], "no fake images"), ([1], "no real images"),
+    ([1, 1, 1], "no real images"), ([0, 1], ""),
+])  # fmt: skip
+def test_the_reason_says_what_is_missing(labels, words):
+    assert reason(np.array(labels, dtype=int)) == words
+    assert measure(labels, np.zeros(len(labels), np.float32))["reason"] == words
+
+
+@pytest.mark.parametrize("labels", [[], [0], [1], [0, 0, 0], [1, 1]])
+def test_two_class_metrics_of_one_class_are_nan(labels):
+    row = measure(labels, np.full(len(labels), 0.7, np.float32))
+    assert all(math.isnan(row[name]) for name in TWO_CLASS)
+
+
+@pytest.mark.parametrize(("labels", "real", "fake"), [
+    ([0, 0], 0.5, math.nan), ([1, 1], math.nan, 0.5), ([], math.nan, math.nan),
+])  # fmt: skip
+def test_the_accuracy_of_the_class_that_is_there_is_given(labels, real, fake):
+    row = measure(labels, np.array([0.2, 0.9], np.float32)[: len(labels)])
+    assert (row["r_acc"], row["f_acc"]) == pytest.approx((real, fake), nan_ok=True)
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_class_and_no_images_give_no_warning():
+    for labels in ([], [0], [1]):
+        measure(labels, np.zeros(len(labels), np.float32))
+
+
+def test_a_row_holds_plain_numbers_for_json():
+    row = measure(*tied_sample(0))
+    assert {type(row[name]) for name in METRICS} == {float}
+    assert type(row["images"]) is int
+
+
+def test_plain_lists_are_taken():
+    assert measure([0, 1, 1], [0.1, 0.8, 0.4])["acc"] == pytest.approx(2 / 3)
+
+
+# --- the table of generators
+
+GENERATORS = ["b"] * 4 + ["a"] * 2
+LABELS = [0, 0, 1, 1, 0, 1]
+SCORES = np.array([0.1, 0.2, 0.8, 0.9, 0.9, 0.1], np.float32)  # b all right, a all wrong
+
+
+def test_the_mean_is_over_generators_not_over_images():
+    mean = tabulate(GENERATORS, LABELS, SCORES)[-1]
+    assert mean["generator"] == "Mean"
+    assert mean["acc"] == 0.5  # 4 of 6 images are right
+    assert mean["ap"] == pytest.approx((1 + 0.5) / 2)
+    assert (mean["r_acc"], mean["f_acc"], mean["auc"], mean["images"], mean["reason"]) == (0.5, 0.5, 0.5, 6, "")
+
+
+def test_each_row_is_measured_on_its_own_images():
+    b, a, _ = tabulate(GENERATORS, LABELS, SCORES)
+    assert b == {"generator": "b", **measure(LABELS[:4], SCORES[:4])}
+    assert a == {"generator": "a", **measure(LABELS[4:], SCORES[4:])}
+
+
+def test_images_of_a_generator_need_not_stand_together():
+    order = [5, 0, 2, 4, 1, 3]
+    mixed = tabulate([GENERATORS[i] for i in order], [LABELS[i] for i in order], SCORES[order], ["b", "a"])
+    assert mixed == tabulate(GENERATORS, LABELS, SCORES)
+
+
+@pytest.mark.parametrize(("order", "expected"), [
+    (None, ["b", "a", "Mean"]), (["a", "b"], ["a", "b", "Mean"]), (("b", "a"), ["b", "a", "Mean"]),
+    (iter(["a", "b"]), ["a", "b", "Mean"]),
+])  # fmt: skip
+def test_rows_stand_in_the_order_given_or_of_first_appearance(order, expected):
+    assert [row["generator"] for row in tabulate(GENERATORS, LABELS, SCORES, order)] == expected
+
+
+def test_a_generator_with_one_class_is_shown_but_left_out_of_the_mean():
+    rows = tabulate([*GENERATORS, "c", "c"], [*LABELS, 1, 1], np.append(SCORES, [0.9, 0.1]).astype(np.float32))
+    assert [row["reason"] for row in rows] == ["", "", "no real images", "mean over 2 of 3"]
+    assert rows[2]["f_acc"] == 0.5 and math.isnan(rows[2]["acc"])
+    assert (rows[3]["acc"], rows[3]["f_acc"], rows[3]["images"]) == (0.5, 0.5, 8)
+
+
+def test_a_generator_in_the_order_without_images_is_a_row_of_nan():
+    rows = tabulate(GENERATORS, LABELS, SCORES, ["b", "gone", "a"])
+    assert (rows[1]["reason"], rows[1]["images"]) == ("no images", 0)
+    assert all(math.isnan(rows[1][name]) for name in METRICS)
+    assert rows[-1]["reason"] == "mean over 2 of 3"
+
+
+def test_a_mean_over_nothing_is_nan_and_says_so():
+    mean = tabulate(["a", "b"], [0, 1], np.array([0.1, 0.9], np.float32))[-1]
+    assert all(math.isnan(mean[name]) for name in METRICS)
+    assert mean["reason"] == "mean over 0 of 2"
+
+
+def test_no_images_at_all_still_make_a_table():
+    rows = tabulate([], [], [], ["a"])
+    assert [(row["generator"], row["images"], row["reason"]) for row in rows] == [
+        ("a", 0, "no images"), ("Mean", 0, "mean over 0 of 1"),
+    ]  # fmt: skip
+
+
+# --- tables for people
+
+
+@pytest.fixture
+def rows():
+    return tabulate(["progan"] * 4 + ["a"] * 2, LABELS, SCORES)
+
+
+@pytest.fixture
+def one_sided():
+    return tabulate(["progan"] * 4 + ["a"] * 2, [0, 0, 1, 1, 1, 1], SCORES)
+
+
+def test_a_fixed_width_table_reads_as_expected(rows):
+    assert report.fixed_width(rows).splitlines() == [
+        "generator  acc %   AP %  real %  fake %  AUC %  images",
+        "------------------------------------------------------",
+        "progan     100.0  100.0   100.0   100.0  100.0       4",
+        "a            0.0   50.0     0.0     0.0    0.0       2",
+        "------------------------------------------------------",
+        "Mean        50.0   75.0    50.0    50.0   50.0       6",
+    ]
+
+
+def test_missing_numbers_are_dashes_and_their_reason_stands_beside(one_sided):
+    assert report.fixed_width(one_sided).splitlines() == [
+        "generator  acc %   AP %  real %  fake %  AUC %  images  note",
+        "-------------------------------------------------------------------------",
+        "progan     100.0  100.0   100.0   100.0  100.0       4",
+        "a              -      -       -    50.0      -       2  no real images",
+        "-------------------------------------------------------------------------",
+        "Mean       100.0  100.0   100.0   100.0  100.0       6  mean over 1 of 2",
+    ]
+
+
+def test_a_markdown_table_reads_as_expected(one_sided):
+    assert report.markdown(one_sided).splitlines() == [
+        "| generator | acc % | AP % | real % | fake % | AUC % | images | note |",
+        "| :-- | --: | --: | --: | --: | --: | --: | :-- |",
+        "| progan | 100.0 | 100.0 | 100.0 | 100.0 | 100.0 | 4 |  |",
+        "| a | - | - | - | 50.0 | - | 2 | no real images |",
+        "| Mean | 100.0 | 100.0 | 100.0 | 100.0 | 100.0 | 6 | mean over 1 of 2 |",
+    ]
+
+
+def test_a_column_without_content_is_left_out(rows):
+    assert "note" not in report.markdown(rows)
+    assert "note" not in report.fixed_width(rows)
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.92449, "92.4"), (0.9996, "100.0"), (0.0, "0.0"), (1.0, "100.0")])
+def test_percentages_have_one_decimal(value, text):
+    row = {"generator": "a", "acc": value, "images": 7000, "reason": ""}
+    assert report.cells([row])[1] == ["a", text, "7,000"]
+
+
+def test_the_csv_keeps_fractions_at_full_precision(tmp_path):
+    rows = tabulate(["a"] * 7, [0, 0, 0, 1, 1, 1, 1], np.array([0.1, 0.7, 0.6, 0.7, 0.8, 0.2, 0.6], np.float32))
+    report.write_tables(tmp_path, rows, "caption")
+    with open(tmp_path / "table.csv", newline="", encoding="utf-8") as file:
+        read = list(csv.DictReader(file))
+    assert [row["generator"] for row in read] == ["a", "Mean"]
+    for got, row in zip(read, rows, strict=True):
+        assert {name: float(got[name]) for name in METRICS} == {name: row[name] for name in METRICS}
+        assert int(got["images"]) == row["images"]
+
+
+def test_the_csv_has_every_column_although_empty(tmp_path, rows):
+    report.write_tables(tmp_path, rows, "caption")
+    heading = (tmp_path / "table.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert heading == "generator,acc,ap,r_acc,f_acc,auc,images,reason"
+
+
+def test_the_csv_spells_missing_numbers_so_that_they_read_back_as_nan(tmp_path, one_sided):
+    report.write_tables(tmp_path, one_sided, "caption")
+    with open(tmp_path / "table.csv", newline="", encoding="utf-8") as file:
+        row = list(csv.DictReader(file))[1]
+    assert math.isnan(float(row["acc"])) and float(row["f_acc"]) == 0.5 and row["reason"] == "no real images"
+
+
+def test_the_markdown_file_is_the_table_and_its_caption(tmp_path, rows):
+    report.write_tables(tmp_path, rows, "ForenSynths: 256x256, größer")
+    text = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert text == f"{report.markdown(rows)}\n\nForenSynths: 256x256, größer\n"
+
+
+def test_writing_tables_leaves_these_two_files(tmp_path, rows):
+    report.write_tables(tmp_path, rows, "caption")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["table.csv", "table.md"]
+
+
+def test_a_generators_name_cannot_break_the_markdown_table(rows):
+    rows[0]["generator"] = "pro|gan"
+    lines = report.markdown(rows).splitlines()
+    bars = [line.replace("\\|", "").count("|") for line in lines]
+    assert len(set(bars)) == 1

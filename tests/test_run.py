@@ -1,0 +1,378 @@
+"""What surrounds a run: precision, device, seeds, records, signals and the one-line errors."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+from util import run
+
+CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
+
+
+# --- precision
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Sets what torch and the processor say about bf16."""
+
+    def say(cuda, cpu):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: cuda)
+        monkeypatch.setattr(run, "_cpu_has_bf16", lambda: cpu)
+
+    return say
+
+
+@pytest.mark.parametrize("device", [CPU, CUDA, MPS])
+@pytest.mark.parametrize("able", [False, True])
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize(("amp", "expected"), [("bf16", True), ("off", False)])
+def test_a_precision_asked_for_is_taken(machine, amp, device, able, deterministic, expected):
+    machine(cuda=able, cpu=able)
+    assert run.use_bf16(amp, device, deterministic) is expected
+
+
+@pytest.mark.parametrize(("device", "cuda", "cpu", "expected"), [
+    (CUDA, True, False, True), (CUDA, False, True, False), (CPU, False, True, True), (CPU, True, False, False),
+    (MPS, True, True, False),
+])  # fmt: skip
+def test_auto_takes_bf16_where_that_device_has_it(machine, device, cuda, cpu, expected):
+    machine(cuda, cpu)
+    assert bool(run.use_bf16("auto", device)) is expected
+
+
+@pytest.mark.parametrize("device", [CPU, CUDA, MPS])
+def test_auto_is_fp32_in_a_deterministic_run(machine, device):
+    machine(cuda=True, cpu=True)
+    assert not run.use_bf16("auto", device, deterministic=True)
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("processor\t: 0\nflags\t\t: fpu sse avx512_bf16 avx2\nbugs\t: x\n", True),
+    ("processor\t: 0\nflags\t\t: fpu amx_bf16\n", True),
+    ("processor\t: 0\nflags\t\t: fpu sse avx512f avx2\nbugs\t: amx_bf16\n", False),
+    ("processor\t: 0\nflags\t\t: fpu xavx512_bf16x\n", False),
+    ("processor\t: 0\nFeatures\t: fp asimd\n", False),
+    ("", False),
+])  # fmt: skip
+def test_the_processors_flags_decide_about_bf16(monkeypatch, text, expected):
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: text)
+    assert run._cpu_has_bf16() is expected
+
+
+def test_without_a_list_of_processor_flags_there_is_no_bf16(monkeypatch):
+    def absent(*_, **__):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", absent)
+    assert run._cpu_has_bf16() is False
+
+
+# --- device
+
+
+@pytest.fixture
+def devices(monkeypatch):
+    """Sets how many CUDA devices and whether MPS torch sees."""
+
+    def see(cuda=0, mps=False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+    return see
+
+
+def pick(device="auto", gpu_ids=None):
+    return str(run.pick_device(SimpleNamespace(device=device, gpu_ids=gpu_ids)))
+
+
+@pytest.mark.parametrize(("cuda", "mps", "expected"), [
+    (0, False, "cpu"), (0, True, "mps"), (1, False, "cuda"), (2, True, "cuda"),
+])  # fmt: skip
+def test_auto_takes_cuda_then_mps_then_cpu(devices, cuda, mps, expected):
+    devices(cuda, mps)
+    assert pick() == expected
+
+
+@pytest.mark.parametrize(("device", "gpu_ids", "expected"), [
+    ("cpu", None, "cpu"), ("cuda", None, "cuda"), ("mps", None, "mps"), ("auto", "-1", "cpu"), ("auto", "0", "cuda:0"),
+    ("auto", "1", "cuda:1"), ("auto", " 1 ", "cuda:1"), ("auto", "0,", "cuda:0"),
+])  # fmt: skip
+def test_the_device_asked_for_is_taken(devices, device, gpu_ids, expected):
+    devices(cuda=2, mps=True)
+    assert pick(device, gpu_ids) == expected
+
+
+@pytest.mark.parametrize(("device", "gpu_ids", "cuda", "words"), [
+    ("cuda", None, 0, "cuda was asked for, but torch sees 0 CUDA devices; use --device cpu"),
+    ("auto", "0", 0, "cuda:0 was asked for, but torch sees 0 CUDA devices"),
+    ("auto", "2", 2, "cuda:2 was asked for, but torch sees 2 CUDA devices"),
+    ("mps", None, 2, "mps was asked for, but torch does not see it"),
+])  # fmt: skip
+def test_a_device_that_is_not_there_is_refused(devices, device, gpu_ids, cuda, words):
+    devices(cuda)
+    with pytest.raises(ValueError, match=words):
+        pick(device, gpu_ids)
+
+
+@pytest.mark.parametrize("text", ["0,1", "", ",", "a", "0;1", "1.0", "cuda:0"])
+def test_gpu_ids_other_than_one_number_are_refused_as_typed(devices, text):
+    devices(cuda=2)
+    with pytest.raises(ValueError, match="--gpu_ids takes the number of one device") as caught:
+        pick(gpu_ids=text)
+    assert repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize(("wanted", "cores", "expected"), [(0, 4, 0), (3, 1, 3), (20, 4, 20), (None, 2, 2), (None, 64, 8)])
+def test_loader_processes_are_as_asked_for_else_one_per_core_up_to_8(monkeypatch, wanted, cores, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    assert run.worker_count(wanted) == expected
+
+
+# --- seeds
+
+
+@pytest.fixture
+def torch_settings(monkeypatch):
+    """Puts back what seeding sets globally, and records calls for deterministic kernels."""
+    calls = []
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", calls.append)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    return calls
+
+
+def draw():
+    return random.random(), np.random.random(), torch.rand(3).tolist()
+
+
+def test_a_seed_fixes_python_numpy_and_torch(torch_settings):
+    run.seed_everything(5)
+    first = draw()
+    run.seed_everything(5)
+    assert draw() == first
+    run.seed_everything(6)
+    assert all(a != b for a, b in zip(draw(), first, strict=True))
+
+
+@pytest.mark.parametrize(("deterministic", "calls"), [(False, []), (True, [True])])
+def test_deterministic_kernels_are_asked_for_only_if_wanted(torch_settings, deterministic, calls):
+    run.seed_everything(5, deterministic)
+    assert torch_settings == calls
+    assert torch.backends.cudnn.benchmark is not deterministic
+
+
+def test_the_state_of_the_generators_comes_back():
+    state = run.rng_state()
+    first = torch.rand(5)
+    run.set_rng_state(state)
+    assert torch.equal(torch.rand(5), first)
+
+
+# --- records
+
+
+def test_the_environment_holds_only_strings():
+    environment = run.environment(CPU)
+    assert {type(value) for value in environment.values()} == {str}
+    assert json.loads(json.dumps(environment)) == environment
+
+
+def test_the_environment_names_machine_versions_and_command(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/train.py", "--name", "a b"])
+    environment = run.environment(CPU)
+    assert environment["argv"] == "train.py --name a b"
+    assert environment["device"] == "cpu"
+    assert environment["torch"].startswith(torch.__version__.split("+")[0])
+    assert environment["cpu_threads"] == str(torch.get_num_threads())
+    assert {"time", "git", "python", "platform", "accelerator", "numpy"} <= set(environment)
+
+
+def test_without_git_the_commit_is_empty(monkeypatch):
+    def absent(*_, **__):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(subprocess, "run", absent)
+    assert run.environment(CPU)["git"] == ""
+
+
+def test_a_package_that_is_not_installed_is_absent():
+    assert run._version("no-such-package-anywhere") == "absent"
+
+
+def test_start_seeds_picks_and_records(torch_settings):
+    opt = SimpleNamespace(device="cpu", gpu_ids=None, seed=5, deterministic=False)
+    assert run.start(opt) == CPU
+    first = draw()
+    run.seed_everything(5)
+    assert draw() == first
+    assert opt.environment["device"] == "cpu"
+
+
+def test_json_is_written_readably_into_a_new_folder(tmp_path):
+    content = {"name": "größer", "lr": 2e-4, "classes": ["car"], "none": None}
+    run.write_json(tmp_path / "a" / "b.json", content)
+    text = (tmp_path / "a" / "b.json").read_text(encoding="utf-8")
+    assert json.loads(text) == content
+    assert "größer" in text and text.endswith("}\n")
+
+
+def test_json_replaces_an_older_file_and_leaves_no_part(tmp_path):
+    for number in (1, 2):
+        run.write_json(tmp_path / "a.json", {"number": number})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"number": 2}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_content_that_is_no_json_leaves_the_old_file_and_no_part(tmp_path):
+    run.write_json(tmp_path / "a.json", {"number": 1})
+    with pytest.raises(TypeError):
+        run.write_json(tmp_path / "a.json", {"number": object()})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"number": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_full_disk_leaves_the_old_json(tmp_path, monkeypatch):
+    run.write_json(tmp_path / "a.json", {"number": 1})
+
+    def write_half(path, text, **_):
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text[:3])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", write_half)
+    with pytest.raises(OSError, match="No space left"):
+        run.write_json(tmp_path / "a.json", {"number": 2})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"number": 1}
+
+
+# --- signals
+
+
+@pytest.fixture
+def handlers():
+    """The handlers of before, which must be back afterwards."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield before
+    found = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    assert found == before
+
+
+@pytest.mark.parametrize(("number", "name", "status"), [(signal.SIGTERM, "SIGTERM", 143), (signal.SIGINT, "SIGINT", 130)])
+def test_a_signal_stops_at_the_next_check_with_hint_and_status(handlers, number, name, status):
+    with run.StopSignal("the same command goes on") as stop:
+        stop.check()
+        os.kill(os.getpid(), number)
+        with pytest.raises(run.Interrupted, match=f"stopped by {name}; the same command goes on") as caught:
+            stop.check()
+    assert caught.value.status == status
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_stops_at_once(handlers, second):
+    with pytest.raises(KeyboardInterrupt), run.StopSignal("hint"):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), second)
+        for _ in range(1000):  # the handler runs within the next few byte codes
+            pass
+
+
+def test_handlers_are_changed_inside_and_put_back_after_an_error(handlers):
+    with pytest.raises(RuntimeError), run.StopSignal("hint"):
+        assert all(signal.getsignal(number) != handler for number, handler in handlers.items())
+        raise RuntimeError
+    assert all(signal.getsignal(number) == handler for number, handler in handlers.items())
+
+
+def test_without_a_signal_nothing_is_raised(handlers):
+    with run.StopSignal("hint") as stop:
+        stop.check()
+    stop.check()
+
+
+# --- errors for people
+
+
+def raiser(error):
+    def main():
+        raise error
+
+    return main
+
+
+def guarded(monkeypatch, error):
+    monkeypatch.delenv("NPR_DEBUG", raising=False)
+    with pytest.raises(SystemExit) as stopped:
+        run.guard(raiser(error))
+    return stopped.value.code
+
+
+@pytest.mark.parametrize(("error", "line"), [
+    (ValueError("no weight file at a.pth"), "error: no weight file at a.pth"),
+    (ValueError("first\nsecond"), "error: first"),
+    (ValueError("\n  indented\nsecond"), "error: indented"),
+    (ValueError(), "error: ValueError"),
+    (FileNotFoundError(2, "No such file or directory", "a"), "error: [Errno 2] No such file or directory: 'a'"),
+    (MemoryError(), "error: MemoryError"),
+    (torch.OutOfMemoryError("CUDA out of memory. Tried\nmore"), "error: CUDA out of memory. Tried"),
+])  # fmt: skip
+def test_what_a_user_can_mend_becomes_one_line(monkeypatch, error, line):
+    assert guarded(monkeypatch, error) == line
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (run.Interrupted("stopped", 143), 143)])
+def test_an_interruption_ends_with_its_status(monkeypatch, error, status):
+    assert guarded(monkeypatch, error) == status
+
+
+def test_an_interruption_prints_its_message_on_stderr(monkeypatch, capsys):
+    guarded(monkeypatch, run.Interrupted("stopped by SIGTERM; go on with --resume", 143))
+    captured = capsys.readouterr()
+    assert captured.err.strip() == "stopped by SIGTERM; go on with --resume"
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize("error", [ValueError("a"), OSError("b"), MemoryError("c")])
+def test_debug_mode_raises_the_error_itself(monkeypatch, error):
+    monkeypatch.setenv("NPR_DEBUG", "1")
+    with pytest.raises(type(error)) as caught:
+        run.guard(raiser(error))
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("error", [KeyError("a"), TypeError("b"), RuntimeError("c"), AssertionError("d")])
+def test_a_bug_of_ours_keeps_its_traceback(monkeypatch, error):
+    monkeypatch.delenv("NPR_DEBUG", raising=False)
+    with pytest.raises(type(error)) as caught:
+        run.guard(raiser(error))
+    assert caught.value is error
+
+
+def test_a_status_that_main_itself_asks_for_is_kept(monkeypatch):
+    assert guarded(monkeypatch, SystemExit(2)) == 2
+
+
+def test_a_main_that_returns_ends_quietly(capsys):
+    run.guard(lambda: None)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_process_ends_with_status_1_and_one_line_on_stderr():
+    code = "from util import run\ndef main(): raise ValueError('no images in a')\nrun.guard(main)"
+    environment = {name: value for name, value in os.environ.items() if name != "NPR_DEBUG"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: no images in a\n")

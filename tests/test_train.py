@@ -1,0 +1,330 @@
+"""train.py as a user runs it: what it writes, how it stops, how it goes on."""
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+
+import train
+from networks.resnet import NPRDetector
+from util import run
+
+
+@pytest.fixture
+def dataroot(tree):
+    tree(["car", "cat"], name="data/train", count=4)
+    return tree(["car", "cat"], name="data/val", count=2).parent
+
+
+@pytest.fixture
+def start(dataroot, tmp_path, monkeypatch):
+    """start(flags...) runs train.py on two classes of 32 px, batches of 4; returns the run's folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def go(*flags, name="run", niter=2):
+        command = ["--dataroot", str(dataroot), "--name", name, "--niter", str(niter), "--batch_size", "4"]
+        train.main(
+            [*command, "--no_resize", "--cropSize", "24", "--num_threads", "0", "--device", "cpu", *flags]
+        )
+        return tmp_path / "checkpoints" / name
+
+    return go
+
+
+def read(folder, which="last"):
+    return torch.load(folder / f"model_epoch_{which}.pth", weights_only=True)
+
+
+def rows_of(folder):
+    with open(folder / "train.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def same_weights(one, other):
+    assert one["model"].keys() == other["model"].keys()
+    return all(torch.equal(tensor, other["model"][name]) for name, tensor in one["model"].items())
+
+
+def interrupt_after(monkeypatch, checks):
+    """Makes the run see a SIGINT at the given look at the signal flag."""
+    count = iter(range(10**6))
+
+    def check(self):
+        if next(count) == checks:
+            raise run.Interrupted(self.hint, 130)
+
+    monkeypatch.setattr(run.StopSignal, "check", check)
+
+
+def test_a_run_leaves_what_the_readme_promises(start):
+    folder = start("--classes", "car,cat")
+    files = {path.name for path in folder.iterdir()}
+    promised = {
+        "opt.json",
+        "env.json",
+        "train.csv",
+        "tensorboard",
+        "model_epoch_last.pth",
+        "model_epoch_best.pth",
+    }
+    assert files == promised
+    assert any((folder / "tensorboard").iterdir())
+    assert json.loads((folder / "opt.json").read_text())["cropSize"] == 24
+    assert json.loads((folder / "env.json").read_text())["torch"] == torch.__version__
+    rows = rows_of(folder)
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    assert [row["step"] for row in rows] == ["4", "8"]
+    assert all(0 <= float(row["val_acc"]) <= 1 and float(row["loss"]) > 0 for row in rows)
+
+
+def test_the_published_command_runs_unchanged_on_a_forensynths_tree(tree, tmp_path, monkeypatch):
+    classes = ["car", "cat", "chair", "horse"]
+    tree(classes, name="datasets/ForenSynths_train_val/train", count=1, size=(256, 256))
+    tree(classes, name="datasets/ForenSynths_train_val/val", count=1, size=(256, 256))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train.Progress, "finished", lambda self, niter: self.epoch >= 1 and niter == 50)
+    train.main(
+        "--name 4class-resnet-car-cat-chair-horse --dataroot ./datasets/ForenSynths_train_val "
+        "--classes car,cat,chair,horse --batch_size 32 --delr_freq 10 --lr 0.0002 --niter 50".split()
+    )
+    folder = tmp_path / "checkpoints" / "4class-resnet-car-cat-chair-horse"
+    assert len(rows_of(folder)) == 1  # niter was 50; one epoch is enough here
+    assert read(folder)["options"]["loadSize"] == 256
+
+
+@pytest.mark.parametrize("checks", [1, 3, 4, 5, 6], ids=lambda checks: f"look_{checks}")
+def test_an_interrupted_run_gives_the_same_weights_as_an_unbroken_one(start, monkeypatch, checks):
+    whole = start(name="whole")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, checks)
+        with pytest.raises(run.Interrupted, match="--continue_train"):
+            start(name="broken")
+    broken = start("--continue_train", name="broken")
+    one, other = read(whole), read(broken)
+    assert same_weights(one, other)
+    drop = ("images_per_second",)
+    assert [{k: v for k, v in row.items() if k not in drop} for row in rows_of(whole)] == [
+        {k: v for k, v in row.items() if k not in drop} for row in rows_of(broken)
+    ]
+    for state, twin in zip(
+        one["optimizer"]["state"].values(), other["optimizer"]["state"].values(), strict=True
+    ):
+        assert torch.equal(state["exp_avg_sq"], twin["exp_avg_sq"])
+
+
+def test_the_number_of_workers_does_not_change_the_weights(start):
+    flags = [
+        "--blur_prob",
+        "0.5",
+        "--blur_sig",
+        "0,2",
+        "--jpg_prob",
+        "0.5",
+        "--jpg_method",
+        "cv2,pil",
+        "--jpg_qual",
+        "30,90",
+    ]
+    alone, helped = (
+        start(*flags, name="alone", niter=1),
+        start(*flags, "--num_threads", "2", name="helped", niter=1),
+    )
+    assert same_weights(read(alone), read(helped))
+
+
+def test_another_seed_gives_other_weights(start):
+    assert not same_weights(read(start(name="a", niter=1)), read(start("--seed", "1", name="b", niter=1)))
+
+
+def test_a_run_trained_on_reaches_the_weights_of_a_longer_one(start):
+    short = start(name="short", niter=1)
+    start("--continue_train", name="short", niter=2)
+    assert same_weights(read(short), read(start(name="long", niter=2)))
+
+
+def test_the_learning_rate_drops_after_upstreams_epochs(start):
+    folder = start("--delr_freq", "2", niter=6)
+    rates = [float(row["lr"]) for row in rows_of(folder)]
+    assert rates == pytest.approx([2e-4, 2e-4, 2e-4, 1.8e-4, 1.8e-4, 1.62e-4])
+
+
+def test_early_stopping_ends_the_run_only_where_it_is_set(start, monkeypatch):
+    scores = {"acc": 0.5, "ap": 0.5, "r_acc": 0.5, "f_acc": 0.5, "auc": 0.5}
+    monkeypatch.setattr(train.Trainer, "validate", lambda self, stop: scores)
+    assert len(rows_of(start(name="unset", niter=5))) == 5
+    assert len(rows_of(start("--earlystop_epoch", "2", name="set", niter=5))) == 3
+
+
+def test_best_is_the_epoch_of_highest_accuracy_then_ap_then_earliest(start, monkeypatch):
+    table = iter([(0.6, 0.9), (0.7, 0.8), (0.7, 0.9), (0.7, 0.9), (0.6, 1.0)])
+
+    def validate(self, stop):
+        acc, ap = next(table)
+        return {"acc": acc, "ap": ap, "r_acc": 0.0, "f_acc": 0.0, "auc": 0.0}
+
+    monkeypatch.setattr(train.Trainer, "validate", validate)
+    best = read(start(niter=5), "best")
+    assert best["progress"]["best_epoch"] == 2
+    assert best["epoch"] == 3  # epochs completed when it was saved
+
+
+def test_a_name_already_used_is_refused_and_left_alone(start):
+    folder = start(niter=1)
+    before = (folder / "model_epoch_last.pth").read_bytes()
+    with pytest.raises(ValueError, match="--continue_train goes on with it, --overwrite replaces it"):
+        start(niter=1)
+    assert (folder / "model_epoch_last.pth").read_bytes() == before
+    start("--overwrite", "--seed", "5", niter=1)
+    assert read(folder)["options"]["seed"] == 5
+
+
+def test_overwrite_leaves_a_folder_alone_that_holds_no_run(start, tmp_path):
+    (tmp_path / "checkpoints" / "run").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "run" / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="holds no run"):
+        start("--overwrite")
+    assert (tmp_path / "checkpoints" / "run" / "thesis.tex").read_text() == "years of work"
+
+
+def test_continuing_a_finished_run_trains_nothing(start, capsys):
+    folder = start(niter=1)
+    before = (folder / "model_epoch_last.pth").stat().st_mtime_ns
+    start("--continue_train", niter=1)
+    assert "is finished: 1 epochs" in capsys.readouterr().out
+    assert (folder / "model_epoch_last.pth").stat().st_mtime_ns == before
+
+
+def test_continuing_with_another_rate_is_refused(start, capsys):
+    start(niter=1)
+    with pytest.raises(SystemExit):
+        start("--continue_train", "--lr", "0.5", niter=2)
+    assert "cannot change --lr 0.5 (was 0.0002)" in capsys.readouterr().err
+
+
+def test_continuing_on_other_files_is_refused(start, dataroot):
+    start(niter=1)
+    (dataroot / "train" / "car" / "0_real" / "0.png").unlink()
+    with pytest.raises(ValueError, match="differ"):
+        start("--continue_train", niter=2)
+
+
+def test_continuing_without_a_run_is_refused(start):
+    with pytest.raises(ValueError, match="found no run"):
+        start("--continue_train")
+
+
+def test_model_path_starts_from_the_weights_of_the_file(start, tmp_path):
+    torch.manual_seed(7)
+    source = NPRDetector()
+    state = {f"module.{name}": tensor for name, tensor in source.state_dict().items()}
+    torch.save({"model": state, "optimizer": {}, "total_steps": 1}, tmp_path / "NPR.pth")
+    folder = start("--model_path", str(tmp_path / "NPR.pth"), "--lr", "1e-30", niter=1)
+    trained = read(folder)["model"]
+    weights = [name for name, _ in source.named_parameters()]
+    assert all(torch.allclose(trained[name], source.state_dict()[name], atol=1e-20) for name in weights)
+
+
+def test_a_bad_image_stops_the_run_after_saving_and_skip_goes_on(start, dataroot, capsys):
+    bad = dataroot / "train" / "cat" / "1_fake" / "2.png"
+    bad.write_bytes(bad.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"bad image .*cat/1_fake/2.png"):
+        start()
+    folder = start("--continue_train", "--on_bad_image", "skip")
+    out = capsys.readouterr().out
+    assert "1 bad images were left out" in out
+    assert "cat/1_fake/2.png" in out
+    assert len(rows_of(folder)) == 2
+
+
+def test_a_loss_that_is_no_number_stops_with_epoch_and_step_and_keeps_good_weights(start, monkeypatch):
+    real_loss, calls = NPRDetector.loss, iter(range(100))
+
+    def loss(self, batch):
+        terms = real_loss(self, batch)
+        return {**terms, "total": terms["total"] * (math.nan if next(calls) == 6 else 1)}
+
+    monkeypatch.setattr(NPRDetector, "loss", loss)
+    with pytest.raises(ValueError, match="became nan in epoch 1 at step 7"):
+        start()
+    saved = read(Path("checkpoints/run"))
+    assert saved["epoch"] == 1
+    assert all(torch.isfinite(tensor).all() for tensor in saved["model"].values())
+
+
+@pytest.mark.parametrize("label", ["0_real", "1_fake"])
+def test_one_sided_training_folders_are_refused_with_their_counts(start, dataroot, label):
+    for path in (dataroot / "train" / "cat" / label).iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match=r"cat: \d real, \d fake"):
+        start()
+    assert not Path("checkpoints").exists()
+
+
+def test_a_missing_split_is_named(start, dataroot):
+    with pytest.raises(ValueError, match=r"no folder .*nowhere"):
+        start("--train_split", "nowhere")
+
+
+def test_without_validation_only_the_last_epoch_is_saved(start):
+    folder = start("--val_split", "none", niter=1)
+    assert not (folder / "model_epoch_best.pth").exists()
+    assert "val_acc" not in rows_of(folder)[0]
+
+
+def test_class_bal_and_serial_batches_reach_the_sampler(start, monkeypatch):
+    seen = {}
+    real = train.data.EpochBatches
+
+    def spy(labels, batch_size, seed, shuffle, class_balance):
+        seen[class_balance, shuffle] = True
+        return real(labels, batch_size, seed, shuffle, class_balance)
+
+    monkeypatch.setattr(train.data, "EpochBatches", spy)
+    start("--class_bal", name="balanced", niter=1)
+    start("--serial_batches", name="serial", niter=1)
+    assert set(seen) == {(True, True), (False, False)}
+
+
+def test_inputs_of_one_shape_even_where_images_are_smaller_than_the_crop(start, dataroot):
+    Image.fromarray(np.zeros((5, 9, 3), np.uint8)).save(dataroot / "train" / "car" / "0_real" / "tiny.png")
+    assert len(rows_of(start(niter=1))) == 1
+
+
+def test_sigterm_saves_and_says_how_to_go_on(dataroot, tmp_path):
+    command = [sys.executable, str(ROOT / "train.py"), "--dataroot", str(dataroot), "--niter", "5000"]
+    command += [
+        "--no_resize",
+        "--cropSize",
+        "24",
+        "--batch_size",
+        "4",
+        "--num_threads",
+        "1",
+        "--device",
+        "cpu",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+    history = tmp_path / "checkpoints" / "experiment_name" / "train.csv"
+    deadline = time.monotonic() + 60
+    while not history.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, out
+    assert "stopped by SIGTERM; the same command with --continue_train goes on" in out
+    assert "Traceback" not in out
+    assert read(history.parent)["step"] > 0
