@@ -9,6 +9,7 @@ Results: checkpoints/<name>/{opt.json, env.json, train.csv, tensorboard/, model_
 """
 
 import hashlib
+import os
 import shutil
 import time
 from pathlib import Path
@@ -90,7 +91,7 @@ def load_split(opt, split, augment=None):
     root = Path(opt.dataroot) / split
     found = data.scan(root, data.discover(root, opt.classes))
     data.require_both_classes(found)
-    print(found.describe())
+    print("\n".join(filter(None, [data.classes_notice(root, opt.classes), found.describe()])))
     geometry = data.Geometry(None if opt.no_resize else opt.loadSize, opt.cropSize, opt.rz_interp[0])
     limits = data.Limits(min_side=networks.get(opt.arch).data_config.min_side)
     return data.RealFakeFolder(found, geometry, augment, limits, opt.seed, opt.max_mpx, opt.exif)
@@ -112,9 +113,8 @@ class Trainer:
         self.progress, self.history = Progress(), []
         self.losses = Losses(self.progress)
         self.bad = BadImages(opt.on_bad_image, trainset)
-        self.files = hashlib.sha256(
-            "\n".join(sample.path for sample in trainset.samples).encode()
-        ).hexdigest()
+        paths = "\n".join(sample.path for sample in trainset.samples)
+        self.files = hashlib.sha256(os.fsencode(paths)).hexdigest()
         self.make_loaders(run.worker_count(opt.num_threads))
 
     def make_optimizer(self):

@@ -31,7 +31,7 @@ def main(argv=None):
     config = loaded.detector.data_config
     geometry = data.eval_geometry(opt, config, trained=loaded.options)
     dataset = data.evaluation_set(opt, opt.dataroot, folders, config, geometry)
-    print(dataset.scan.describe())
+    print("\n".join(filter(None, [data.classes_notice(opt.dataroot, opt.classes), dataset.scan.describe()])))
     make_loader = data.generator_loader(opt, dataset, run.worker_count(opt.num_threads), device)
     with run.StopSignal("the same command with --resume goes on") as stop:
         result = evaluator.run(

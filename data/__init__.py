@@ -4,7 +4,7 @@ A benchmark is a row of protocols.py; a layout a line of folder.LAYOUTS; a degra
 perturb.py.
 """
 
-from data.folder import RealFakeFolder, discover, require_both_classes, scan
+from data.folder import RealFakeFolder, classes_notice, discover, require_both_classes, scan
 from data.loader import EpochBatches, create_dataloader, evaluation_set, generator_batches, generator_loader
 from data.transforms import Augment, Geometry, Limits, eval_geometry
 
@@ -14,6 +14,7 @@ __all__ = [
     "Geometry",
     "Limits",
     "RealFakeFolder",
+    "classes_notice",
     "create_dataloader",
     "discover",
     "eval_geometry",

@@ -2,15 +2,21 @@
 
 The content decides the format, not the name.  Rules: alpha is dropped, not composited (as upstream's loader
 does); 1, L, LA, P, CMYK, YCbCr, ... through Pillow's own conversion; 16-bit greyscale keeps its high byte;
-animated and multi-picture files give their first frame; EXIF orientation is left alone unless asked for.
+animated and multi-picture files give their first frame; EXIF orientation is left alone unless asked for
+(Pillow turns TIFFs upright by itself, here as in upstream).
 """
 
+import io
 import warnings
+from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 DEFAULT_MAX_MPX = 100  # a decompression bomb of 300 MB as RGB; larger photographs exist but are rare
+# The decoders that meet foreign files; others start programs (EPS) or decode before the size check (ICO).
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000")
+JPEG_START_OF_SCAN, JPEG_END = b"\xda", b"\xff\xd9"
 
 
 class BadImage(ValueError):
@@ -25,22 +31,26 @@ def decode(path, max_mpx=DEFAULT_MAX_MPX, exif="ignore"):
         exif: "ignore" keeps the stored orientation, "apply" turns the picture upright.
     Returns: an RGB PIL image.  Raises BadImage for empty, truncated, foreign, oversized or unreadable files.
     """
-    Image.MAX_IMAGE_PIXELS = (
-        None  # max_mpx takes its place: Pillow's own limit only warns up to twice its value
-    )
+    Image.MAX_IMAGE_PIXELS = None  # max_mpx takes its place; Pillow's limit only warns up to twice its value
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # a half-grey picture must not be scored, whoever switched it on
     try:
+        content = Path(path).read_bytes()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # corrupt EXIF, palette transparency: no pixel depends on them
-            with Image.open(path) as image:
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 _check_size(image, max_mpx)
+                if image.format in ("JPEG", "MPO"):
+                    _check_jpeg_end(content)
                 image.load()
                 return to_rgb(ImageOps.exif_transpose(image) if exif == "apply" else image)
     except BadImage:
         raise
     except UnidentifiedImageError:
-        raise BadImage(_why_unidentified(path)) from None
+        raise BadImage("not an image of a known format" if content else "empty file") from None
     except MemoryError:
         raise BadImage("does not fit memory") from None
+    except OSError as error:
+        raise BadImage(error.strerror or f"{type(error).__name__}: {error}") from error
     except Exception as error:  # Pillow's decoders raise almost anything on broken input
         raise BadImage(f"{type(error).__name__}: {error}") from error
 
@@ -67,6 +77,14 @@ def _check_size(image, max_mpx):
         raise BadImage(f"{width}x{height} is {width * height / 1e6:.1f} Mpx, above --max_mpx {max_mpx:g}")
 
 
-def _why_unidentified(path):
-    with open(path, "rb") as file:
-        return "not an image that Pillow knows" if file.read(1) else "empty file"
+def _check_jpeg_end(content):
+    """Refuses a JPEG without an end marker after its first scan: libjpeg would fill the rest with grey.
+
+    The segments before the scan are stepped over, since a thumbnail in one has its own end marker.
+    """
+    place = 2
+    while content[place : place + 1] == b"\xff" and content[place + 1 : place + 2] != JPEG_START_OF_SCAN:
+        filler = content[place + 1 : place + 2] == b"\xff"
+        place += 1 if filler else 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+    if content.find(JPEG_END, min(place, len(content))) < 0:
+        raise BadImage("truncated: the JPEG has no end marker")

@@ -41,6 +41,7 @@ class Scan:
 
     root: Path
     samples: list[Sample] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)  # generators that were scanned, with or without images
     passed_over: Counter = field(default_factory=Counter)  # "hidden" or an extension -> number of files
 
     def generators(self):
@@ -49,7 +50,7 @@ class Scan:
 
     def counts(self):
         """{generator: [number of real, number of fake]}"""
-        counts = {}
+        counts = {name: [0, 0] for name in self.folders}
         for sample in self.samples:
             counts.setdefault(sample.generator, [0, 0])[sample.label] += 1
         return counts
@@ -74,9 +75,9 @@ def discover(root, classes=()):
     root = Path(root)
     if not root.is_dir():
         raise ValueError(f"no folder {root}")
-    if label_folders(root):
+    if label_folders(root):  # --classes has nothing to choose from here; see classes_notice
         return [(root.resolve().name, root)]
-    found = {child.name: child for child in _subfolders(root) if _holds_labels(child)}
+    found = {child.name: child for child in _subfolders(root) if _holds_labels(child, (root,))}
     if not found:
         inside = ", ".join(sorted(os.listdir(root))[:SHOWN]) or "nothing"
         raise ValueError(
@@ -86,15 +87,23 @@ def discover(root, classes=()):
     absent = [name for name in classes if name not in found]
     if absent:
         raise ValueError(f"{root} has no class {', '.join(absent)}; it has: {', '.join(sorted(found))}")
-    return [(name, found[name]) for name in sorted(classes or found)]
+    return [(name, found[name]) for name in sorted(set(classes or found))]
+
+
+def classes_notice(root, classes):
+    """Says, where the root is itself a pair of label folders, that class names choose nothing; else ""."""
+    flat = classes and label_folders(root)
+    return f"--classes has no effect: {root} is itself a pair of label folders" if flat else ""
 
 
 def scan(root, folders):
     """Lists the images of generators; folders: [(generator name, folder below root)], kept in order."""
     result = Scan(Path(root))
-    result.passed_over.update(_passed_over(entry for entry in os.scandir(root) if entry.is_file()))
+    result.folders = [name for name, _ in folders]
+    if all(Path(folder) != result.root for _, folder in folders):
+        result.passed_over.update(_passed_over(root))
     for name, folder in folders:
-        _scan_generator(result, name, Path(folder))
+        _scan_generator(result, name, Path(folder), (result.root,))
     return result
 
 
@@ -129,28 +138,42 @@ def _subfolders(folder):
     ]
 
 
-def _holds_labels(folder):
-    return bool(label_folders(folder)) or any(_holds_labels(child) for child in _subfolders(folder))
+def _holds_labels(folder, above=()):
+    above = (*above, folder)
+    return bool(label_folders(folder)) or any(_holds_labels(child, above) for child in _inner(folder, above))
 
 
-def _scan_generator(result, name, folder):
+def _inner(folder, above):
+    """Folders inside, without links that lead back to one of those above."""
+    passed = {os.path.realpath(place) for place in above}
+    return [child for child in _subfolders(folder) if os.path.realpath(child) not in passed]
+
+
+def _scan_generator(result, name, folder, above):
+    above = (*above, folder)
     labels = label_folders(folder)
+    result.passed_over.update(_passed_over(folder))
     for label in sorted(labels):
-        for path in _files(labels[label], result.passed_over):
+        inside = label_folders(labels[label])
+        if 1 - label in inside:
+            raise ValueError(
+                f"{labels[label]} and {inside[1 - label].name} in it contradict each other; rename one"
+            )
+        for path in _files(labels[label], result.passed_over, above):
             relative = Path(os.path.relpath(path, result.root)).as_posix()
             result.samples.append(Sample(relative, name, label))
-    children = [child for child in _subfolders(folder) if child not in labels.values()]
+    children = [child for child in _inner(folder, above) if child not in labels.values()]
     splits = {child.name.lower() for child in children} & {"train", "val", "test"}
     if len(splits) > 1:
         raise ValueError(f"{folder} holds the splits {', '.join(sorted(splits))}; name one folder below it")
     for child in children:
-        _scan_generator(result, name, child)
+        _scan_generator(result, name, child, above)
 
 
-def _files(folder, passed_over):
+def _files(folder, passed_over, above):
     """Image files below a folder in sorted order; others are counted."""
-    seen = set()
-    for place, subfolders, names in os.walk(folder, followlinks=True):
+    seen = {os.path.realpath(place) for place in above}
+    for place, subfolders, names in os.walk(folder, followlinks=True, onerror=_raise):
         real_place = os.path.realpath(place)
         if real_place in seen:  # a link that leads back to where we were
             subfolders[:] = []
@@ -162,8 +185,13 @@ def _files(folder, passed_over):
         yield from (os.path.join(place, name) for name in images)
 
 
-def _passed_over(entries):
-    return [_kind(entry.name) or "image outside a label folder" for entry in entries]
+def _raise(error):  # os.walk leaves unreadable folders out unless told what to do
+    raise error
+
+
+def _passed_over(folder):
+    with os.scandir(folder) as entries:
+        return [_kind(entry.name) or "image outside a label folder" for entry in entries if entry.is_file()]
 
 
 def _kind(name):

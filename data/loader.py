@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader, Sampler
 from data.folder import RealFakeFolder, scan
 from data.transforms import Limits
 
+ORDER = 1  # keeps the stream of an epoch's order apart from those of its images, (seed, epoch, index)
+
 
 class EpochBatches(Sampler):
     """Training batches of (epoch, index) pairs, in an order that depends on (seed, epoch) alone.
@@ -35,7 +37,7 @@ class EpochBatches(Sampler):
     def order(self, epoch):
         """Sample indices of one epoch.  Balanced: drawn with replacement, both classes equally likely."""
         count = len(self.labels)
-        rng = np.random.default_rng((self.seed, epoch))
+        rng = np.random.default_rng((self.seed, epoch, 0, ORDER))
         if self.class_balance:
             weight = 1.0 / np.bincount(self.labels, minlength=2)[self.labels]
             return rng.choice(count, size=count, p=weight / weight.sum())

@@ -129,7 +129,9 @@ class Limits:
     def largest_fit(self, width, height):
         """(height, width), even, same aspect ratio as far as possible, within max_input_mpx."""
         shrink = math.sqrt(self.max_input_mpx * 1e6 / (width * height))
-        return tuple(max(2, int(side * shrink) // 2 * 2) for side in (height, width))
+        short = max(2, int(min(width, height) * shrink) // 2 * 2)
+        long = min(int(max(width, height) * shrink), int(self.max_input_mpx * 1e6) // short) // 2 * 2
+        return (short, long) if height <= width else (long, short)
 
 
 def prepare(image, geometry, limits, augment=None, rng=None):
@@ -159,12 +161,13 @@ def eval_geometry(opt, data_config, row=None, trained=None):
         trained: options saved in a checkpoint of ours, or empty.
     """
     trained = trained or {}
-    load_size, crop_size = data_config.load_size, data_config.crop_size
+    load_size, crop_size, filters = data_config.load_size, data_config.crop_size, ("bilinear",)
     if trained:
-        load_size = None if trained["no_resize"] else trained["loadSize"] or load_size
-        crop_size = trained["cropSize"] or crop_size
+        load_size = None if trained.get("no_resize") else trained.get("loadSize") or load_size
+        crop_size = trained.get("cropSize") or crop_size
+        filters = trained.get("rz_interp") or filters
     if row is not None:
-        load_size, crop_size = row.load_size, row.crop_size
+        load_size, crop_size, filters = row.load_size, row.crop_size, (row.interpolation,)
     load_size = None if opt.no_resize else opt.loadSize or load_size
     crop_size = None if opt.no_crop else opt.cropSize or crop_size
-    return Geometry(load_size, crop_size, opt.rz_interp[0])
+    return Geometry(load_size, crop_size, (opt.rz_interp or filters)[0])

@@ -8,6 +8,7 @@ raises CheckpointError.
 
 import hashlib
 import os
+import pickle
 from argparse import Namespace
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +76,11 @@ def read(path):
         return _read_safetensors(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is not a readable weight file: it is damaged, or holds Python objects beside tensors, "
+            "which are not loaded because that could run code"
+        ) from error
     except Exception as error:  # torch raises many kinds here; all mean the same to the user
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
@@ -92,7 +98,7 @@ def load(path, arch=None, opt=None):
     content = read(path)
     state = weights(content, path)
     own = is_own(content)
-    found, implied = (content["arch"], content["options"]) if own else _recognise(state, arch, path)
+    found, implied = _described(content, path) if own else _recognise(state, arch, path)
     if arch is not None and arch != found:
         raise CheckpointError(f"{path} holds a {found!r} detector, not --arch {arch}")
     description = Namespace(**{**(vars(opt) if opt is not None else {}), **implied, "arch": found})
@@ -126,7 +132,11 @@ def weights(content, path):
             f"{path} holds no weights: expected a state_dict or {{'model': ...}}, "
             f"got {type(content).__name__}"
         )
-    strangers = [str(name) for name, value in state.items() if not isinstance(value, torch.Tensor)]
+    strangers = [
+        str(name)
+        for name, value in state.items()
+        if not (isinstance(name, str) and isinstance(value, torch.Tensor))
+    ]
     if strangers:
         raise CheckpointError(f"{path} holds entries that are no tensors: {_shorten(strangers)}")
     if all(name.startswith(PARALLEL_PREFIX) for name in state):
@@ -143,6 +153,17 @@ def sha256(path):
     """Hex digest of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _described(content, path):
+    """(arch, options) that a file of ours names."""
+    arch, options = content.get("arch"), content.get("options", {})
+    if arch not in networks.names() or not isinstance(options, dict):
+        raise CheckpointError(
+            f"{path} says it is a {FORMAT} file, but names no detector of this version: "
+            f"arch {arch!r}, known: {', '.join(networks.names())}"
+        )
+    return arch, options
 
 
 def _recognise(state, arch, path):

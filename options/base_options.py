@@ -26,7 +26,7 @@ _NOT_GIVEN = object()
 RETIRED = {
     "--mode": "upstream knew only 'binary'; leave it out",
     "--data_aug": "it never had an effect; set --blur_prob and --jpg_prob",
-    "--resize_or_crop": "it never had an effect; use --loadSize, --cropSize, --no_resize, --no_crop",
+    "--resize_or_crop": "it never had an effect; use --loadSize, --cropSize and --no_resize",
     "--init_type": "it never had an effect; the detector's file under networks/ decides",
     "--init_gain": "it never had an effect; the detector's file under networks/ decides",
     "--epoch_count": "it never had an effect; --continue_train knows its epoch",
@@ -171,9 +171,10 @@ class BaseOptions:
     def _choose(self, argv):
         first = argparse.ArgumentParser(prog=self.script, add_help=False, allow_abbrev=False)
         first.add_argument("--arch", choices=networks.names(), default="npr" if self.needs_arch else None)
-        first.add_argument("--recipe", choices=sorted(recipes.RECIPES))
+        if self.needs_arch:
+            first.add_argument("--recipe", choices=sorted(recipes.RECIPES))
         known, _ = first.parse_known_args(argv)
-        return known.arch, known.recipe
+        return known.arch, known.recipe if self.needs_arch else None
 
 
 class HelpFormatter(argparse.HelpFormatter):

@@ -10,6 +10,7 @@ from options.types import (
     positive_float,
     positive_int,
     probability,
+    spell,
     whole_int,
 )
 
@@ -132,10 +133,14 @@ class TrainOptions(BaseOptions):
         }
         if changed:
             pairs = ", ".join(
-                f"--{name} {getattr(opt, name)} (was {saved.get(name)})" for name in sorted(changed)
+                f"--{name} {spell(getattr(opt, name))} (was {spell(saved.get(name))})"
+                for name in sorted(changed)
             )
             self.parser.error(f"--continue_train cannot change {pairs}; train under another --name")
+        typed = self.given | {"continue_train", "overwrite"}
+        if typed & {"device", "gpu_ids"}:  # two spellings of one choice
+            typed |= {"device", "gpu_ids"}
         for name, value in saved.items():
-            if name not in self.given and name != "continue_train":
+            if name not in typed:
                 setattr(opt, name, value)
         return opt

@@ -18,6 +18,7 @@ class ValOptions(BaseOptions):
 
     def initialize(self, parser):
         super().initialize(parser)
+        parser.set_defaults(rz_interp=None)  # the protocol's, else the training run's
         self.add_evaluation(parser.add_argument_group("evaluation").add_argument)
         self.add_large_images(parser.add_argument_group("large images").add_argument)
 

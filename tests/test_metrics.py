@@ -18,7 +18,9 @@ def slow_average_precision(labels, scores):
     """Step sum of precision over recall, one threshold at a time; all images of a tie enter together."""
     positives, area, recall_before = int((labels == 1).sum()), 0.0, 0.0
     for threshold in sorted(set(scores.tolist()), reverse=True):
-        called = [label for label, score in zip(labels.tolist(), scores.tolist(), strict=True) if score >= threshold]
+        called = [
+            label for label, score in zip(labels.tolist(), scores.tolist(), strict=True) if score >= threshold
+        ]
         precision, recall = sum(called) / len(called), sum(called) / positives
         area += (recall - recall_before) * precision
         recall_before = recall
@@ -49,7 +51,9 @@ def tied_sample(seed, levels=7):
 @pytest.mark.parametrize("levels", [2, 7, 1000])
 def test_average_precision_equals_a_threshold_by_threshold_sum(seed, levels):
     labels, scores = tied_sample(seed, levels)
-    assert average_precision(labels, scores) == pytest.approx(slow_average_precision(labels, scores), abs=1e-12)
+    assert average_precision(labels, scores) == pytest.approx(
+        slow_average_precision(labels, scores), abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -62,7 +66,9 @@ def test_auc_equals_the_count_of_ordered_pairs(seed, levels):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_accuracies_equal_a_count_image_by_image(seed):
     labels, scores = tied_sample(seed, levels=9)
-    right = [(score > 0.5) == bool(label) for label, score in zip(labels.tolist(), scores.tolist(), strict=True)]
+    right = [
+        (score > 0.5) == bool(label) for label, score in zip(labels.tolist(), scores.tolist(), strict=True)
+    ]
     reals = [ok for ok, label in zip(right, labels, strict=True) if label == 0]
     fakes = [ok for ok, label in zip(right, labels, strict=True) if label == 1]
     row = measure(labels, scores)
@@ -83,10 +89,15 @@ def test_the_next_float_above_one_half_counts_as_fake():
     assert (row["r_acc"], row["f_acc"], row["acc"]) == (0.0, 1.0, 0.5)
 
 
-@pytest.mark.parametrize(("scores", "ap", "area"), [
-    ([0.1, 0.2, 0.8, 0.9], 1.0, 1.0), ([0.9, 0.8, 0.2, 0.1], (1 / 3 + 2 / 4) / 2, 0.0), ([0.5] * 4, 0.5, 0.5),
-    ([0.1, 0.9, 0.9, 0.2], 0.5 * 0.5 + 0.5 * 2 / 3, 0.625),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("scores", "ap", "area"),
+    [
+        ([0.1, 0.2, 0.8, 0.9], 1.0, 1.0),
+        ([0.9, 0.8, 0.2, 0.1], (1 / 3 + 2 / 4) / 2, 0.0),
+        ([0.5] * 4, 0.5, 0.5),
+        ([0.1, 0.9, 0.9, 0.2], 0.5 * 0.5 + 0.5 * 2 / 3, 0.625),
+    ],
+)
 def test_values_worked_by_hand(scores, ap, area):
     labels = np.array([0, 0, 1, 1])
     assert average_precision(labels, np.array(scores)) == pytest.approx(ap, abs=1e-12)
@@ -110,10 +121,17 @@ def test_saturated_float32_scores_tie_where_their_logits_do_not():
     assert average_precision(labels, scores) == 0.5 != average_precision(labels, logits)
 
 
-@pytest.mark.parametrize(("labels", "words"), [
-    ([], "no images"), ([0], "no fake images"), ([0, 0], "no fake images"), ([1], "no real images"),
-    ([1, 1, 1], "no real images"), ([0, 1], ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([], "no images"),
+        ([0], "no fake images"),
+        ([0, 0], "no fake images"),
+        ([1], "no real images"),
+        ([1, 1, 1], "no real images"),
+        ([0, 1], ""),
+    ],
+)
 def test_the_reason_says_what_is_missing(labels, words):
     assert reason(np.array(labels, dtype=int)) == words
     assert measure(labels, np.zeros(len(labels), np.float32))["reason"] == words
@@ -125,9 +143,14 @@ def test_two_class_metrics_of_one_class_are_nan(labels):
     assert all(math.isnan(row[name]) for name in TWO_CLASS)
 
 
-@pytest.mark.parametrize(("labels", "real", "fake"), [
-    ([0, 0], 0.5, math.nan), ([1, 1], math.nan, 0.5), ([], math.nan, math.nan),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("labels", "real", "fake"),
+    [
+        ([0, 0], 0.5, math.nan),
+        ([1, 1], math.nan, 0.5),
+        ([], math.nan, math.nan),
+    ],
+)
 def test_the_accuracy_of_the_class_that_is_there_is_given(labels, real, fake):
     row = measure(labels, np.array([0.2, 0.9], np.float32)[: len(labels)])
     assert (row["r_acc"], row["f_acc"]) == pytest.approx((real, fake), nan_ok=True)
@@ -161,7 +184,13 @@ def test_the_mean_is_over_generators_not_over_images():
     assert mean["generator"] == "Mean"
     assert mean["acc"] == 0.5  # 4 of 6 images are right
     assert mean["ap"] == pytest.approx((1 + 0.5) / 2)
-    assert (mean["r_acc"], mean["f_acc"], mean["auc"], mean["images"], mean["reason"]) == (0.5, 0.5, 0.5, 6, "")
+    assert (mean["r_acc"], mean["f_acc"], mean["auc"], mean["images"], mean["reason"]) == (
+        0.5,
+        0.5,
+        0.5,
+        6,
+        "",
+    )
 
 
 def test_each_row_is_measured_on_its_own_images():
@@ -176,16 +205,23 @@ def test_images_of_a_generator_need_not_stand_together():
     assert mixed == tabulate(GENERATORS, LABELS, SCORES)
 
 
-@pytest.mark.parametrize(("order", "expected"), [
-    (None, ["b", "a", "Mean"]), (["a", "b"], ["a", "b", "Mean"]), (("b", "a"), ["b", "a", "Mean"]),
-    (iter(["a", "b"]), ["a", "b", "Mean"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        (None, ["b", "a", "Mean"]),
+        (["a", "b"], ["a", "b", "Mean"]),
+        (("b", "a"), ["b", "a", "Mean"]),
+        (iter(["a", "b"]), ["a", "b", "Mean"]),
+    ],
+)
 def test_rows_stand_in_the_order_given_or_of_first_appearance(order, expected):
     assert [row["generator"] for row in tabulate(GENERATORS, LABELS, SCORES, order)] == expected
 
 
 def test_a_generator_with_one_class_is_shown_but_left_out_of_the_mean():
-    rows = tabulate([*GENERATORS, "c", "c"], [*LABELS, 1, 1], np.append(SCORES, [0.9, 0.1]).astype(np.float32))
+    rows = tabulate(
+        [*GENERATORS, "c", "c"], [*LABELS, 1, 1], np.append(SCORES, [0.9, 0.1]).astype(np.float32)
+    )
     assert [row["reason"] for row in rows] == ["", "", "no real images", "mean over 2 of 3"]
     assert rows[2]["f_acc"] == 0.5 and math.isnan(rows[2]["acc"])
     assert (rows[3]["acc"], rows[3]["f_acc"], rows[3]["images"]) == (0.5, 0.5, 8)
@@ -207,8 +243,9 @@ def test_a_mean_over_nothing_is_nan_and_says_so():
 def test_no_images_at_all_still_make_a_table():
     rows = tabulate([], [], [], ["a"])
     assert [(row["generator"], row["images"], row["reason"]) for row in rows] == [
-        ("a", 0, "no images"), ("Mean", 0, "mean over 0 of 1"),
-    ]  # fmt: skip
+        ("a", 0, "no images"),
+        ("Mean", 0, "mean over 0 of 1"),
+    ]
 
 
 # --- tables for people
@@ -238,10 +275,10 @@ def test_a_fixed_width_table_reads_as_expected(rows):
 def test_missing_numbers_are_dashes_and_their_reason_stands_beside(one_sided):
     assert report.fixed_width(one_sided).splitlines() == [
         "generator  acc %   AP %  real %  fake %  AUC %  images  note",
-        "-------------------------------------------------------------------------",
+        "------------------------------------------------------------------------",
         "progan     100.0  100.0   100.0   100.0  100.0       4",
         "a              -      -       -    50.0      -       2  no real images",
-        "-------------------------------------------------------------------------",
+        "------------------------------------------------------------------------",
         "Mean       100.0  100.0   100.0   100.0  100.0       6  mean over 1 of 2",
     ]
 
@@ -261,14 +298,18 @@ def test_a_column_without_content_is_left_out(rows):
     assert "note" not in report.fixed_width(rows)
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.92449, "92.4"), (0.9996, "100.0"), (0.0, "0.0"), (1.0, "100.0")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.92449, "92.4"), (0.9996, "100.0"), (0.0, "0.0"), (1.0, "100.0")]
+)
 def test_percentages_have_one_decimal(value, text):
     row = {"generator": "a", "acc": value, "images": 7000, "reason": ""}
     assert report.cells([row])[1] == ["a", text, "7,000"]
 
 
 def test_the_csv_keeps_fractions_at_full_precision(tmp_path):
-    rows = tabulate(["a"] * 7, [0, 0, 0, 1, 1, 1, 1], np.array([0.1, 0.7, 0.6, 0.7, 0.8, 0.2, 0.6], np.float32))
+    rows = tabulate(
+        ["a"] * 7, [0, 0, 0, 1, 1, 1, 1], np.array([0.1, 0.7, 0.6, 0.7, 0.8, 0.2, 0.6], np.float32)
+    )
     report.write_tables(tmp_path, rows, "caption")
     with open(tmp_path / "table.csv", newline="", encoding="utf-8") as file:
         read = list(csv.DictReader(file))

@@ -14,6 +14,8 @@ import pytest
 import torch
 from conftest import ROOT
 
+from networks import checkpoint
+from networks.resnet import NPRDetector
 from util import run
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
@@ -42,10 +44,16 @@ def test_a_precision_asked_for_is_taken(machine, amp, device, able, deterministi
     assert run.use_bf16(amp, device, deterministic) is expected
 
 
-@pytest.mark.parametrize(("device", "cuda", "cpu", "expected"), [
-    (CUDA, True, False, True), (CUDA, False, True, False), (CPU, False, True, True), (CPU, True, False, False),
-    (MPS, True, True, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("device", "cuda", "cpu", "expected"),
+    [
+        (CUDA, True, False, True),
+        (CUDA, False, True, False),
+        (CPU, False, True, True),
+        (CPU, True, False, False),
+        (MPS, True, True, False),
+    ],
+)
 def test_auto_takes_bf16_where_that_device_has_it(machine, device, cuda, cpu, expected):
     machine(cuda, cpu)
     assert bool(run.use_bf16("auto", device)) is expected
@@ -57,14 +65,17 @@ def test_auto_is_fp32_in_a_deterministic_run(machine, device):
     assert not run.use_bf16("auto", device, deterministic=True)
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("processor\t: 0\nflags\t\t: fpu sse avx512_bf16 avx2\nbugs\t: x\n", True),
-    ("processor\t: 0\nflags\t\t: fpu amx_bf16\n", True),
-    ("processor\t: 0\nflags\t\t: fpu sse avx512f avx2\nbugs\t: amx_bf16\n", False),
-    ("processor\t: 0\nflags\t\t: fpu xavx512_bf16x\n", False),
-    ("processor\t: 0\nFeatures\t: fp asimd\n", False),
-    ("", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu sse avx512_bf16 avx2\nbugs\t: x\n", True),
+        ("processor\t: 0\nflags\t\t: fpu amx_bf16\n", True),
+        ("processor\t: 0\nflags\t\t: fpu sse avx512f avx2\nbugs\t: amx_bf16\n", False),
+        ("processor\t: 0\nflags\t\t: fpu xavx512_bf16x\n", False),
+        ("processor\t: 0\nFeatures\t: fp asimd\n", False),
+        ("", False),
+    ],
+)
 def test_the_processors_flags_decide_about_bf16(monkeypatch, text, expected):
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: text)
     assert run._cpu_has_bf16() is expected
@@ -97,29 +108,47 @@ def pick(device="auto", gpu_ids=None):
     return str(run.pick_device(SimpleNamespace(device=device, gpu_ids=gpu_ids)))
 
 
-@pytest.mark.parametrize(("cuda", "mps", "expected"), [
-    (0, False, "cpu"), (0, True, "mps"), (1, False, "cuda"), (2, True, "cuda"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"),
+    [
+        (0, False, "cpu"),
+        (0, True, "mps"),
+        (1, False, "cuda"),
+        (2, True, "cuda"),
+    ],
+)
 def test_auto_takes_cuda_then_mps_then_cpu(devices, cuda, mps, expected):
     devices(cuda, mps)
     assert pick() == expected
 
 
-@pytest.mark.parametrize(("device", "gpu_ids", "expected"), [
-    ("cpu", None, "cpu"), ("cuda", None, "cuda"), ("mps", None, "mps"), ("auto", "-1", "cpu"), ("auto", "0", "cuda:0"),
-    ("auto", "1", "cuda:1"), ("auto", " 1 ", "cuda:1"), ("auto", "0,", "cuda:0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("device", "gpu_ids", "expected"),
+    [
+        ("cpu", None, "cpu"),
+        ("cuda", None, "cuda"),
+        ("mps", None, "mps"),
+        ("auto", "-1", "cpu"),
+        ("auto", "0", "cuda:0"),
+        ("auto", "1", "cuda:1"),
+        ("auto", " 1 ", "cuda:1"),
+        ("auto", "0,", "cuda:0"),
+    ],
+)
 def test_the_device_asked_for_is_taken(devices, device, gpu_ids, expected):
     devices(cuda=2, mps=True)
     assert pick(device, gpu_ids) == expected
 
 
-@pytest.mark.parametrize(("device", "gpu_ids", "cuda", "words"), [
-    ("cuda", None, 0, "cuda was asked for, but torch sees 0 CUDA devices; use --device cpu"),
-    ("auto", "0", 0, "cuda:0 was asked for, but torch sees 0 CUDA devices"),
-    ("auto", "2", 2, "cuda:2 was asked for, but torch sees 2 CUDA devices"),
-    ("mps", None, 2, "mps was asked for, but torch does not see it"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("device", "gpu_ids", "cuda", "words"),
+    [
+        ("cuda", None, 0, "cuda was asked for, but torch sees 0 CUDA devices; use --device cpu"),
+        ("auto", "0", 0, "cuda:0 was asked for, but torch sees 0 CUDA devices"),
+        ("auto", "2", 2, "cuda:2 was asked for, but torch sees 2 CUDA devices"),
+        ("mps", None, 2, "mps was asked for, but torch does not see it"),
+    ],
+)
 def test_a_device_that_is_not_there_is_refused(devices, device, gpu_ids, cuda, words):
     devices(cuda)
     with pytest.raises(ValueError, match=words):
@@ -134,7 +163,9 @@ def test_gpu_ids_other_than_one_number_are_refused_as_typed(devices, text):
     assert repr(text) in str(caught.value)
 
 
-@pytest.mark.parametrize(("wanted", "cores", "expected"), [(0, 4, 0), (3, 1, 3), (20, 4, 20), (None, 2, 2), (None, 64, 8)])
+@pytest.mark.parametrize(
+    ("wanted", "cores", "expected"), [(0, 4, 0), (3, 1, 3), (20, 4, 20), (None, 2, 2), (None, 64, 8)]
+)
 def test_loader_processes_are_as_asked_for_else_one_per_core_up_to_8(monkeypatch, wanted, cores, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
     assert run.worker_count(wanted) == expected
@@ -187,6 +218,14 @@ def test_the_environment_holds_only_strings():
     environment = run.environment(CPU)
     assert {type(value) for value in environment.values()} == {str}
     assert json.loads(json.dumps(environment)) == environment
+
+
+def test_the_environment_comes_back_from_a_checkpoint(tmp_path):
+    path = tmp_path / "a.pth"
+    checkpoint.save(path, NPRDetector(), options={}, env=run.environment(CPU), rng=run.rng_state())
+    content = checkpoint.read(path)
+    assert content["env"]["torch"] == str(torch.__version__)
+    assert torch.equal(content["rng"]["cpu"], torch.get_rng_state())
 
 
 def test_the_environment_names_machine_versions_and_command(monkeypatch):
@@ -272,7 +311,9 @@ def handlers():
     assert found == before
 
 
-@pytest.mark.parametrize(("number", "name", "status"), [(signal.SIGTERM, "SIGTERM", 143), (signal.SIGINT, "SIGINT", 130)])
+@pytest.mark.parametrize(
+    ("number", "name", "status"), [(signal.SIGTERM, "SIGTERM", 143), (signal.SIGINT, "SIGINT", 130)]
+)
 def test_a_signal_stops_at_the_next_check_with_hint_and_status(handlers, number, name, status):
     with run.StopSignal("the same command goes on") as stop:
         stop.check()
@@ -321,20 +362,28 @@ def guarded(monkeypatch, error):
     return stopped.value.code
 
 
-@pytest.mark.parametrize(("error", "line"), [
-    (ValueError("no weight file at a.pth"), "error: no weight file at a.pth"),
-    (ValueError("first\nsecond"), "error: first"),
-    (ValueError("\n  indented\nsecond"), "error: indented"),
-    (ValueError(), "error: ValueError"),
-    (FileNotFoundError(2, "No such file or directory", "a"), "error: [Errno 2] No such file or directory: 'a'"),
-    (MemoryError(), "error: MemoryError"),
-    (torch.OutOfMemoryError("CUDA out of memory. Tried\nmore"), "error: CUDA out of memory. Tried"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("no weight file at a.pth"), "error: no weight file at a.pth"),
+        (ValueError("first\nsecond"), "error: first"),
+        (ValueError("\n  indented\nsecond"), "error: indented"),
+        (ValueError(), "error: ValueError"),
+        (
+            FileNotFoundError(2, "No such file or directory", "a"),
+            "error: [Errno 2] No such file or directory: 'a'",
+        ),
+        (MemoryError(), "error: MemoryError"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried\nmore"), "error: CUDA out of memory. Tried"),
+    ],
+)
 def test_what_a_user_can_mend_becomes_one_line(monkeypatch, error, line):
     assert guarded(monkeypatch, error) == line
 
 
-@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (run.Interrupted("stopped", 143), 143)])
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyboardInterrupt(), 130), (run.Interrupted("stopped", 143), 143)]
+)
 def test_an_interruption_ends_with_its_status(monkeypatch, error, status):
     assert guarded(monkeypatch, error) == status
 
@@ -374,5 +423,7 @@ def test_a_main_that_returns_ends_quietly(capsys):
 def test_a_process_ends_with_status_1_and_one_line_on_stderr():
     code = "from util import run\ndef main(): raise ValueError('no images in a')\nrun.guard(main)"
     environment = {name: value for name, value in os.environ.items() if name != "NPR_DEBUG"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: no images in a\n")

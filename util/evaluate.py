@@ -199,7 +199,8 @@ class Record:
         return tabulate(generators, np.array(labels, dtype=int), np.array(scores, dtype=np.float32), order)
 
     def _take_up(self, resume):
-        meta = json.loads((self.folder / "meta.json").read_text(encoding="utf-8"))
+        text = (self.folder / "meta.json").read_text(encoding="utf-8", errors="surrogateescape")
+        meta = json.loads(text)
         if not resume:
             raise ValueError(
                 f"{self.folder} holds results already; --resume keeps them, --overwrite replaces them, "
@@ -236,7 +237,7 @@ def describe_input(dataset, amp):
         },
         "precision": "bf16" if amp == "bf16" else "fp32",
         "batch_rule": "equal sizes together, no padding",
-        "file_list_sha256": hashlib.sha256(files.encode()).hexdigest(),
+        "file_list_sha256": hashlib.sha256(os.fsencode(files)).hexdigest(),
     }
 
 
@@ -252,7 +253,7 @@ def caption(identity, bad):
 def write_scores(path, rows):
     """scores.csv, whole or not at all; score and logit with the 9 digits that float32 needs."""
     part = path.with_name(path.name + ".part")
-    with open(part, "w", newline="", encoding="utf-8") as file:
+    with open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(SCORE_COLUMNS)
         writer.writerows((*row[:3], f"{row[3]:.9g}", f"{row[4]:.9g}") for row in rows)
@@ -261,7 +262,7 @@ def write_scores(path, rows):
 
 def read_scores(path):
     """Rows (path, generator, label, score, logit) of a scores.csv."""
-    with open(path, newline="", encoding="utf-8") as file:
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = list(csv.reader(file))
     if not rows or tuple(rows[0]) != SCORE_COLUMNS:
         raise ValueError(f"{path} is no scores.csv: expected the columns {', '.join(SCORE_COLUMNS)}")

@@ -46,7 +46,8 @@ def markdown(rows):
     """The same table for a README or an issue."""
     heading, *body = cells(rows)
     align = [":--" if name in ("generator", "note") else "--:" for name in heading]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [heading, align, *body])
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in [heading, align, *body]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def write_tables(folder, rows, caption):

@@ -44,6 +44,7 @@ def seed_everything(seed, deterministic=False):
     np.random.seed(seed)
     torch.manual_seed(seed)
     torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.allow_tf32 = False  # what is recorded as fp32 is fp32; bf16 is the fast way
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
@@ -93,7 +94,7 @@ def use_bf16(amp, device, deterministic=False):
         return amp == "bf16"
     if deterministic:
         return False
-    return (device.type == "cuda" and torch.cuda.is_bf16_supported()) or (
+    return (device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)) or (
         device.type == "cpu" and _cpu_has_bf16()
     )
 
@@ -128,7 +129,7 @@ def environment(device):
         "accelerator": accelerator,
         "cpu_threads": str(torch.get_num_threads()),
         **packages,
-        "torch": torch.__version__,  # with the CUDA build, which the package's version leaves out
+        "torch": str(torch.__version__),  # with the CUDA build, which the package's version leaves out
     }
 
 
@@ -166,8 +167,12 @@ def write_json(path, content):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    try:
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        part.write_text(text, encoding="utf-8", errors="surrogateescape")  # file names need not be UTF-8
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 class Interrupted(Exception):
