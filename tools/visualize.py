@@ -64,11 +64,11 @@ def parse(argv):
 
 
 def draw_npr(opt):
-    """A row per image: the image, its NPR map, an enlarged detail of both."""
-    rows = npr_examples(opt.dataroot, opt.number)
+    """A column per image: the image, its NPR map, an enlarged detail of both."""
+    columns = npr_examples(opt.dataroot, opt.number)
     detector = networks.get("npr")()
-    figure, axes = _plots(len(rows), 4, width=8.8, height=2.3 * len(rows))
-    for line, (title, path) in zip(axes, rows, strict=True):
+    figure, axes = _plots(4, len(columns), width=2.15 * len(columns) + 0.3, height=8.8)
+    for line, (title, path) in zip(axes.T, columns, strict=True):
         image = decode(path)
         residual = detector.preprocess(to_tensor(image)[None])[0].permute(1, 2, 0).numpy()
         shown = np.clip(0.5 + GAIN * residual / 2, 0, 1)
@@ -76,15 +76,10 @@ def draw_npr(opt):
         for axis, picture in zip(line, (pixels, shown, pixels[detail], shown[detail]), strict=True):
             axis.imshow(picture, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
-        line[0].set_ylabel(title, fontsize=11)
-    heads = (
-        "image",
-        "NPR map: minus top-left neighbour",
-        f"image, {ZOOM}x{ZOOM} detail",
-        "NPR, the same detail",
-    )
-    for axis, head in zip(axes[0], heads, strict=True):
-        axis.set_title(head, fontsize=9, color=CAPTION_GREY)
+        line[0].set_title(title, fontsize=11)
+    heads = ("image", "NPR map", f"image, {ZOOM}x{ZOOM} detail", "NPR, same detail")
+    for axis, head in zip(axes[:, 0], heads, strict=True):
+        axis.set_ylabel(head, fontsize=10, color=CAPTION_GREY)
     return _save(figure, opt.output)
 
 
