@@ -22,10 +22,10 @@ prepare_environment requirements.txt
 started=$(date +%s)
 
 NAME=sample
-SAMPLE=() TRAIN=(--niter 6 --cropSize 64 --batch_size 32 --lr 0.001)
+SAMPLE=() TRAIN=(--niter 16 --cropSize 64 --batch_size 16 --lr 0.001 --delr_freq 1)
 if [ "$FAST" = 1 ]; then
     NAME=sample-fast
-    SAMPLE=(--fast) TRAIN=(--niter 1 --cropSize 64 --batch_size 16 --lr 0.001)
+    SAMPLE=(--fast) TRAIN=(--niter 2 --cropSize 48 --batch_size 16 --lr 0.001)
 fi
 DATA=datasets/$NAME RUN=checkpoints/$NAME RESULTS=results/$NAME/Sample
 if [ -f "$RUN/model_epoch_last.pth" ]; then TRAIN+=(--continue_train); fi
@@ -37,7 +37,7 @@ echo; echo "2/4 training on fakes of the up-sampler 'nearest' alone"
 echo; echo "3/4 test on unseen photographs and unseen up-samplers"
 "$PY" test.py --model_path "$RUN/model_epoch_best.pth" --dataroot "$DATA" --protocols Sample --resume
 echo; echo "4/4 pictures"
-"$PY" -m tools.visualize npr --dataroot "$DATA/test" --output "$RESULTS/npr_maps.png"
+"$PY" -m tools.visualize npr --dataroot "$DATA/test" --number 1 --output "$RESULTS/npr_maps.png"
 "$PY" -m tools.visualize curves --results "$RESULTS"
 "$PY" -m tools.visualize training --run "$RUN" --output "$RESULTS/training.png"
 
