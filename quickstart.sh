@@ -3,18 +3,20 @@
 #   bash quickstart.sh              minutes on a CPU; CUDA is used where it is
 #   bash quickstart.sh --fast       a small setting that only shows that everything runs
 #   bash quickstart.sh --no_venv    with the Python and the packages that are active
+#   bash quickstart.sh --overwrite  training and test from the start
 # What is there already is kept: a second run reuses the environment, the dataset, the training and the scores.
 set -euo pipefail
 cd "$(dirname "$0")"
 . scripts/environment.sh
 
-FAST=0
+FAST=0 OVERWRITE=0
 for argument in "$@"; do
     case $argument in
         --fast) FAST=1 ;;
         --no_venv) NO_VENV=1 ;;
-        -h | --help) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 0 ;;
-        *) stop "unknown argument $argument; known: --fast, --no_venv, --help" ;;
+        --overwrite) OVERWRITE=1 ;;
+        -h | --help) sed -n '2,7s/^# \{0,1\}//p' quickstart.sh; exit 0 ;;
+        *) stop "unknown argument $argument; known: --fast, --no_venv, --overwrite, --help" ;;
     esac
 done
 
@@ -28,14 +30,21 @@ if [ "$FAST" = 1 ]; then
     SAMPLE=(--fast) TRAIN=(--niter 2 --cropSize 48 --batch_size 16 --lr 0.001)
 fi
 DATA=datasets/$NAME RUN=checkpoints/$NAME RESULTS=results/$NAME/Sample
-if [ -f "$RUN/model_epoch_last.pth" ]; then TRAIN+=(--continue_train); fi
+TEST=(--resume)
+if [ "$OVERWRITE" = 1 ]; then
+    TRAIN+=(--overwrite) TEST=(--overwrite)
+elif [ -f "$RUN/model_epoch_last.pth" ]; then
+    TRAIN+=(--continue_train)
+    again="If $RUN or $RESULTS are of other settings, start over: bash quickstart.sh --overwrite"
+fi
 
 echo; echo "1/4 sample dataset"
 "$PY" -m data.sample --output "$DATA" ${SAMPLE[@]+"${SAMPLE[@]}"}
 echo; echo "2/4 training on fakes of the up-sampler 'nearest' alone"
-"$PY" train.py --name "$NAME" --dataroot "$DATA" --no_resize "${TRAIN[@]}"
+"$PY" train.py --name "$NAME" --dataroot "$DATA" --no_resize "${TRAIN[@]}" || stop "training stopped. ${again:-}"
 echo; echo "3/4 test on unseen photographs and unseen up-samplers"
-"$PY" test.py --model_path "$RUN/model_epoch_best.pth" --dataroot "$DATA" --protocols Sample --resume
+"$PY" test.py --model_path "$RUN/model_epoch_best.pth" --dataroot "$DATA" --protocols Sample "${TEST[@]}" ||
+    stop "the test stopped. ${again:-If $RESULTS is of another training: bash quickstart.sh --overwrite}"
 echo; echo "4/4 pictures"
 "$PY" -m tools.visualize npr --dataroot "$DATA/test" --number 1 --output "$RESULTS/npr_maps.png"
 "$PY" -m tools.visualize curves --results "$RESULTS"

@@ -26,7 +26,7 @@ def main(argv=None):
     loaded = checkpoint.load(opt.model_path, opt.arch, opt)
     print("\n".join(loaded.notes))
     evaluator = Evaluator(loaded.detector, device, opt, opt.name or loaded.run_name, loaded.identity)
-    with run.StopSignal("the same command with --resume goes on") as stop:
+    with run.StopSignal("the same command with --resume (and without --overwrite) goes on") as stop:
         for row, root in located:
             result = evaluate_protocol(opt, row, root, loaded, evaluator, device, stop)
             print(f"\n{row.slug}\n{result.describe()}")

@@ -8,8 +8,6 @@ Ctrl-C saves and stops; the same command with --continue_train goes on at the ne
 Results: checkpoints/<name>/{opt.json, env.json, train.csv, tensorboard/, model_epoch_{last,best}.pth}.
 """
 
-import hashlib
-import os
 import shutil
 import time
 from pathlib import Path
@@ -23,13 +21,23 @@ import networks
 from networks import checkpoint
 from options import TrainOptions
 from util import run
-from util.evaluate import BadImageError, BadImages, predict, sigmoid
+from util.evaluate import BadImageError, BadImages, file_list_sha256, predict, sigmoid
 from util.metrics import measure
 from util.progress import Losses, Progress, write_history
 
 DECAY = 0.9  # factor of the learning rate every --delr_freq epochs (upstream's trainer.py)
 BETA2 = 0.999
 FLUSH_STEPS = 20  # steps between two looks at the losses
+RESUME_HINT = "the same command with --continue_train (and without --overwrite)"
+RUN_STATE = {
+    "options",
+    "optimizer",
+    "scheduler",
+    "progress",
+    "metrics",
+    "rng",
+    "files",
+}  # what a run goes on from
 
 
 def main(argv=None):
@@ -39,14 +47,16 @@ def main(argv=None):
     saved = open_run(options, opt, folder)
     print(options.describe(opt))
     if saved is not None and Progress(**saved["progress"]).finished(opt.niter):
-        print(f"{folder} is finished: {saved['epoch']} epochs; a larger --niter trains on")
+        write_history(folder / "train.csv", saved["metrics"])
+        early = "it stopped early" if saved["progress"]["stopped_early"] else "a larger --niter trains on"
+        print(f"{folder} is finished: {saved['epoch']} epochs; {early}")
         return
     device = run.start(opt)
-    trainset = load_split(opt, opt.train_split, augment(opt))
-    valset = None if opt.val_split == "none" else load_split(opt, opt.val_split)
+    trainset = load_split(opt, opt.train_split, random=True)
+    valset = None if opt.val_split == "none" else load_split(opt, opt.val_split, random=False)
     trainer = Trainer(opt, folder, device, trainset, valset)
     trainer.begin(saved)
-    with run.StopSignal("the same command with --continue_train goes on at the next batch") as stop:
+    with run.StopSignal(f"{RESUME_HINT} goes on at the next batch") as stop:
         trainer.fit(stop)
     print(trainer.summary())
 
@@ -58,43 +68,20 @@ def open_run(options, opt, folder):
         if not last.is_file():
             raise ValueError(f"--continue_train found no run at {last}; start it without this flag")
         saved = checkpoint.read(last)
-        if not checkpoint.is_own(saved):
+        if not checkpoint.is_own(saved) or not saved.keys() >= RUN_STATE:
             raise ValueError(f"{last} is not a checkpoint of train.py; start from it with --model_path")
         options.merge_saved(opt, saved["options"])
         return saved
-    if folder.exists() and any(folder.iterdir()):
-        if not opt.overwrite:
-            raise ValueError(
-                f"{folder} exists; --continue_train goes on with it, --overwrite replaces it, "
-                "--name starts another"
-            )
-        if not (folder / "opt.json").is_file():
-            raise ValueError(f"{folder} holds no run (no opt.json), so --overwrite leaves it alone")
+    run.require_free(folder, opt.overwrite)
     return None
 
 
-def augment(opt):
-    """The random part of training that the options describe."""
-    return data.Augment(
-        blur_prob=opt.blur_prob,
-        blur_sigma=opt.blur_sig,
-        jpeg_prob=opt.jpg_prob,
-        jpeg_methods=opt.jpg_method,
-        jpeg_quality=opt.jpg_qual,
-        interpolations=opt.rz_interp,
-        flip=not opt.no_flip,
-    )
-
-
-def load_split(opt, split, augment=None):
-    """The images of one split; refuses empty and one-sided folders."""
-    root = Path(opt.dataroot) / split
-    found = data.scan(root, data.discover(root, opt.classes))
-    data.require_both_classes(found)
-    print("\n".join(filter(None, [data.classes_notice(root, opt.classes), found.describe()])))
-    geometry = data.Geometry(None if opt.no_resize else opt.loadSize, opt.cropSize, opt.rz_interp[0])
-    limits = data.Limits(min_side=networks.get(opt.arch).data_config.min_side)
-    return data.RealFakeFolder(found, geometry, augment, limits, opt.seed, opt.max_mpx, opt.exif)
+def load_split(opt, split, random):
+    """The images of one split, with or without the random part of training; says what it found."""
+    config = networks.get(opt.arch).data_config
+    dataset = data.training_set(opt, Path(opt.dataroot) / split, config, random)
+    print("\n".join(filter(None, [data.classes_notice(dataset.root, opt.classes), dataset.scan.describe()])))
+    return dataset
 
 
 class Trainer:
@@ -113,8 +100,10 @@ class Trainer:
         self.progress, self.history = Progress(), []
         self.losses = Losses(self.progress)
         self.bad = BadImages(opt.on_bad_image, trainset)
-        paths = "\n".join(sample.path for sample in trainset.samples)
-        self.files = hashlib.sha256(os.fsencode(paths)).hexdigest()
+        self.files = {
+            "train": file_list_sha256(trainset),
+            "val": file_list_sha256(valset) if valset else None,
+        }
         self.make_loaders(run.worker_count(opt.num_threads))
 
     def make_optimizer(self):
@@ -140,12 +129,14 @@ class Trainer:
             self.restore(saved)
         else:
             self.start_weights()
-            if self.folder.exists():  # open_run has made sure that it may be replaced
+            run.require_free(self.folder, self.opt.overwrite)  # again: the scan took time
+            if self.opt.overwrite and self.folder.exists():
                 shutil.rmtree(self.folder)
             self.save("last")
         run.write_json(self.folder / "opt.json", self.saved_options())
-        run.write_json(self.folder / "env.json", {**self.opt.environment, "precision": self.precision})
-        self.writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.progress.step)
+        session = {**self.opt.environment, "seed": self.opt.seed, "precision": self.precision}
+        run.record_session(self.folder / "env.json", session)
+        self.writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.progress.step + 1)
         print(f"{self.device}, {self.precision}, run folder {self.folder}")
 
     def start_weights(self):
@@ -200,6 +191,8 @@ class Trainer:
                     self.save("last")
                     saved_at = time.monotonic()
         self.flush()
+        if not progress.seen:
+            raise ValueError(f"no image of epoch {progress.epoch} could be used\n{self.bad.describe()}")
 
     def step(self, part):
         """Forward, backward and update on one batch of equal size."""
@@ -231,8 +224,11 @@ class Trainer:
         bad = BadImages(self.opt.on_bad_image, self.valset)
         with self.progress_bar(self.valset, "validation") as bar:
             index, logit = predict(self.detector, self.val_loader, self.device, bad, stop=stop, progress=bar)
-        self.bad.found.update(bad.found)
-        return measure(self.valset.labels[index], sigmoid(logit))
+        self.bad.found.update({f"{self.opt.val_split}/{path}": why for path, why in bad.found.items()})
+        scores = measure(self.valset.labels[index], sigmoid(logit))
+        if scores["reason"]:
+            raise ValueError(f"validation is impossible: {scores['reason']} could be used\n{bad.describe()}")
+        return scores
 
     def record(self, scores):
         """One row for train.csv, scalars for tensorboard, one line on the terminal."""
@@ -268,7 +264,10 @@ class Trainer:
     def restore(self, saved):
         """Everything that `save` wrote; refuses when the training files are no longer the same."""
         if saved["files"] != self.files:
-            raise ValueError(f"the files below {self.trainset.root} differ from those of this run's start")
+            changed = " and ".join(name for name in self.files if saved["files"][name] != self.files[name])
+            raise ValueError(
+                f"the {changed} files below {self.opt.dataroot} differ from those at the run's start"
+            )
         checkpoint.load_weights(self.detector, saved["model"], self.folder)
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scheduler.load_state_dict(saved["scheduler"])

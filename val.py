@@ -33,7 +33,7 @@ def main(argv=None):
     dataset = data.evaluation_set(opt, opt.dataroot, folders, config, geometry)
     print("\n".join(filter(None, [data.classes_notice(opt.dataroot, opt.classes), dataset.scan.describe()])))
     make_loader = data.generator_loader(opt, dataset, run.worker_count(opt.num_threads), device)
-    with run.StopSignal("the same command with --resume goes on") as stop:
+    with run.StopSignal("the same command with --resume (and without --overwrite) goes on") as stop:
         result = evaluator.run(
             Path(opt.dataroot).resolve().name, dataset, make_loader, [name for name, _ in folders], stop=stop
         )

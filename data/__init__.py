@@ -5,7 +5,14 @@ perturb.py.
 """
 
 from data.folder import RealFakeFolder, classes_notice, discover, require_both_classes, scan
-from data.loader import EpochBatches, create_dataloader, evaluation_set, generator_batches, generator_loader
+from data.loader import (
+    EpochBatches,
+    create_dataloader,
+    evaluation_set,
+    generator_batches,
+    generator_loader,
+    training_set,
+)
 from data.transforms import Augment, Geometry, Limits, eval_geometry
 
 __all__ = [
@@ -23,4 +30,5 @@ __all__ = [
     "generator_loader",
     "require_both_classes",
     "scan",
+    "training_set",
 ]

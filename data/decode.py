@@ -6,6 +6,7 @@ animated and multi-picture files give their first frame; EXIF orientation is lef
 (Pillow turns TIFFs upright by itself, here as in upstream).
 """
 
+import functools
 import io
 import warnings
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 DEFAULT_MAX_MPX = 100  # a decompression bomb of 300 MB as RGB; larger photographs exist but are rare
 # The decoders that meet foreign files; others start programs (EPS) or decode before the size check (ICO).
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
 JPEG_START_OF_SCAN, JPEG_END = b"\xda", b"\xff\xd9"
 
 
@@ -37,7 +38,7 @@ def decode(path, max_mpx=DEFAULT_MAX_MPX, exif="ignore"):
         content = Path(path).read_bytes()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # corrupt EXIF, palette transparency: no pixel depends on them
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(content), formats=_installed_formats()) as image:
                 _check_size(image, max_mpx)
                 if image.format in ("JPEG", "MPO"):
                     _check_jpeg_end(content)
@@ -69,6 +70,12 @@ def to_rgb(image):
     if image.mode == "F":
         raise BadImage("floating-point pixels (mode F) have no 8-bit meaning")
     return image.convert("RGB")
+
+
+@functools.cache
+def _installed_formats():
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]  # AVIF came late to Pillow
 
 
 def _check_size(image, max_mpx):

@@ -102,6 +102,8 @@ def scan(root, folders):
     result.folders = [name for name, _ in folders]
     if all(Path(folder) != result.root for _, folder in folders):
         result.passed_over.update(_passed_over(root))
+        strangers = [child.name for child in _subfolders(root) if not _holds_labels(child, (result.root,))]
+        result.passed_over.update(f"folder without label folders ({name})" for name in strangers)
     for name, folder in folders:
         _scan_generator(result, name, Path(folder), (result.root,))
     return result
@@ -227,6 +229,6 @@ class RealFakeFolder(Dataset):
         try:
             image = decode(self.root / self.samples[index].path, self.max_mpx, self.exif)
             image = prepare(image, self.geometry, self.limits, self.augment, rng)
-        except (BadImage, OSError) as error:
-            return {"index": index, "bad": str(error)}
+        except (BadImage, OSError, MemoryError) as error:
+            return {"index": index, "bad": str(error) or type(error).__name__}
         return {"image": image, "label": int(self.labels[index]), "index": index}

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from data.folder import RealFakeFolder, scan
-from data.transforms import Limits
+from data.folder import RealFakeFolder, discover, require_both_classes, scan
+from data.transforms import Augment, Geometry, Limits
 
 ORDER = 1  # keeps the stream of an epoch's order apart from those of its images, (seed, epoch, index)
 
@@ -82,6 +82,27 @@ def create_dataloader(dataset, batch_sampler, num_threads=0, pin_memory=False):
         pin_memory=pin_memory,
         persistent_workers=num_threads > 0,
         worker_init_fn=_leave_signals_to_parent,
+        generator=torch.Generator().manual_seed(0),  # else each epoch draws from the global one
+    )
+
+
+def training_set(opt, root, data_config, random):
+    """The images below a split for train.py; refuses empty and one-sided folders.  random: augment them."""
+    found = scan(root, discover(root, opt.classes))
+    require_both_classes(found)
+    geometry = Geometry(None if opt.no_resize else opt.loadSize, opt.cropSize, opt.rz_interp[0])
+    augment = Augment(
+        blur_prob=opt.blur_prob,
+        blur_sigma=opt.blur_sig,
+        jpeg_prob=opt.jpg_prob,
+        jpeg_methods=opt.jpg_method,
+        jpeg_quality=opt.jpg_qual,
+        interpolations=opt.rz_interp,
+        flip=not opt.no_flip,
+    )
+    limits = Limits(min_side=data_config.min_side)
+    return RealFakeFolder(
+        found, geometry, augment if random else None, limits, opt.seed, opt.max_mpx, opt.exif
     )
 
 

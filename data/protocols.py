@@ -31,10 +31,13 @@ class Protocol:
     )  # names of its root below --dataroot; --dataroot itself counts too
 
     def locate(self, dataroot):
-        """The root that holds at least one of the generators, or None."""
-        for folder in (*self.folders, "."):
+        """The root that holds generators, or None: a folder by one of its names, or --dataroot itself.
+
+        --dataroot itself has to hold most of them: other benchmarks share single names, such as biggan.
+        """
+        for folder, needed in (*((name, 1) for name in self.folders), (".", len(self.generators) / 2)):
             root = Path(dataroot) / folder
-            if any(self.find(root, generator) for generator in self.generators):
+            if sum(self.find(root, generator) is not None for generator in self.generators) >= needed:
                 return root
         return None
 

@@ -16,6 +16,7 @@ from PIL import Image
 from data.decode import BadImage
 from data.perturb import JPEG_METHODS, gaussian_blur
 
+MAX_TILED_PIXELS = 100_000_000
 INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -49,7 +50,10 @@ class Geometry:
         if crop is None or min(image.size) >= crop:
             return image
         width, height = image.size
-        canvas = Image.new("RGB", (width * math.ceil(crop / width), height * math.ceil(crop / height)))
+        size = width * math.ceil(crop / width), height * math.ceil(crop / height)
+        if size[0] * size[1] > MAX_TILED_PIXELS:  # a strip of 1 x 100,000,000 is a small file
+            raise BadImage(f"{width}x{height}, repeated to fill a crop of {crop}, is {size[0]}x{size[1]}")
+        canvas = Image.new("RGB", size)
         for left in range(0, canvas.width, width):
             for top in range(0, canvas.height, height):
                 canvas.paste(image, (left, top))
@@ -59,7 +63,7 @@ class Geometry:
         return image if self.crop_size is None else TF.center_crop(image, self.crop_size)
 
     def describe(self):
-        """The effective input in words, e.g. for a table's footer."""
+        """The effective input in words, e.g. for a table's caption."""
         resize = "stored size" if self.load_size is None else f"resize {self.load_size}x{self.load_size}"
         crop = "no crop" if self.crop_size is None else f"centre crop {self.crop_size}"
         return f"{resize}, {crop}"

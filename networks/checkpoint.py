@@ -42,7 +42,9 @@ class Loaded:
     @property
     def run_name(self):
         """The training run's name, or for a published file its stem and the start of its hash."""
-        return self.options.get("name") or f"{Path(self.path).stem}-{self.sha256[:8]}"
+        name = self.options.get("name")
+        plain = isinstance(name, str) and name not in ("", ".", "..") and "/" not in name and "\\" not in name
+        return name if plain else f"{Path(self.path).stem}-{self.sha256[:8]}"
 
     @property
     def identity(self):
@@ -63,6 +65,8 @@ def save(path, detector, **content):
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
+    except RuntimeError as error:  # torch's archive writer reports a full disk in this way
+        raise OSError(f"could not write {path} (is the disk full?): {error}") from error
     finally:
         part.unlink(missing_ok=True)
 

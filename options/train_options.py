@@ -121,8 +121,8 @@ class TrainOptions(BaseOptions):
         super().check(opt)
         if opt.continue_train and opt.overwrite:
             self.parser.error("--continue_train and --overwrite exclude each other")
-        if opt.continue_train and opt.model_path:
-            self.parser.error("--continue_train starts from the run's own file; leave --model_path out")
+        if opt.earlystop_epoch and opt.val_split == "none":
+            self.parser.error("--earlystop_epoch needs a validation set, and --val_split is none")
         if not opt.no_resize and opt.loadSize < opt.cropSize:
             self.parser.error(f"--loadSize {opt.loadSize} is smaller than --cropSize {opt.cropSize}")
 

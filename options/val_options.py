@@ -62,5 +62,7 @@ class ValOptions(BaseOptions):
             self.parser.error("--model_path is needed: the weight file to evaluate")
         if opt.resume and opt.overwrite:
             self.parser.error("--resume and --overwrite exclude each other")
+        if opt.rz_interp and len(opt.rz_interp) > 1:
+            self.parser.error(f"--rz_interp takes one filter in an evaluation, got {','.join(opt.rz_interp)}")
         if opt.no_crop and opt.cropSize:
             self.parser.error("--no_crop and --cropSize exclude each other")

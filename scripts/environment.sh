@@ -25,7 +25,7 @@ find_python() {
 }
 
 check_disk() {
-    free=$(df -Pm . | awk 'NR == 2 {print $4}')
+    free=$(df -Pk . | awk 'END {print int($(NF - 2) / 1024)}')
     [ "$free" -ge "$NEEDED_MIB" ] || stop "the packages need about $NEEDED_MIB MiB of disk; $(pwd) has $free MiB free"
 }
 
@@ -33,8 +33,9 @@ check_disk() {
 prepare_environment() {
     if [ "${NO_VENV:-0}" = 1 ]; then
         find_python
-        "$PY" -c "import torch, torchvision, cv2, skimage, sklearn, tensorboardX" ||
-            stop "--no_venv: $PY lacks packages of $1; install them with: $PY -m pip install -r $1"
+        modules="torch, torchvision, cv2, skimage, sklearn, scipy, tensorboardX, matplotlib, tqdm"
+        [ "$1" = requirements.txt ] || modules="$modules, pytest"
+        "$PY" -c "import $modules" || stop "$PY lacks packages of $1; install them: $PY -m pip install -r $1"
         echo "using $("$PY" --version) at $(command -v "$PY"), nothing installed"
         return
     fi
@@ -47,11 +48,11 @@ prepare_environment() {
         echo "environment: .venv is up to date"
         return
     fi
-    if [ ! -x .venv/bin/python ]; then
+    if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then  # absent, or left half made
         find_python
         check_disk
         echo "environment: making .venv with $("$PY" --version)"
-        "$PY" -m venv .venv || stop "could not make .venv (on Debian and Ubuntu: apt install python3-venv)"
+        "$PY" -m venv --clear .venv || stop "could not make .venv (on Debian and Ubuntu: apt install python3-venv)"
     fi
     PY=.venv/bin/python
     echo "environment: installing $1 (a few minutes the first time)"

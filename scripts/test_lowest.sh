@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
+PYTHON=${PYTHON:-python3.11}  # the oldest packages have no wheels for newer ones
 find_python
 check_disk
 "$PY" -m venv .venv-lowest

@@ -238,11 +238,62 @@ def test_the_published_test_command_runs_unchanged(weights, tree, capsys):
 
 def test_generators_that_are_not_there_are_named_and_left_out_of_the_mean(weights, tree, capsys):
     root = tree(FORENSYNTHS[:3], name="ForenSynths", count=1)
-    evaluate(weights, root, "--protocols", "ForenSynths", script=test_script)
+    evaluate(weights, root.parent, "--protocols", "ForenSynths", script=test_script)
     assert "no folder in" in capsys.readouterr().out
     rows = table(results("ForenSynths"))
     assert rows["Deepfake"]["reason"] == "no images"
     assert rows["Mean"]["reason"] == "mean over 3 of 8"
+
+
+def test_another_benchmark_that_shares_one_folder_name_is_not_taken_for_forensynths(weights, tree):
+    root = tree(["biggan", "adm", "glide"], name="genimage", count=1)
+    with pytest.raises(ValueError, match="not found below --dataroot"):
+        evaluate(weights, root, "--protocols", "ForenSynths", script=test_script)
+
+
+def test_a_folder_without_images_is_an_error_and_no_table(weights, tree):
+    root = tree(["a"], count=0)
+    with pytest.raises(ValueError, match="no images below"):
+        evaluate(weights, root)
+
+
+def test_a_folder_without_label_folders_is_named(weights, tree, capsys):
+    root = tree(["a", "biggan/Reals"])
+    shutil.move(root / "biggan" / "Reals" / "0_real" / "0.png", root / "biggan" / "0.png")
+    shutil.rmtree(root / "biggan" / "Reals")
+    evaluate(weights, root)
+    assert "folder without label folders (biggan)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "damage", ["no meta", "empty meta", "list meta", "no scores", "short scores", "blank line"]
+)
+def test_a_damaged_results_folder_is_neither_resumed_nor_replaced_unasked(weights, tree, damage):
+    root = tree(["a"])
+    evaluate(weights, root)
+    meta, scores = results() / "meta.json", results() / "scores.csv"
+    text = scores.read_text()
+    if damage == "no meta":
+        meta.unlink()
+    elif damage == "no scores":
+        scores.unlink()
+    elif damage.endswith("meta"):
+        meta.write_text("[]" if damage.startswith("list") else "")
+    else:
+        scores.write_text(text[: text.index("a/1_fake/1")] if damage == "short scores" else text + "\n\n")
+    with pytest.raises(ValueError, match="--overwrite replaces"):
+        evaluate(weights, root)
+    with pytest.raises(ValueError, match="is damaged and cannot be resumed"):
+        evaluate(weights, root, "--resume")
+    evaluate(weights, root, "--overwrite")
+    assert scores.read_text() == text
+
+
+def test_a_weight_file_cannot_name_a_results_folder_elsewhere(weights, tree, tmp_path):
+    checkpoint.save("evil.pth", NPRDetector(), options={"name": "../../elsewhere"})
+    evaluate("evil.pth", tree(["a"]))
+    assert not (tmp_path.parent / "elsewhere").exists()
+    assert results().parent.name.startswith("evil-")
 
 
 def test_a_protocol_that_is_not_there_is_named_with_what_was_looked_for(weights, tmp_path):

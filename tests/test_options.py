@@ -357,7 +357,7 @@ def test_a_wrong_value_stops_with_flag_and_expectation(capsys, line, words):
         "--no_resize --loadSize 256",
         "--loadSize 256 --no_resize",
         "--continue_train --overwrite",
-        "--continue_train --model_path a.pth",
+        "--earlystop_epoch 3 --val_split none",
         "--loadSize 200",
         "--cropSize 300",
         "--device cuda --gpu_ids 0",

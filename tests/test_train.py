@@ -81,7 +81,10 @@ def test_a_run_leaves_what_the_readme_promises(start):
     assert files == promised
     assert any((folder / "tensorboard").iterdir())
     assert json.loads((folder / "opt.json").read_text())["cropSize"] == 24
-    assert json.loads((folder / "env.json").read_text())["torch"] == torch.__version__
+    [session] = json.loads((folder / "env.json").read_text())
+    assert session["torch"] == torch.__version__
+    assert session["seed"] == 100
+    assert session["precision"] in ("fp32", "bf16")
     rows = rows_of(folder)
     assert [row["epoch"] for row in rows] == ["0", "1"]
     assert [row["step"] for row in rows] == ["4", "8"]
@@ -325,6 +328,73 @@ def test_sigterm_saves_and_says_how_to_go_on(dataroot, tmp_path):
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, out
-    assert "stopped by SIGTERM; the same command with --continue_train goes on" in out
+    assert (
+        "stopped by SIGTERM; the same command with --continue_train (and without --overwrite) goes on" in out
+    )
     assert "Traceback" not in out
     assert read(history.parent)["step"] > 0
+
+
+def test_the_hint_after_an_interruption_holds_for_a_command_with_model_path(start, tmp_path, monkeypatch):
+    torch.save(NPRDetector().state_dict(), tmp_path / "flat.pth")
+    flags = ["--model_path", str(tmp_path / "flat.pth")]
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2)
+        with pytest.raises(run.Interrupted):
+            start(*flags)
+    assert len(rows_of(start(*flags, "--continue_train"))) == 2
+
+
+def test_a_folder_taken_while_the_files_were_listed_is_left_alone(start, dataroot, tmp_path, monkeypatch):
+    real = train.load_split
+
+    def slow(opt, split, random):
+        other = tmp_path / "checkpoints" / "run"
+        other.mkdir(parents=True, exist_ok=True)
+        (other / "opt.json").write_text("{}")
+        return real(opt, split, random)
+
+    monkeypatch.setattr(train, "load_split", slow)
+    with pytest.raises(ValueError, match="exists; --continue_train"):
+        start()
+    assert (tmp_path / "checkpoints" / "run" / "opt.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    ("split", "message"), [("train", "no image of epoch 0"), ("val", "no fake images could be")]
+)
+def test_a_split_without_a_usable_class_is_an_error(start, dataroot, split, message):
+    for path in (dataroot / split).glob("*/*/*.png" if split == "train" else "*/1_fake/*.png"):
+        path.write_bytes(b"version https://git-lfs")
+    with pytest.raises(ValueError, match=message):
+        start("--on_bad_image", "skip")
+
+
+def test_bad_files_of_both_splits_are_told_apart(start, dataroot, capsys):
+    for split in ("train", "val"):
+        (dataroot / split / "car" / "0_real" / "0.png").write_bytes(b"")
+    start("--on_bad_image", "skip", niter=1)
+    out = capsys.readouterr().out
+    assert "2 bad images were left out" in out
+    assert "val/car/0_real/0.png" in out
+
+
+def test_continuing_on_other_validation_files_is_refused(start, dataroot):
+    start(niter=1)
+    (dataroot / "val" / "car" / "0_real" / "0.png").unlink()
+    with pytest.raises(ValueError, match=r"the val files .* differ"):
+        start("--continue_train", niter=2)
+
+
+def test_every_session_is_recorded(start):
+    start(niter=1)
+    folder = start("--continue_train", niter=2)
+    assert len(json.loads((folder / "env.json").read_text())) == 2
+
+
+def test_a_finished_run_writes_its_history_again(start):
+    folder = start(niter=1)
+    before = (folder / "train.csv").read_text()
+    (folder / "train.csv").unlink()
+    start("--continue_train", niter=1)
+    assert (folder / "train.csv").read_text() == before

@@ -317,3 +317,8 @@ def test_a_detector_without_resize_keeps_the_stored_size():
 )
 def test_a_geometry_describes_itself(geometry, text):
     assert geometry.describe() == text
+
+
+def test_a_strip_that_would_be_repeated_into_a_giant_is_a_bad_image():
+    with pytest.raises(BadImage, match="1x600000, repeated to fill a crop of 224"):
+        Geometry(None, 224).tile(Image.new("RGB", (1, 600_000)))

@@ -19,8 +19,9 @@ from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 
 import data
 import networks
-from data.decode import decode
+from data.decode import BadImage, decode
 from data.transforms import to_tensor
+from options.types import whole_int
 from util import run
 from util.evaluate import read_scores
 
@@ -48,7 +49,7 @@ def parse(argv):
     npr.add_argument(
         "--dataroot", type=Path, required=True, help="folder of generators with real and fake images"
     )
-    npr.add_argument("--number", type=int, default=0, help="which image of each folder, counted from 0")
+    npr.add_argument("--number", type=whole_int, default=0, help="which image of each folder, counted from 0")
     npr.add_argument(
         "--output", type=Path, default=Path("npr_maps.png"), help="picture to write (PNG or PDF)"
     )
@@ -69,7 +70,7 @@ def draw_npr(opt):
     detector = networks.get("npr")()
     figure, axes = _plots(4, len(columns), width=2.15 * len(columns) + 0.3, height=8.8)
     for line, (title, path) in zip(axes.T, columns, strict=True):
-        image = decode(path)
+        image = _read(path)
         residual = detector.preprocess(to_tensor(image)[None])[0].permute(1, 2, 0).numpy()
         shown = np.clip(0.5 + GAIN * residual / 2, 0, 1)
         pixels, detail = np.asarray(image), _busiest_window(residual)
@@ -131,7 +132,7 @@ def draw_curves(opt):
         ylabel="precision",
         title="precision-recall",
         xlim=(-0.01, 1.01),
-        ylim=(0.4, 1.01),
+        ylim=(-0.01, 1.01),
     )
     for axis in (roc, pr):
         axis.grid(color="0.92")
@@ -143,6 +144,8 @@ def draw_training(opt):
     """Training loss (left) and accuracies (right) over epochs; the best epoch is marked."""
     with open(opt.run / "train.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
+    if not rows:
+        raise ValueError(f"{opt.run / 'train.csv'} holds no epoch yet")
     column = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
     figure, ((loss, accuracy),) = _plots(1, 2, width=10, height=4)
     epochs = column["epoch"] + 1
@@ -162,13 +165,21 @@ def draw_training(opt):
     return _save(figure, opt.output or opt.run / "training.png")
 
 
+def _read(path):
+    try:
+        return decode(path)
+    except BadImage as error:
+        raise ValueError(f"bad image {path}: {error}") from error
+
+
 def _busiest_window(residual):
     """Slices of the window, even-aligned, whose residual varies most: a flat sky would show nothing."""
-    height, width = (side - side % ZOOM for side in residual.shape[:2])
+    zoom = min(ZOOM, *residual.shape[:2])
+    height, width = (side - side % zoom for side in residual.shape[:2])
     energy = np.abs(residual[:height, :width]).sum(axis=2)
-    energy = energy.reshape(height // ZOOM, ZOOM, width // ZOOM, ZOOM).sum(axis=(1, 3))
+    energy = energy.reshape(height // zoom, zoom, width // zoom, zoom).sum(axis=(1, 3))
     top, left = np.unravel_index(np.argmax(energy), energy.shape)
-    return slice(top * ZOOM, (top + 1) * ZOOM), slice(left * ZOOM, (left + 1) * ZOOM)
+    return slice(top * zoom, (top + 1) * zoom), slice(left * zoom, (left + 1) * zoom)
 
 
 def _plots(rows, columns, width, height):

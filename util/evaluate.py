@@ -8,6 +8,7 @@ import csv
 import hashlib
 import json
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +20,11 @@ from util import report
 from util.metrics import tabulate
 from util.run import write_json
 
+FILES = ("meta.json", "scores.csv", "table.csv", "table.md")  # what makes up a results folder
+LARGE_CROPPED = ", centre of inputs beyond --max_input_mpx"
 SCORE_COLUMNS = ("path", "generator", "label", "score", "logit")
 # Pixels per forward pass.  Parts of a batch beyond it run one after the other: on a CPU small passes stay in
-# the cache and are faster (README, "Speed"); on a GPU the bound only keeps native-size images within its
-# memory.
+# the cache and are faster; on a GPU the bound only keeps native-size images within its memory.
 PIXELS_PER_PASS = {"cpu": 2 * 256 * 256, "cuda": 64 * 1024 * 1024, "mps": 16 * 1024 * 1024}
 
 
@@ -135,13 +137,16 @@ class Evaluator:
             make_loader: function(list of generators) -> loader over these in dataset order.
             order: generator names in the order of the table.
         """
+        if not dataset.samples:
+            raise ValueError(f"no images below {dataset.root}; looked in the folders of {', '.join(order)}")
         identity = {**self.identity, "protocol": protocol, "source": source}
         identity.update(describe_input(dataset, self.opt.amp))
         record = Record(self.root / protocol, identity)
         record.open(self.opt, dataset.scan.counts())
         bad = BadImages(self.opt.on_bad_image, dataset)
         bad.found.update(record.meta["bad_files"])
-        wanted = [name for name in order if name not in record.meta["finished"]]
+        present = dataset.scan.generators()
+        wanted = [name for name in order if name in present and name not in record.meta["finished"]]
         total = sum(sample.generator in set(wanted) for sample in dataset.samples)
         with tqdm(total=total, unit="img", disable=not total, dynamic_ncols=True) as progress:
             for name in wanted:
@@ -152,7 +157,7 @@ class Evaluator:
                 )
                 record.add(name, [dataset.samples[number] for number in index], logit, bad.found)
         rows = record.tabulate(order)
-        result = Result(rows, record.folder, bad, caption(identity, bad), reused=len(order) - len(wanted))
+        result = Result(rows, record.folder, bad, caption(identity, bad), reused=len(present) - len(wanted))
         report.write_tables(record.folder, rows, result.caption)
         return result
 
@@ -166,12 +171,13 @@ class Record:
 
     def open(self, opt, counts):
         """Starts empty, or takes up what an equal evaluation left; refuses to mix or to replace unasked."""
-        if (self.folder / "meta.json").exists() and not opt.overwrite:
-            self._take_up(opt.resume)
+        present = [name for name in FILES if (self.folder / name).exists()]
+        if present and not opt.overwrite:
+            self._take_up(opt.resume, present)
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in ("scores.csv", "table.csv", "table.md"):
-            (self.folder / name).unlink(missing_ok=True)
+        for name in present:  # meta.json first: without it no scores count as finished
+            (self.folder / name).unlink()
         self.meta = {
             **self.identity,
             "environment": opt.environment,
@@ -198,14 +204,24 @@ class Record:
         )
         return tabulate(generators, np.array(labels, dtype=int), np.array(scores, dtype=np.float32), order)
 
-    def _take_up(self, resume):
-        text = (self.folder / "meta.json").read_text(encoding="utf-8", errors="surrogateescape")
-        meta = json.loads(text)
+    def _take_up(self, resume, present):
         if not resume:
             raise ValueError(
                 f"{self.folder} holds results already; --resume keeps them, --overwrite replaces them, "
                 "--name puts these elsewhere"
             )
+        try:
+            text = (self.folder / "meta.json").read_text(encoding="utf-8", errors="surrogateescape")
+            meta, scores = json.loads(text), read_scores(self.folder / "scores.csv")
+            finished = dict(meta["finished"])
+            kept = [row for row in scores if row[1] in finished]
+            if Counter(row[1] for row in kept) != {name: count for name, count in finished.items() if count}:
+                raise ValueError("scores.csv lacks scores that meta.json counts")
+        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+            raise ValueError(
+                f"{self.folder} is damaged and cannot be resumed ({type(error).__name__}: {error}); "
+                f"it holds {', '.join(present)}; --overwrite replaces it"
+            ) from error
         differing = [key for key, value in self.identity.items() if meta.get(key) != value]
         if differing:
             changes = ", ".join(
@@ -214,8 +230,7 @@ class Record:
             raise ValueError(
                 f"{self.folder} holds results of another evaluation ({changes}); use --overwrite or --name"
             )
-        self.meta = meta
-        self.scores = [row for row in read_scores(self.folder / "scores.csv") if row[1] in meta["finished"]]
+        self.meta, self.scores = meta, kept
 
     def _write(self):
         # Scores first: a generator counts as finished only once its scores are on disk.
@@ -223,11 +238,16 @@ class Record:
         write_json(self.folder / "meta.json", self.meta)
 
 
+def file_list_sha256(dataset):
+    """Pins down which files a dataset holds, in which order, under which generator and label."""
+    files = "\n".join(f"{sample.path}\t{sample.generator}\t{sample.label}" for sample in dataset.samples)
+    return hashlib.sha256(os.fsencode(files)).hexdigest()
+
+
 def describe_input(dataset, amp):
     """What scores depend on beside the weights: geometry, limits, decoding, precision, list of files."""
-    files = "\n".join(f"{sample.path}\t{sample.generator}\t{sample.label}" for sample in dataset.samples)
     return {
-        "input": dataset.geometry.describe(),
+        "input": dataset.geometry.describe() + (LARGE_CROPPED if dataset.limits.crop_large else ""),
         "geometry": dataset.geometry.as_dict(),
         "limits": {
             "max_mpx": dataset.max_mpx,
@@ -237,7 +257,7 @@ def describe_input(dataset, amp):
         },
         "precision": "bf16" if amp == "bf16" else "fp32",
         "batch_rule": "equal sizes together, no padding",
-        "file_list_sha256": hashlib.sha256(os.fsencode(files)).hexdigest(),
+        "file_list_sha256": file_list_sha256(dataset),
     }
 
 

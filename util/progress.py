@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -92,7 +93,9 @@ def write_history(path, history):
     """train.csv from the rows so far; written whole, so that a resumed run never repeats a row."""
     if not history:
         return
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    part = path.with_name(path.name + ".part")
+    with open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(history[0]))
         writer.writeheader()
         writer.writerows(history)
+    os.replace(part, path)

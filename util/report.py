@@ -53,24 +53,15 @@ def markdown(rows):
 def write_tables(folder, rows, caption):
     """table.csv (fractions, full precision) and table.md (percent, with the caption) in a results folder."""
     folder = Path(folder)
-    with open(folder / "table.csv", "w", newline="", encoding="utf-8") as file:
+    with open(folder / "table.csv", "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.DictWriter(
             file, ["generator", *(name for name in HEADINGS if name != "generator")], extrasaction="ignore"
         )
         writer.writeheader()
         writer.writerows(rows)
-    (folder / "table.md").write_text(f"{markdown(rows)}\n\n{caption}\n", encoding="utf-8")
-
-
-def append_row(path, row):
-    """Adds one row to a CSV file, with a heading if the file is new."""
-    path = Path(path)
-    new = not path.exists()
-    with open(path, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+    (folder / "table.md").write_text(
+        f"{markdown(rows)}\n\n{caption}\n", encoding="utf-8", errors="surrogateescape"
+    )
 
 
 def _spell(name, value):

@@ -16,6 +16,12 @@ import torch
 
 # CPU flags of Linux that mean bf16 matrix products in hardware; without them bf16 is slower than fp32.
 BF16_CPU_FLAGS = ("amx_bf16", "avx512_bf16")
+# Words of torch's errors whose cause is the machine, and what helps.
+REMEDIES = {
+    "can't allocate memory": "use a smaller --batch_size, or resize or crop the images",
+    "DataLoader worker": "try --num_threads 0, or more shared memory",
+    "Too many open files": "try a smaller --num_threads",
+}
 RECORDED_PACKAGES = ("torchvision", "numpy", "pillow", "opencv-python", "scikit-learn", "scipy")
 
 
@@ -24,6 +30,8 @@ def guard(main):
 
     NPR_DEBUG=1 in the environment shows the full traceback instead.
     """
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a file name need not be printable
     try:
         main()
     except Interrupted as stopped:
@@ -34,6 +42,11 @@ def guard(main):
             raise
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         sys.exit(f"error: {first}")
+    except RuntimeError as error:
+        remedy = next((hint for words, hint in REMEDIES.items() if words in str(error)), None)
+        if remedy is None or os.environ.get("NPR_DEBUG"):
+            raise
+        sys.exit(f"error: {str(error).strip().splitlines()[0]}; {remedy}")
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -160,6 +173,28 @@ def set_rng_state(state):
     torch.set_rng_state(state["cpu"])
     if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def record_session(path, session):
+    """Adds one session to env.json, so that a resumed run shows every machine and precision it ran on."""
+    path = Path(path)
+    sessions = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    if sessions and sessions[-1]["precision"] != session["precision"]:
+        print(f"notice: trained in {sessions[-1]['precision']} so far, now in {session['precision']}")
+    write_json(path, [*sessions, session])
+
+
+def require_free(folder, overwrite):
+    """Refuses a run folder in use, unless it holds a run that may be replaced."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not overwrite:
+        raise ValueError(
+            f"{folder} exists; --continue_train goes on with it, --overwrite replaces it, "
+            "--name starts another"
+        )
+    if not (folder / "opt.json").is_file():
+        raise ValueError(f"{folder} holds no run (no opt.json), so --overwrite leaves it alone")
 
 
 def write_json(path, content):
