@@ -135,9 +135,9 @@ class Trainer:
             self.save("last")
         run.write_json(self.folder / "opt.json", self.saved_options())
         session = {**self.opt.environment, "seed": self.opt.seed, "precision": self.precision}
-        run.record_session(self.folder / "env.json", session)
+        notice = run.record_session(self.folder / "env.json", session)
         self.writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.progress.step + 1)
-        print(f"{self.device}, {self.precision}, run folder {self.folder}")
+        print("\n".join(filter(None, [notice, f"{self.device}, {self.precision}, run folder {self.folder}"])))
 
     def start_weights(self):
         path = self.opt.model_path

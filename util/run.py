@@ -176,12 +176,16 @@ def set_rng_state(state):
 
 
 def record_session(path, session):
-    """Adds one session to env.json, so that a resumed run shows every machine and precision it ran on."""
+    """Adds one session to env.json, so that a resumed run shows every machine and precision it ran on.
+
+    Returns a notice when the precision is no longer that of the session before, else "".
+    """
     path = Path(path)
     sessions = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    if sessions and sessions[-1]["precision"] != session["precision"]:
-        print(f"notice: trained in {sessions[-1]['precision']} so far, now in {session['precision']}")
     write_json(path, [*sessions, session])
+    before = sessions[-1]["precision"] if sessions else session["precision"]
+    changed = before != session["precision"]
+    return f"notice: trained in {before} so far, now in {session['precision']}" if changed else ""
 
 
 def require_free(folder, overwrite):
