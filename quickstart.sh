@@ -51,6 +51,7 @@ echo; echo "4/4 pictures"
 "$PY" -m tools.visualize training --run "$RUN" --output "$RESULTS/training.png"
 
 echo
+if [ "$FAST" = 1 ]; then echo "(--fast shows that everything runs; its numbers mean nothing)"; fi
 cat "$RESULTS/table.md"
 echo "dataset    $DATA"
 echo "training   $RUN (opt.json, train.csv, model_epoch_best.pth, model_epoch_last.pth)"

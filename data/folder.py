@@ -74,7 +74,7 @@ def discover(root, classes=()):
     """
     root = Path(root)
     if not root.is_dir():
-        raise ValueError(f"no folder {root}")
+        raise ValueError(f"no folder {root}{' (it is a file)' if root.exists() else ''}")
     if label_folders(root):  # --classes has nothing to choose from here; see classes_notice
         return [(root.resolve().name, root)]
     found = {child.name: child for child in _subfolders(root) if _holds_labels(child, (root,))}
@@ -129,7 +129,7 @@ def require_both_classes(scan_result):
     if not scan_result.samples or lacking:
         found = "; ".join(f"{name}: {real} real, {fake} fake" for name, (real, fake) in lacking.items())
         raise ValueError(
-            f"training needs real and fake images in every folder of {scan_result.root}; "
+            f"train.py needs real and fake images in every folder of {scan_result.root}; "
             f"found {found or 'no images'}"
         )
 

@@ -180,7 +180,10 @@ def find_finished(output: Path, settings: dict) -> dict | None:
     record = None if is_unused(output) else read_record(output)
     changed = [key for key, value in settings.items() if record and record.get(key) != value]
     if changed:
-        raise ValueError(f"{output} has another {', '.join(changed)}: use --overwrite or another --output")
+        settled = ", ".join(f"{key} {record.get(key)}, not {settings[key]}" for key in changed)
+        raise ValueError(
+            f"{output} holds a sample dataset of {settled}: name another --output, or --overwrite it"
+        )
     return record
 
 

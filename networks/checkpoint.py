@@ -75,7 +75,8 @@ def read(path):
     """The raw content of a weight file, read without running any code that it may hold."""
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"no weight file at {path}")
+        hint = " (it is a folder; name a file in it)" if path.is_dir() else ""
+        raise CheckpointError(f"no weight file at {path}{hint}")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:
@@ -86,9 +87,9 @@ def read(path):
             "which are not loaded because that could run code"
         ) from error
     except Exception as error:  # torch raises many kinds here; all mean the same to the user
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = "it is damaged, or of no torch format" if path.stat().st_size else "it is empty"
         raise CheckpointError(
-            f"{path} is not a readable weight file ({type(error).__name__}: {reason})"
+            f"{path} is not a readable weight file: {reason} ({type(error).__name__})"
         ) from error
 
 

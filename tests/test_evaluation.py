@@ -174,6 +174,14 @@ def test_a_bad_image_stops_by_default_with_its_path(weights, tree):
         evaluate(weights, root)
 
 
+def test_a_run_that_stopped_before_its_first_result_does_not_stand_in_the_way(weights, tree):
+    root = tree(["a"])
+    (root / "a" / "1_fake" / "1.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="--on_bad_image skip"):
+        evaluate(weights, root)
+    evaluate(weights, root, "--on_bad_image", "skip")
+
+
 def test_skipped_images_are_counted_listed_and_never_replaced(weights, tree, capsys):
     root = tree(["a"])
     (root / "a" / "1_fake" / "1.png").write_bytes(b"")

@@ -371,7 +371,7 @@ def guarded(monkeypatch, error):
         (ValueError(), "error: ValueError"),
         (
             FileNotFoundError(2, "No such file or directory", "a"),
-            "error: [Errno 2] No such file or directory: 'a'",
+            "error: No such file or directory: a",
         ),
         (MemoryError(), "error: MemoryError"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried\nmore"), "error: CUDA out of memory. Tried"),

@@ -124,7 +124,7 @@ def test_other_settings_are_refused_and_overwrite_replaces(tmp_path, stub_images
     sample.main(["--output", str(output)])
     before = hashes(output)
     capsys.readouterr()
-    assert "another seed:" in run_refused(capsys, "--output", str(output), "--seed", "1")
+    assert "a sample dataset of seed 0, not 1:" in run_refused(capsys, "--output", str(output), "--seed", "1")
     assert hashes(output) == before
     sample.main(["--output", str(output), "--seed", "1", "--overwrite"])
     assert stub_images == [0, 1]

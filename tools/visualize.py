@@ -105,6 +105,7 @@ def npr_examples(dataroot, number):
 
 def draw_curves(opt):
     """ROC (left) and precision-recall (right), one line per generator."""
+    require_file(opt.results / "scores.csv", "a results folder of val.py or test.py")
     rows = read_scores(opt.results / "scores.csv")
     figure, ((roc, pr),) = _plots(1, 2, width=10, height=4.6)
     for name in dict.fromkeys(row[1] for row in rows):
@@ -142,6 +143,7 @@ def draw_curves(opt):
 
 def draw_training(opt):
     """Training loss (left) and accuracies (right) over epochs; the best epoch is marked."""
+    require_file(opt.run / "train.csv", "a run folder of train.py")
     with open(opt.run / "train.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not rows:
@@ -163,6 +165,12 @@ def draw_training(opt):
         axis.grid(color="0.92")
     accuracy.legend(fontsize=9, frameon=False)
     return _save(figure, opt.output or opt.run / "training.png")
+
+
+def require_file(path, kind):
+    """ValueError when the folder that was named is not of its kind."""
+    if not path.is_file():
+        raise ValueError(f"{path.parent} is not {kind}: it holds no {path.name}")
 
 
 def _read(path):

@@ -184,8 +184,7 @@ class Record:
             "counts": counts,
             "bad_files": {},
             "finished": {},
-        }
-        self._write()
+        }  # on disk only with the first generator: a run that stops before it leaves no results
 
     def add(self, generator, samples, logits, bad_files):
         """Adds a finished generator and writes both files before the next one starts."""

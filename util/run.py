@@ -1,5 +1,6 @@
 """What surrounds a run: seeds, device, precision, signals, and the record of its environment."""
 
+import errno
 import json
 import os
 import platform
@@ -40,8 +41,7 @@ def guard(main):
     except (ValueError, OSError, MemoryError, torch.OutOfMemoryError) as error:
         if os.environ.get("NPR_DEBUG"):
             raise
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        sys.exit(f"error: {first}")
+        sys.exit(f"error: {one_line(error)}")
     except RuntimeError as error:
         remedy = next((hint for words, hint in REMEDIES.items() if words in str(error)), None)
         if remedy is None or os.environ.get("NPR_DEBUG"):
@@ -61,6 +61,18 @@ def seed_everything(seed, deterministic=False):
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+
+
+def one_line(error):
+    """An exception's message for the user: one line, operating-system errors with their path in words."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        hint = (
+            " (a file stands where a folder is needed)"
+            if error.errno in (errno.ENOTDIR, errno.EEXIST)
+            else ""
+        )
+        return f"{error.strerror}: {error.filename}{hint}"
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def start(opt):
