@@ -1,19 +1,27 @@
 """Scores the papers' benchmarks with one checkpoint: a table for each protocol, rows in the paper's order.
 
     python test.py --model_path ./NPR.pth --batch_size 64
+    python test.py --model_path ./NPR.pth --protocols ForenSynths AIGCDetectBenchmark --published NPR-rerun
     python test.py --model_path checkpoints/sample/model_epoch_best.pth --dataroot datasets --protocols Sample
 
 A protocol (data/protocols.py) names its folders below --dataroot, its resize and its crop; flags override
-the latter.
+the latter.  Published numbers (data/published/) stand beside ours, with the difference.
 Results: the tables here, and results/<run name>/<protocol>/{scores.csv, meta.json, table.csv, table.md}.
 """
 
+import math
+import sys
+from dataclasses import replace
+
 import data
-from data import protocols
+from data import published
 from networks import checkpoint
 from options import TestOptions
+from options.test_options import NO_COMPARISON
 from util import run
-from util.evaluate import Evaluator
+from util.evaluate import Evaluator, Task
+
+TOLERANCE = 0.002  # 0.2 points: what --expect accepts as the same number
 
 
 def main(argv=None):
@@ -22,30 +30,34 @@ def main(argv=None):
     print(options.describe(opt))
     device = run.start(opt)
 
-    located = locate(opt)
+    located = locate(opt, options.rows, options.asked)
     loaded = checkpoint.load(opt.model_path, opt.arch, opt)
     print("\n".join(loaded.notes))
     evaluator = Evaluator(loaded.detector, device, opt, opt.name or loaded.run_name, loaded.identity)
+    differing = []
     with run.StopSignal("the same command with --resume (and without --overwrite) goes on") as stop:
         for row, root in located:
             result = evaluate_protocol(opt, row, root, loaded, evaluator, device, stop)
             print(f"\n{row.slug}\n{result.describe()}")
+            if opt.expect:
+                differing += differences(row, result.rows, opt.expect)
+    if opt.expect:
+        sys.exit(judge(opt.expect, located, differing))
 
 
-def locate(opt):
-    """[(protocol, its root)]: those asked for, or all there are; ValueError when one or all are missing."""
-    rows = [protocols.get(slug) for slug in opt.protocols or protocols.PROTOCOLS]
+def locate(opt, rows, asked):
+    """[(protocol, its root)] of those there; ValueError when one that was asked for, or all, are missing."""
     found = [(row, root) for row in rows if (root := row.locate(opt.dataroot)) is not None]
     absent = [row for row in rows if row.slug not in {present.slug for present, _ in found}]
-    looked_for = "; ".join(
-        f"{row.slug}: {opt.dataroot}/{{{','.join((*row.folders, '.'))}}} with folders "
-        f"{', '.join(generator.folders[0] for generator in row.generators)}"
+    looked_for = "\n".join(
+        f"{row.slug}: {opt.dataroot}/{{{','.join((*row.roots, '.'))}}}/{{{','.join(row.places)}}} with "
+        f"{', '.join(generator.aliases[0] for generator in row.generators)}"
         for row in absent
     )
-    if absent and (opt.protocols or not found):
-        raise ValueError(f"not found below --dataroot: {looked_for}")
+    if absent and (asked or not found):
+        raise ValueError(f"not found below --dataroot: {looked_for.replace(chr(10), '; ')}")
     if absent:
-        print(f"not found, left out: {looked_for}")
+        print(f"not found, left out:\n{looked_for}")
     return found
 
 
@@ -58,12 +70,60 @@ def evaluate_protocol(opt, row, root, loaded, evaluator, device, stop):
         print(f"{row.slug}: no folder in {root} for {', '.join(missing)}")
     config = loaded.detector.data_config
     geometry = data.eval_geometry(opt, config, row.geometry, loaded.options)
-    dataset = data.evaluation_set(opt, root, list(present.items()), config, geometry)
+    dataset = data.evaluation_set(opt, root, list(present.items()), config, geometry, row.label_map)
     print(dataset.scan.describe())
     make_loader = data.generator_loader(opt, dataset, run.worker_count(opt.num_threads), device)
-    return evaluator.run(
-        row.slug, dataset, make_loader, [generator.name for generator in wanted], row.source, stop
+    return evaluator.run(make_task(opt, row, wanted, geometry, loaded), dataset, make_loader, stop)
+
+
+def make_task(opt, row, wanted, geometry, loaded):
+    """What a protocol's row and the published numbers add to an evaluation."""
+    beside = published.lookup(row.slug, opt.published) if opt.published != NO_COMPARISON else None
+    if beside and len(wanted) < len(row.generators):
+        beside = replace(beside, mean=None)  # it covers generators that ours leaves out
+    notes = list(loaded.marks)
+    if beside is None and opt.published != NO_COMPARISON and (others := published.methods(row.slug)):
+        notes.append(f"no published numbers of {opt.published} here; --published knows {', '.join(others)}")
+    if geometry != row.geometry:
+        notes.append(f"the published input is {row.geometry.describe()}; flags changed it")
+    return Task(
+        name=row.slug,
+        order=[generator.name for generator in wanted],
+        identity={"protocol_sha256": row.sha256},
+        about={"protocol_row": row.as_dict()},
+        average=row.average,
+        published=beside,
+        notes=tuple(notes),
     )
+
+
+def differences(row, rows, method):
+    """Sentences on every generator of a protocol whose accuracy or AP is not the expected one."""
+    expected = published.lookup(row.slug, method)
+    ours = {line["generator"]: line for line in rows}
+    found = []
+    for generator, cell in (expected.cells if expected else {}).items():
+        for metric in ("acc", "ap"):
+            want, got = getattr(cell, metric), ours.get(generator, {}).get(metric, math.nan)
+            if not math.isnan(want) and not abs(got - want) <= TOLERANCE:  # NaN is never as expected
+                numbers = f"expected {100 * want:.1f}, got {100 * got:.1f}"
+                found.append(f"{row.slug} {generator} {metric}: {numbers}")
+    return found
+
+
+def judge(method, located, differing):
+    """Prints the verdict of --expect and returns the exit status."""
+    checked = [row.slug for row, _ in located if (one := published.lookup(row.slug, method)) and one.cells]
+    if not checked:
+        asked = ", ".join(row.slug for row, _ in located)
+        print(f"\n--expect {method}: it has no numbers per generator for {asked}")
+        return 1
+    if differing:
+        print(f"\n--expect {method}: {len(differing)} numbers differ by more than 0.2 points")
+        print("\n".join(f"  {line}" for line in differing))
+        return 1
+    print(f"\n--expect {method}: every generator of {', '.join(checked)} within 0.2 points")
+    return 0
 
 
 if __name__ == "__main__":

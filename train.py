@@ -3,7 +3,10 @@
     python train.py --name 4class-resnet-car-cat-chair-horse --dataroot ./datasets/ForenSynths_train_val \
         --classes car,cat,chair,horse --batch_size 32 --delr_freq 10 --lr 0.0002 --niter 50
 
-Below --dataroot stand train/ and val/, in each the classes with 0_real/1_fake, nature/ai or real/fake.
+    python train.py --protocol GenImage-NPR --dataroot ./datasets/GenImage --classes sdv4 --niter 1
+
+Below --dataroot stand train/ and val/, in each the classes with 0_real/1_fake, nature/ai or real/fake; or,
+with --protocol, a benchmark's own folders.
 Ctrl-C saves and stops; the same command with --continue_train goes on at the next batch.
 Results: checkpoints/<name>/{opt.json, env.json, train.csv, tensorboard/, model_epoch_{last,best}.pth}.
 """
@@ -21,9 +24,10 @@ import networks
 from networks import checkpoint
 from options import TrainOptions
 from util import run
-from util.evaluate import BadImageError, BadImages, file_list_sha256, predict, sigmoid
+from util.evaluate import BadImageError, BadImages, file_list_sha256, predict
 from util.metrics import measure
 from util.progress import Losses, Progress, write_history
+from util.record import sigmoid
 
 DECAY = 0.9  # factor of the learning rate every --delr_freq epochs (upstream's trainer.py)
 BETA2 = 0.999
@@ -52,8 +56,8 @@ def main(argv=None):
         print(f"{folder} is finished: {saved['epoch']} epochs; {early}")
         return
     device = run.start(opt)
-    trainset = load_split(opt, opt.train_split, random=True)
-    valset = None if opt.val_split == "none" else load_split(opt, opt.val_split, random=False)
+    trainset, valset, notices = data.training_sets(opt, networks.get(opt.arch).data_config)
+    print("\n".join(notices))
     trainer = Trainer(opt, folder, device, trainset, valset)
     trainer.begin(saved)
     with run.StopSignal(f"{RESUME_HINT} goes on at the next batch") as stop:
@@ -74,14 +78,6 @@ def open_run(options, opt, folder):
         return saved
     run.require_free(folder, opt.overwrite)
     return None
-
-
-def load_split(opt, split, random):
-    """The images of one split, with or without the random part of training; says what it found."""
-    config = networks.get(opt.arch).data_config
-    dataset = data.training_set(opt, Path(opt.dataroot) / split, config, random)
-    print("\n".join(filter(None, [data.classes_notice(dataset.root, opt.classes), dataset.scan.describe()])))
-    return dataset
 
 
 class Trainer:
@@ -192,7 +188,8 @@ class Trainer:
                     saved_at = time.monotonic()
         self.flush()
         if not progress.seen:
-            raise ValueError(f"no image of epoch {progress.epoch} could be used\n{self.bad.describe()}")
+            tqdm.write(self.bad.describe())
+            raise ValueError(f"no image of epoch {progress.epoch} could be used")
 
     def step(self, part):
         """Forward, backward and update on one batch of equal size."""
@@ -224,10 +221,12 @@ class Trainer:
         bad = BadImages(self.opt.on_bad_image, self.valset)
         with self.progress_bar(self.valset, "validation") as bar:
             index, logit = predict(self.detector, self.val_loader, self.device, bad, stop=stop, progress=bar)
-        self.bad.found.update({f"{self.opt.val_split}/{path}": why for path, why in bad.found.items()})
+        place = "" if self.valset.root == self.trainset.root else f"{self.valset.root.name}/"
+        self.bad.found.update({place + path: why for path, why in bad.found.items()})
         scores = measure(self.valset.labels[index], sigmoid(logit))
         if scores["reason"]:
-            raise ValueError(f"validation is impossible: {scores['reason']} could be used\n{bad.describe()}")
+            tqdm.write(bad.describe())
+            raise ValueError(f"validation is impossible: {scores['reason']} could be used")
         return scores
 
     def record(self, scores):

@@ -14,7 +14,7 @@ import data
 from networks import checkpoint
 from options import ValOptions
 from util import run
-from util.evaluate import Evaluator
+from util.evaluate import Evaluator, Task
 
 
 def main(argv=None):
@@ -33,10 +33,9 @@ def main(argv=None):
     dataset = data.evaluation_set(opt, opt.dataroot, folders, config, geometry)
     print("\n".join(filter(None, [data.classes_notice(opt.dataroot, opt.classes), dataset.scan.describe()])))
     make_loader = data.generator_loader(opt, dataset, run.worker_count(opt.num_threads), device)
+    task = Task(Path(opt.dataroot).resolve().name, [name for name, _ in folders], notes=loaded.marks)
     with run.StopSignal("the same command with --resume (and without --overwrite) goes on") as stop:
-        result = evaluator.run(
-            Path(opt.dataroot).resolve().name, dataset, make_loader, [name for name, _ in folders], stop=stop
-        )
+        result = evaluator.run(task, dataset, make_loader, stop)
     print(f"\n{result.describe()}")
 
 

@@ -4,31 +4,32 @@ A benchmark is a row of protocols.py; a layout a line of folder.LAYOUTS; a degra
 perturb.py.
 """
 
-from data.folder import RealFakeFolder, classes_notice, discover, require_both_classes, scan
+from data.folder import RealFakeFolder, classes_notice, discover, scan
+from data.inputs import files_scan
 from data.loader import (
     EpochBatches,
     create_dataloader,
+    evaluation_images,
     evaluation_set,
-    generator_batches,
     generator_loader,
-    training_set,
+    loader_over,
 )
-from data.transforms import Augment, Geometry, Limits, eval_geometry
+from data.training import training_sets
+from data.transforms import Geometry, eval_geometry
 
 __all__ = [
-    "Augment",
     "EpochBatches",
     "Geometry",
-    "Limits",
     "RealFakeFolder",
     "classes_notice",
     "create_dataloader",
     "discover",
     "eval_geometry",
+    "evaluation_images",
     "evaluation_set",
-    "generator_batches",
+    "files_scan",
     "generator_loader",
-    "require_both_classes",
+    "loader_over",
     "scan",
-    "training_set",
+    "training_sets",
 ]

@@ -43,6 +43,7 @@ class Scan:
     samples: list[Sample] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)  # generators that were scanned, with or without images
     passed_over: Counter = field(default_factory=Counter)  # "hidden" or an extension -> number of files
+    labels: dict = field(default_factory=lambda: LABELS)
 
     def generators(self):
         """Generator names in the order in which they were scanned."""
@@ -96,24 +97,31 @@ def classes_notice(root, classes):
     return f"--classes has no effect: {root} is itself a pair of label folders" if flat else ""
 
 
-def scan(root, folders):
-    """Lists the images of generators; folders: [(generator name, folder below root)], kept in order."""
-    result = Scan(Path(root))
+def scan(root, folders, labels=LABELS):
+    """Lists the images of generators.
+
+    Args:
+        folders: [(generator name, folder below root)], kept in order.
+        labels: {label folder's name in lower case: label}.
+    """
+    result = Scan(Path(root), labels=labels)
     result.folders = [name for name, _ in folders]
     if all(Path(folder) != result.root for _, folder in folders):
         result.passed_over.update(_passed_over(root))
-        strangers = [child.name for child in _subfolders(root) if not _holds_labels(child, (result.root,))]
+        known = {Path(folder).relative_to(root).parts[0] for _, folder in folders}
+        others = [child for child in _subfolders(root) if child.name not in known]
+        strangers = [child.name for child in others if not _holds_labels(child, (result.root,), labels)]
         result.passed_over.update(f"folder without label folders ({name})" for name in strangers)
     for name, folder in folders:
         _scan_generator(result, name, Path(folder), (result.root,))
     return result
 
 
-def label_folders(folder):
-    """{label: [folder]} of the label folders directly inside; ValueError when two spell the same label."""
+def label_folders(folder, labels=LABELS):
+    """{label: folder} of the label folders directly inside; ValueError when two spell the same label."""
     found = {}
     for child in _subfolders(folder):
-        label = LABELS.get(child.name.lower())
+        label = labels.get(child.name.lower())
         if label in found:
             raise ValueError(
                 f"{folder} holds both {found[label].name} and {child.name}, which mean the same label"
@@ -140,9 +148,11 @@ def _subfolders(folder):
     ]
 
 
-def _holds_labels(folder, above=()):
+def _holds_labels(folder, above=(), labels=LABELS):
     above = (*above, folder)
-    return bool(label_folders(folder)) or any(_holds_labels(child, above) for child in _inner(folder, above))
+    return bool(label_folders(folder, labels)) or any(
+        _holds_labels(child, above, labels) for child in _inner(folder, above)
+    )
 
 
 def _inner(folder, above):
@@ -153,10 +163,10 @@ def _inner(folder, above):
 
 def _scan_generator(result, name, folder, above):
     above = (*above, folder)
-    labels = label_folders(folder)
+    labels = label_folders(folder, result.labels)
     result.passed_over.update(_passed_over(folder))
     for label in sorted(labels):
-        inside = label_folders(labels[label])
+        inside = label_folders(labels[label], result.labels)
         if 1 - label in inside:
             raise ValueError(
                 f"{labels[label]} and {inside[1 - label].name} in it contradict each other; rename one"

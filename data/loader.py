@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from data.folder import RealFakeFolder, discover, require_both_classes, scan
-from data.transforms import Augment, Geometry, Limits
+from data.folder import LABELS, RealFakeFolder, scan
+from data.transforms import Limits
 
 ORDER = 1  # keeps the stream of an epoch's order apart from those of its images, (seed, epoch, index)
 
@@ -86,30 +86,20 @@ def create_dataloader(dataset, batch_sampler, num_threads=0, pin_memory=False):
     )
 
 
-def training_set(opt, root, data_config, random):
-    """The images below a split for train.py; refuses empty and one-sided folders.  random: augment them."""
-    found = scan(root, discover(root, opt.classes))
-    require_both_classes(found)
-    geometry = Geometry(None if opt.no_resize else opt.loadSize, opt.cropSize, opt.rz_interp[0])
-    augment = Augment(
-        blur_prob=opt.blur_prob,
-        blur_sigma=opt.blur_sig,
-        jpeg_prob=opt.jpg_prob,
-        jpeg_methods=opt.jpg_method,
-        jpeg_quality=opt.jpg_qual,
-        interpolations=opt.rz_interp,
-        flip=not opt.no_flip,
-    )
-    limits = Limits(min_side=data_config.min_side)
-    return RealFakeFolder(
-        found, geometry, augment if random else None, limits, opt.seed, opt.max_mpx, opt.exif
-    )
+def evaluation_set(opt, root, folders, data_config, geometry, labels=LABELS):
+    """The images of some generators for an evaluation.
+
+    Args:
+        folders: [(generator name, folder below root)].
+        labels: {label folder's name in lower case: label}.
+    """
+    return evaluation_images(opt, scan(root, folders, labels), data_config, geometry)
 
 
-def evaluation_set(opt, root, folders, data_config, geometry):
-    """The images of some generators for an evaluation.  folders: [(generator name, folder below root)]."""
+def evaluation_images(opt, found, data_config, geometry):
+    """The dataset of a Scan, prepared as an evaluation prepares it."""
     limits = Limits(data_config.min_side, opt.max_input_mpx, opt.large_images == "crop")
-    return RealFakeFolder(scan(root, folders), geometry, limits=limits, max_mpx=opt.max_mpx, exif=opt.exif)
+    return RealFakeFolder(found, geometry, limits=limits, max_mpx=opt.max_mpx, exif=opt.exif)
 
 
 def generator_loader(opt, dataset, num_threads, device):
@@ -120,6 +110,12 @@ def generator_loader(opt, dataset, num_threads, device):
         return create_dataloader(dataset, batches, num_threads, pin_memory=device.type == "cuda")
 
     return make
+
+
+def loader_over(opt, dataset, indices, num_threads, device):
+    """A loader over these samples, in this order."""
+    batches = [indices[first : first + opt.batch_size] for first in range(0, len(indices), opt.batch_size)]
+    return create_dataloader(dataset, batches, num_threads, pin_memory=device.type == "cuda")
 
 
 def _join(items):

@@ -1,94 +1,274 @@
 """Benchmarks, one row each: folders, generators in the paper's order, geometry, source.
 
-A row is all that a script knows of a benchmark.  To add one, add a row and a test that builds its tree.
+A row is all that a script knows of a benchmark.  To add one, add a row and a test that builds its tree, or
+write it in a YAML file of your own (data/benchmark.py) and name that with --protocol_file.
 """
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import replace
 
+from data.benchmark import Generator, Protocol, load_file
 from data.transforms import Geometry
 
-
-@dataclass(frozen=True)
-class Generator:
-    """One row of a table: its printed name and the folder names under which it is published."""
-
-    name: str
-    folders: tuple[str, ...]
-    family: str  # "gan", "diffusion", "face-swap" or "upsampler"
+SQUARE_256 = Geometry(load_size=256, crop_size=None)  # upstream's test.py for most sets
+STORED = Geometry(load_size=None, crop_size=None)
+NPR_PAPER = "Tan et al., CVPR 2024"
+UPSTREAM = "https://github.com/chuangchuangtan/NPR-DeepfakeDetection"
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """How one benchmark is laid out and fed to a detector."""
-
-    slug: str
-    generators: tuple[Generator, ...]
-    geometry: Geometry
-    source: str
-    folders: tuple[str, ...] = field(
-        default=()
-    )  # names of its root below --dataroot; --dataroot itself counts too
-
-    def locate(self, dataroot):
-        """The root that holds generators, or None: a folder by one of its names, or --dataroot itself.
-
-        --dataroot itself has to hold most of them: other benchmarks share single names, such as biggan.
-        """
-        for folder, needed in (*((name, 1) for name in self.folders), (".", len(self.generators) / 2)):
-            root = Path(dataroot) / folder
-            if sum(self.find(root, generator) is not None for generator in self.generators) >= needed:
-                return root
-        return None
-
-    def pick(self, classes):
-        """The generators of these names, in table order; all without names; ValueError for an unknown one."""
-        known = {name.lower(): generator for generator in self.generators
-                 for name in (generator.name, *generator.folders)}  # fmt: skip
-        unknown = [name for name in classes if name.lower() not in known]
-        if unknown:
-            raise ValueError(f"{self.slug} has no generator {', '.join(unknown)}; it has: "
-                             f"{', '.join(generator.name for generator in self.generators)}")  # fmt: skip
-        chosen = {known[name.lower()] for name in classes}
-        return [generator for generator in self.generators if not classes or generator in chosen]
-
-    @staticmethod
-    def find(root, generator):
-        """The folder of a generator below root, or None; names compare without regard to case."""
-        if not root.is_dir():
-            return None
-        present = {child.name.lower(): child for child in sorted(root.iterdir()) if child.is_dir()}
-        return next((present[name.lower()] for name in generator.folders if name.lower() in present), None)
+def _family(family, *rows):
+    """Generators of one family: a name (its folder is the same word), or (name, folders, extras)."""
+    entries = [(row, (row,), {}) if isinstance(row, str) else (*row, {})[:3] for row in rows]
+    return [Generator(name, tuple(folders), family, **extras) for name, folders, extras in entries]
 
 
-def _generators(family, *names):
-    return tuple(Generator(name, (name.lower(),), family) for name in names)
+def _counted(per_class, within=0, nested=False):
+    return {"images": (per_class, per_class), "images_within": within, "nested": nested}
 
 
-FORENSYNTHS = Protocol(
-    slug="ForenSynths",
-    folders=("ForenSynths_test", "ForenSynths"),
-    generators=(
-        *_generators("gan", "ProGAN", "StyleGAN", "StyleGAN2", "BigGAN", "CycleGAN", "StarGAN", "GauGAN"),
-        *_generators("face-swap", "Deepfake"),
+# Images of the CNNDetection test set as its paper gives them, half of the total per class, rounded there.
+_CNN = {row.name: row for row in (
+    *_family("gan",
+             ("ProGAN", ["progan"], _counted(4000, 25, nested=True)),
+             ("StyleGAN", ["stylegan"], _counted(6000, 25, nested=True)),
+             ("StyleGAN2", ["stylegan2"], _counted(8000, 50, nested=True)),
+             ("BigGAN", ["biggan"], _counted(2000, 25)),
+             ("CycleGAN", ["cyclegan"], _counted(1300, 25, nested=True)),
+             ("StarGAN", ["stargan"], _counted(2000, 25)),
+             ("GauGAN", ["gaugan"], _counted(5000, 25))),
+    *_family("face-swap", ("Deepfake", ["deepfake"], _counted(2700, 25))),
+    *_family("rendering",
+             ("CRN", ["crn"], _counted(6400, 25)),
+             ("IMLE", ["imle"], _counted(6400, 25)),
+             ("SITD", ["seeingdark", "sitd"], _counted(180)),
+             ("SAN", ["san"], _counted(220, 5))),
+    *_family("gan", ("WFIR", ["whichfaceisreal", "wfir"], _counted(1000))),
+)}  # fmt: skip
+
+
+def _cnn(names):
+    return tuple(_CNN[name] for name in names.split())
+
+
+# GenImage's validation folders, which are its test set: 6,000 + 6,000 images, SDv1.5 8,000 + 8,000.
+_GENIMAGE = {name: Generator(name, (inner, f"{outer}/{inner}", short), family, images=(count, count))
+             for name, outer, inner, short, family, count in (
+    ("ADM", "ADM", "imagenet_ai_0508_adm", "adm", "diffusion", 6000),
+    ("BigGAN", "BigGAN", "imagenet_ai_0419_biggan", "biggan", "gan", 6000),
+    ("GLIDE", "glide", "imagenet_glide", "glide", "diffusion", 6000),
+    ("Midjourney", "Midjourney", "imagenet_midjourney", "midjourney", "diffusion", 6000),
+    ("SDv1.4", "stable_diffusion_v_1_4", "imagenet_ai_0419_sdv4", "sdv4", "diffusion", 6000),
+    ("SDv1.5", "stable_diffusion_v_1_5", "imagenet_ai_0424_sdv5", "sdv5", "diffusion", 8000),
+    ("VQDM", "VQDM", "imagenet_ai_0419_vqdm", "vqdm", "diffusion", 6000),
+    ("Wukong", "wukong", "imagenet_ai_0424_wukong", "wukong", "diffusion", 6000),
+)}  # fmt: skip
+_GENIMAGE_FOLDERS = {
+    "roots": ("GenImage", "genimage"),
+    "places": ("{generator}/val", "test/{generator}", "{generator}"),  # original; as NPR's train.py has it
+    "train_places": ("{generator}/train", "train/{generator}"),
+    "labels": ("nature", "ai"),
+    "split": "val",
+    "training": tuple(replace(row, images=None) for row in _GENIMAGE.values()),
+    "train_on": ("SDv1.4",),
+    "url": "https://github.com/GenImage-Dataset/GenImage",
+}
+
+
+def _genimage(names):
+    return tuple(_GENIMAGE[name] for name in names.split())
+
+
+_TINY = tuple(
+    replace(row, images=(500, 500)) for row in _genimage("ADM BigGAN GLIDE Midjourney SDv1.5 VQDM Wukong")
+)
+
+ROWS = (
+    Protocol(
+        slug="ForenSynths",
+        roots=("ForenSynths_test", "ForenSynths"),
+        generators=_cnn("ProGAN StyleGAN StyleGAN2 BigGAN CycleGAN StarGAN GauGAN Deepfake"),
+        geometry=SQUARE_256,
+        seed=100,
+        source=f"{NPR_PAPER}, Table 1; images of Wang et al., CVPR 2020",
+        url="https://github.com/PeterWang512/CNNDetection",
+        default=True,
     ),
-    geometry=Geometry(load_size=256, crop_size=None),
-    source="Tan et al., CVPR 2024, Table 1; images of Wang et al., CVPR 2020",
+    Protocol(
+        slug="CNNDetection-13",
+        roots=("CNN_synth_testset", "CNNDetection", "ForenSynths_test", "ForenSynths"),
+        generators=_cnn(
+            "ProGAN StyleGAN BigGAN CycleGAN StarGAN GauGAN CRN IMLE SITD SAN Deepfake StyleGAN2 WFIR"
+        ),
+        geometry=Geometry(load_size=None, crop_size=224),
+        source="Wang et al., CVPR 2020 (eval.py: stored size, centre crop 224)",
+        url="https://github.com/PeterWang512/CNNDetection",
+    ),
+    Protocol(
+        slug="GANGen-Detection",
+        roots=("GANGen-Detection",),
+        generators=tuple(
+            _family(
+                "gan",
+                *(
+                    (name, [name], _counted(2000))
+                    for name in "AttGAN BEGAN CramerGAN InfoMaxGAN MMDGAN RelGAN S3GAN SNGAN STGAN".split()
+                ),
+            )
+        ),
+        geometry=STORED,
+        source=f"{NPR_PAPER}, Table 2; images of FreqNet, AAAI 2024",
+        url="https://github.com/chuangchuangtan/GANGen-Detection",
+        default=True,
+    ),
+    Protocol(
+        slug="DiffusionForensics",
+        roots=("DiffusionForensics",),
+        generators=tuple(
+            _family(
+                "diffusion",
+                ("ADM", ["adm"]),
+                ("DDPM", ["ddpm"]),
+                ("IDDPM", ["iddpm"]),
+                ("LDM", ["ldm"]),
+                ("PNDM", ["pndm"]),
+                ("VQDiffusion", ["vqdiffusion"]),
+                ("SDv1", ["sdv1_new", "sdv1"]),
+                ("SDv2", ["sdv2"]),
+            )
+        ),
+        geometry=SQUARE_256,
+        source=f"{NPR_PAPER}, Table 3; images of DIRE, ICCV 2023",
+        url="https://github.com/ZhendongWang6/DIRE",
+        default=True,
+    ),
+    Protocol(
+        slug="UniversalFakeDetect",
+        roots=("UniversalFakeDetect",),
+        generators=(
+            *_family("autoregressive", ("DALLE", ["dalle"], _counted(1000))),
+            *_family(
+                "diffusion",
+                ("Glide100_10", ["glide_100_10"], _counted(1000)),
+                ("Glide100_27", ["glide_100_27"], _counted(1000)),
+                ("Glide50_27", ["glide_50_27"], _counted(1000)),
+                ("ADM", ["guided"], _counted(1000)),
+                ("LDM100", ["ldm_100"], _counted(1000)),
+                ("LDM200", ["ldm_200"], _counted(1000)),
+                ("LDM200cfg", ["ldm_200_cfg"], _counted(1000)),
+            ),
+        ),
+        geometry=SQUARE_256,
+        source=f"{NPR_PAPER}, Table 4; images of Ojha et al., CVPR 2023",
+        url="https://github.com/Yuheng-Li/UniversalFakeDetect",
+        default=True,
+    ),
+    Protocol(
+        slug="Diffusion1kStep",
+        roots=("Diffusion1kStep",),
+        generators=(
+            *_family(
+                "diffusion",
+                ("DDPM", ["ddpm"]),
+                ("IDDPM", ["improved-diffusion", "iddpm"]),
+                ("ADM", ["guided-diffusion", "adm"]),
+                ("Midjourney", ["midjourney"]),
+            ),
+            *_family("autoregressive", ("DALLE", ["DALLE"])),
+        ),
+        geometry=SQUARE_256,  # upstream's test.py has no line for it; taken as its neighbours
+        source=f"{NPR_PAPER}, Table 5",
+        url=UPSTREAM,
+        default=True,
+    ),
+    Protocol(
+        slug="AIGCDetectBenchmark",
+        roots=("AIGCDetectBenchmark", "AIGCDetectBenchmark/test", "AIGCDetect_testset/test"),
+        generators=(
+            *_cnn("ProGAN StyleGAN BigGAN CycleGAN StarGAN GauGAN StyleGAN2 WFIR"),
+            *_family(
+                "diffusion",
+                ("ADM", ["ADM"], _counted(6000)),
+                ("Glide", ["Glide"], _counted(6000)),
+                ("Midjourney", ["Midjourney"], _counted(6000)),
+                ("SDv1.4", ["stable_diffusion_v_1_4", "sdv4"], _counted(6000)),
+                ("SDv1.5", ["stable_diffusion_v_1_5", "sdv5"], _counted(8000)),
+                ("VQDM", ["VQDM"], _counted(6000)),
+                ("Wukong", ["wukong"], _counted(6000)),
+                ("DALLE2", ["DALLE2"], _counted(1000)),
+            ),
+        ),
+        geometry=Geometry(load_size=None, crop_size=None, even=True),
+        source="README of NPR-DeepfakeDetection, AIGCDetectBenchmark; benchmark of Zhong et al., 2023",
+        url="https://github.com/Ekko-zn/AIGCDetectBenchmark",
+    ),
+    Protocol(
+        slug="GenImage-NPR",
+        generators=_genimage("ADM BigGAN GLIDE Midjourney SDv1.5 VQDM Wukong"),
+        geometry=Geometry(load_size=None, crop_size=224),
+        seed=70,
+        source="README of NPR-DeepfakeDetection, GenImage; images of Zhu et al., NeurIPS 2023",
+        **_GENIMAGE_FOLDERS,
+    ),
+    Protocol(
+        slug="GenImage-SSP",
+        generators=_genimage("Midjourney SDv1.4 SDv1.5 ADM GLIDE Wukong VQDM BigGAN"),
+        geometry=SQUARE_256,  # for a whole image; SSP itself takes patches at the stored size
+        average="micro",
+        seed=42,
+        source="README of SSP-AI-Generated-Image-Detection; images of Zhu et al., NeurIPS 2023",
+        **_GENIMAGE_FOLDERS,
+    ),
+    Protocol(
+        slug="Tiny-GenImage",
+        roots=("Tiny-GenImage", "tiny_genimage", "genimage"),
+        generators=_TINY,
+        geometry=Geometry(load_size=256, crop_size=224),
+        places=("val/{generator}",),
+        train_places=("train/{generator}",),
+        labels=("nature", "ai"),
+        split="val",
+        seed=100,
+        training=tuple(replace(row, images=(2000, 2000)) for row in _TINY),
+        source="README of CVIMGDetection, folder NPR",
+        url="https://github.com/CVLabWorks/CVIMGDetection",
+    ),
+    Protocol(
+        slug="DFIG",
+        roots=("DFIG", "results_mask/LNP"),
+        generators=(Generator("StyleGAN", (), "gan", images=(10_000, 10_000)),),
+        geometry=STORED,  # its demo_dir.py, 256-px faces; training crops 224
+        places=("test",),
+        train_places=("train",),
+        training=(Generator("StyleGAN", (), "gan", images=(50_000, 50_000)),),
+        source="README of Detecting-Face-Images-Generated-by-AI",
+        url="https://github.com/YueWan1/Detecting-Face-Images-Generated-by-AI",
+    ),
+    Protocol(
+        slug="Sample",
+        roots=("sample/test", "test"),
+        generators=tuple(
+            _family("upsampler", "nearest", "bilinear", "bicubic", "transposed", "pixelshuffle")
+        ),
+        geometry=STORED,
+        source="data/sample.py; trained on `nearest`, the others are unseen",
+    ),
 )
-
-SAMPLE = Protocol(
-    slug="Sample",
-    folders=("sample/test", "test"),
-    generators=_generators("upsampler", "nearest", "bilinear", "bicubic", "transposed", "pixelshuffle"),
-    geometry=Geometry(load_size=None, crop_size=None),
-    source="data/sample.py; trained on `nearest`, the others are unseen",
-)
-
-PROTOCOLS = {row.slug: row for row in (FORENSYNTHS, SAMPLE)}
+PROTOCOLS = {row.slug: row for row in ROWS}
+DEFAULT = tuple(row.slug for row in ROWS if row.default)  # upstream's four and Diffusion1kStep
 
 
-def get(slug):
-    """The row called `slug`; ValueError lists the known ones."""
-    if slug not in PROTOCOLS:
-        raise ValueError(f"unknown protocol {slug!r}; known: {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[slug]
+def known(protocol_file=None):
+    """{slug: row} of all protocols, with those of a user's YAML file."""
+    own = {row.slug: row for row in load_file(protocol_file)} if protocol_file else {}
+    taken = [slug for slug in own if slug in PROTOCOLS]
+    if taken:
+        raise ValueError(f"{protocol_file}: {', '.join(taken)} is a protocol already; give it another slug")
+    return {**PROTOCOLS, **own}
+
+
+def get(slug, protocol_file=None):
+    """The row called `slug`, in any case; ValueError lists the known ones."""
+    rows = known(protocol_file)
+    row = {name.lower(): row for name, row in rows.items()}.get(slug.lower())
+    if row is None:
+        raise ValueError(f"unknown protocol {slug!r}; known: {', '.join(rows)}")
+    return row

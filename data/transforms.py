@@ -35,6 +35,7 @@ class Geometry:
     load_size: int | None = 256
     crop_size: int | None = 224
     interpolation: str = "bilinear"
+    even: bool = False  # drop the last row and the last column where their number is odd (README of NPR)
 
     def resize(self, image, interpolation=None):
         """Square resize that does not keep the aspect ratio, as upstream's does not."""
@@ -62,11 +63,22 @@ class Geometry:
     def center_crop(self, image):
         return image if self.crop_size is None else TF.center_crop(image, self.crop_size)
 
+    def trim(self, image):
+        """Without the last column or row of an odd width or height, if `even` asks for it."""
+        width, height = image.size
+        even = width - width % 2, height - height % 2
+        return image if not self.even or even == image.size or 0 in even else image.crop((0, 0, *even))
+
+    @property
+    def fixed_size(self):
+        """Whether every image comes out at one size."""
+        return self.load_size is not None or self.crop_size is not None
+
     def describe(self):
         """The effective input in words, e.g. for a table's caption."""
         resize = "stored size" if self.load_size is None else f"resize {self.load_size}x{self.load_size}"
         crop = "no crop" if self.crop_size is None else f"centre crop {self.crop_size}"
-        return f"{resize}, {crop}"
+        return f"{resize}, {crop}" + (", trimmed to even sides" if self.even else "")
 
     def as_dict(self):
         return asdict(self)
@@ -141,7 +153,7 @@ class Limits:
 def prepare(image, geometry, limits, augment=None, rng=None):
     """RGB PIL image -> uint8 tensor (3, H, W).  With `augment`, rng decides everything random."""
     if augment is None:
-        image = geometry.center_crop(geometry.tile(geometry.resize(image)))
+        image = geometry.trim(geometry.center_crop(geometry.tile(geometry.resize(image))))
     else:
         image = geometry.resize(image, augment.interpolations[rng.integers(len(augment.interpolations))])
         image = geometry.tile(augment.degrade(image, rng))
@@ -174,4 +186,4 @@ def eval_geometry(opt, data_config, row=None, trained=None):
         load_size, crop_size, filters = row.load_size, row.crop_size, (row.interpolation,)
     load_size = None if opt.no_resize else opt.loadSize or load_size
     crop_size = None if opt.no_crop else opt.cropSize or crop_size
-    return Geometry(load_size, crop_size, (opt.rz_interp or filters)[0])
+    return Geometry(load_size, crop_size, (opt.rz_interp or filters)[0], row is not None and row.even)

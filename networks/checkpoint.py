@@ -47,6 +47,12 @@ class Loaded:
         return name if plain else f"{Path(self.path).stem}-{self.sha256[:8]}"
 
     @property
+    def marks(self):
+        """What every table made with these weights has to say."""
+        chosen = "the best epoch was chosen on the test images (--select_on_test), so accuracy is optimistic"
+        return (chosen,) if self.options.get("select_on_test") else ()
+
+    @property
     def identity(self):
         """What pins the detector down in a record of results."""
         return {"checkpoint": Path(self.path).name, "checkpoint_sha256": self.sha256, "arch": self.arch}

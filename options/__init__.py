@@ -1,7 +1,8 @@
 """Command-line options, one class per script."""
 
+from options.predict_options import PredictOptions
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
 from options.val_options import ValOptions
 
-__all__ = ["TestOptions", "TrainOptions", "ValOptions"]
+__all__ = ["PredictOptions", "TestOptions", "TrainOptions", "ValOptions"]

@@ -1,7 +1,8 @@
 """Command-line options that every script shares, and the way all of them are parsed.
 
-Parsing has two stages: `--arch` and `--recipe` are read first, because the detector brings its own flags
-and the recipe its defaults; then everything is parsed strictly, so a misspelt flag stops the program.
+Parsing has two stages: `--arch`, `--recipe` and `--protocol` are read first, because the detector brings its
+own flags, and recipe and protocol their defaults; then everything is parsed strictly, so a misspelt flag
+stops the program.
 """
 
 import argparse
@@ -9,7 +10,6 @@ import argparse
 import networks
 from data.decode import DEFAULT_MAX_MPX
 from data.transforms import INTERPOLATIONS
-from options import recipes
 from options.types import (
     METAVARS,
     choice_list,
@@ -64,7 +64,7 @@ class BaseOptions:
 
         Afterwards `self.given` names the options that stood on the command line.
         """
-        self.parser = self.build_parser(*self._choose(argv))
+        self.parser = self.build_parser(**self.choose_defaults(argv))
         opt = self.parser.parse_args([])
         self.defaults = dict(vars(opt))
         typed = argparse.Namespace(**dict.fromkeys(vars(opt), _NOT_GIVEN))
@@ -75,8 +75,8 @@ class BaseOptions:
         self.check(opt)
         return opt
 
-    def build_parser(self, arch, recipe=None):
-        """The complete parser for one detector (None: no detector flags) and one recipe."""
+    def build_parser(self, arch):
+        """The complete parser for one detector; None: no detector flags."""
         parser = argparse.ArgumentParser(
             prog=self.script,
             description=self.__doc__.splitlines()[0],
@@ -104,7 +104,6 @@ class BaseOptions:
         )
 
     def add_images(self, add):
-        add("--classes", type=names_list, default=(), help="comma list of folders to use; empty: all")
         add("--batch_size", type=positive_int, default=64, help="images per batch")
         add("--loadSize", type=positive_int, help="resize to a square of this side, in pixels")
         add("--cropSize", type=positive_int, help="side of the square crop, in pixels")
@@ -135,6 +134,9 @@ class BaseOptions:
         )
         add("--num_threads", type=whole_int, help="loader processes; default: one per core, at most 8")
 
+    def add_classes(self, add):
+        add("--classes", type=names_list, default=(), help="comma list of folders to use; empty: all")
+
     def add_machine(self, add):
         add(
             "--device",
@@ -156,7 +158,8 @@ class BaseOptions:
             self.parser.error(f"give --device or --gpu_ids, not both (got {opt.device} and {opt.gpu_ids})")
         if opt.no_resize and opt.loadSize is not None and "loadSize" in self.given:
             self.parser.error("--no_resize and --loadSize exclude each other")
-        if opt.name is not None and (opt.name in ("", ".", "..") or "/" in opt.name):
+        name = getattr(opt, "name", None)
+        if name is not None and (name in ("", ".", "..") or "/" in name):
             self.parser.error(f"--name must be a plain folder name, got {opt.name!r}")
 
     def describe(self, opt):
@@ -168,13 +171,16 @@ class BaseOptions:
             lines.append(f"{name:>20}: {spell(value)}{note}")
         return "\n".join(lines)
 
-    def _choose(self, argv):
+    def choose_defaults(self, argv):
+        """First stage: {name: value} of the flags that decide what the other flags are."""
         first = argparse.ArgumentParser(prog=self.script, add_help=False, allow_abbrev=False)
-        first.add_argument("--arch", choices=networks.names(), default="npr" if self.needs_arch else None)
-        if self.needs_arch:
-            first.add_argument("--recipe", choices=sorted(recipes.RECIPES))
+        self.add_deciding(first.add_argument)
         known, _ = first.parse_known_args(argv)
-        return known.arch, known.recipe if self.needs_arch else None
+        return vars(known)
+
+    def add_deciding(self, add):
+        """The flags of the first stage."""
+        add("--arch", choices=networks.names(), default="npr" if self.needs_arch else None)
 
 
 class HelpFormatter(argparse.HelpFormatter):

@@ -16,6 +16,7 @@ RECIPES = {
     },
     # CVIMGDetection: the same family on Tiny-GenImage (defaults of its options, opt.txt of its final run).
     "cvimg": {
+        "protocol": "Tiny-GenImage",
         "lr": 2e-4,
         "batch_size": 64,
         "niter": 20,

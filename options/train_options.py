@@ -1,10 +1,13 @@
 """Options of train.py."""
 
 import networks
+from data import protocols
+from data.training import NO_VALIDATION
 from options import recipes
 from options.base_options import BaseOptions
 from options.types import (
     file_path,
+    fraction,
     jpeg_methods,
     number_range,
     positive_float,
@@ -14,6 +17,8 @@ from options.types import (
     whole_int,
 )
 
+NO_PROTOCOL = "none"
+VAL_FRACTION = 0.1  # share of the training images to validate on where the published val folder is a test set
 # What --continue_train may change about a run without making it another run.
 RESUMABLE = {
     "continue_train",
@@ -36,13 +41,34 @@ class TrainOptions(BaseOptions):
     script = "train.py"
     needs_arch = True
 
-    def build_parser(self, arch, recipe=None):
-        parser = super().build_parser(arch, recipe)
+    def build_parser(self, arch, recipe=None, protocol=None):
+        parser = super().build_parser(arch)
         config = networks.get(arch).data_config
         recipe = recipe or recipes.for_arch(arch)
-        parser.set_defaults(loadSize=config.load_size, cropSize=config.crop_size, recipe=recipe)
-        parser.set_defaults(**recipes.RECIPES[recipe])
+        defaults = {"loadSize": config.load_size, "cropSize": config.crop_size, "recipe": recipe}
+        defaults.update(recipes.RECIPES[recipe])
+        protocol = protocol or defaults.get("protocol")
+        if protocol not in (None, NO_PROTOCOL):
+            defaults.update(self.of_protocol(parser, protocol, config))
+        parser.set_defaults(**defaults)
         return parser
+
+    def of_protocol(self, parser, name, config):
+        """Defaults that a protocol's row sets: geometry, seed, and where validation images come from."""
+        able = {slug: row for slug, row in protocols.PROTOCOLS.items() if row.train_places}
+        row = {slug.lower(): row for slug, row in able.items()}.get(name.lower())
+        if row is None:
+            parser.error(f"--protocol {name} has no training part; those with one: {', '.join(able)}")
+        geometry = row.geometry
+        found = {"protocol": row.slug, "val_fraction": VAL_FRACTION, "rz_interp": (geometry.interpolation,)}
+        found.update({"loadSize": geometry.load_size} if geometry.load_size else {"no_resize": True})
+        found["cropSize"] = geometry.crop_size or config.crop_size
+        return found | ({} if row.seed is None else {"seed": row.seed})
+
+    def add_deciding(self, add):
+        super().add_deciding(add)
+        add("--recipe", choices=sorted(recipes.RECIPES))
+        add("--protocol")
 
     def initialize(self, parser):
         super().initialize(parser)
@@ -54,8 +80,25 @@ class TrainOptions(BaseOptions):
         add("--name", default="experiment_name", help="name of the run, a folder below --checkpoints_dir")
         add("--recipe", choices=sorted(recipes.RECIPES), help="published settings to start from")
         add("--dataroot", type=file_path, default="./dataset/", help="folder that holds the splits")
+        self.add_classes(add)
         add("--train_split", default="train", help="folder of the training images below --dataroot")
         add("--val_split", default="val", help="folder of the validation images; none: do not validate")
+        add(
+            "--protocol",
+            metavar="NAME",
+            help="take folders, geometry and seed from a benchmark's row, e.g. GenImage-NPR; none: do not",
+        )
+        add(
+            "--val_fraction",
+            type=fraction,
+            help="validate on this share of the training images, in place of a validation folder; "
+            f"with --protocol {VAL_FRACTION}, since the published val folders are test sets",
+        )
+        add(
+            "--select_on_test",
+            action="store_true",
+            help="with --protocol: choose the best epoch on its test images, as published; marks results",
+        )
         add("--checkpoints_dir", type=file_path, default="./checkpoints", help="where runs are kept")
         add("--model_path", type=file_path, help="start from the weights in this file (strict)")
         add("--continue_train", action="store_true", help="go on with the run of this name")
@@ -118,13 +161,28 @@ class TrainOptions(BaseOptions):
         )
 
     def check(self, opt):
+        if "loadSize" in self.given and "no_resize" not in self.given:
+            opt.no_resize = False  # a flag wins over the protocol
         super().check(opt)
+        self.check_validation(opt)
         if opt.continue_train and opt.overwrite:
             self.parser.error("--continue_train and --overwrite exclude each other")
-        if opt.earlystop_epoch and opt.val_split == "none":
-            self.parser.error("--earlystop_epoch needs a validation set, and --val_split is none")
         if not opt.no_resize and opt.loadSize < opt.cropSize:
             self.parser.error(f"--loadSize {opt.loadSize} is smaller than --cropSize {opt.cropSize}")
+
+    def check_validation(self, opt):
+        """Where validation images come from has to be said once."""
+        opt.protocol = None if opt.protocol == NO_PROTOCOL else opt.protocol
+        if opt.select_on_test and not opt.protocol:
+            self.parser.error("--select_on_test needs --protocol, which knows the test images")
+        if opt.select_on_test and "val_fraction" in self.given:
+            self.parser.error("--select_on_test and --val_fraction exclude each other")
+        if "val_split" in self.given and (opt.select_on_test or "val_fraction" in self.given):
+            self.parser.error("--val_split excludes --select_on_test and --val_fraction")
+        if opt.protocol and {"train_split", "val_split"} & self.given and opt.val_split != NO_VALIDATION:
+            self.parser.error("--protocol knows the folders; --train_split and --val_split do not go with it")
+        if opt.earlystop_epoch and opt.val_split == NO_VALIDATION:
+            self.parser.error("--earlystop_epoch needs a validation set, and --val_split is none")
 
     def merge_saved(self, opt, saved):
         """Options of a run that goes on: the saved ones, but for the few that may change."""

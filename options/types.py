@@ -26,6 +26,11 @@ def probability(text):
     return _number(text, float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
 
 
+def fraction(text):
+    """A number between 0 and 1, both excluded."""
+    return _number(text, float, lambda value: 0 < value < 1, "a number between 0 and 1")
+
+
 def names_list(text):
     """'car,cat' -> ('car', 'cat'); '' -> ()."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
@@ -91,6 +96,7 @@ METAVARS = {
     whole_int: "N",
     positive_float: "X",
     probability: "P",
+    fraction: "P",
     names_list: "A,B",
     file_path: "PATH",
 }

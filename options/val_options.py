@@ -19,19 +19,27 @@ class ValOptions(BaseOptions):
     def initialize(self, parser):
         super().initialize(parser)
         parser.set_defaults(rz_interp=None)  # the protocol's, else the training run's
-        self.add_evaluation(parser.add_argument_group("evaluation").add_argument)
+        self.add_evaluation(parser)
         self.add_large_images(parser.add_argument_group("large images").add_argument)
 
-    def add_evaluation(self, add):
-        add("--model_path", type=file_path, required=False, help="weight file: ours or a published one")
+    def add_evaluation(self, parser):
+        """What is scored, and where results go."""
+        add = parser.add_argument_group("evaluation").add_argument
         add(
             "--dataroot",
             type=file_path,
             default="./dataset/",
             help="folder of generators, each with 0_real/1_fake, nature/ai or real/fake",
         )
+        self.add_classes(add)
         add("--name", help="folder below --results_dir; default: the run's name")
         add("--results_dir", type=file_path, default="./results", help="where results are kept")
+        self.add_weights(parser)
+
+    def add_weights(self, parser):
+        """What scores, and how an evaluation goes on."""
+        add = parser.add_argument_group("weights").add_argument
+        add("--model_path", type=file_path, help="weight file: ours or a published one")
         add("--resume", action="store_true", help="keep what an earlier, equal evaluation has scored")
         add("--overwrite", action="store_true", help="replace earlier results of this name")
         add(

@@ -18,7 +18,7 @@ from data import protocols
 from networks import checkpoint
 from networks.resnet import NPRDetector
 from util import run
-from util.evaluate import read_scores, sigmoid
+from util.record import read_scores, sigmoid
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_scores_are_the_float32_sigmoid_of_the_detectors_logits(weights, tree):
 
 
 def test_scores_survive_the_csv_to_the_last_bit(tmp_path):
-    from util.evaluate import write_scores
+    from util.record import write_scores
 
     logits = np.random.default_rng(0).normal(0, 60, 2000).astype(np.float32)
     rows = [("p", "g", 1, score, logit) for score, logit in zip(sigmoid(logits), logits, strict=True)]
@@ -241,7 +241,7 @@ def test_the_published_test_command_runs_unchanged(weights, tree, capsys):
     ]
     assert rows["ProGAN"]["images"] == "4"
     assert json.loads((folder / "meta.json").read_text())["input"] == "resize 256x256, no crop"
-    assert "not found, left out: Sample" in capsys.readouterr().out
+    assert "not found, left out:\nGANGen-Detection: " in capsys.readouterr().out
 
 
 def test_generators_that_are_not_there_are_named_and_left_out_of_the_mean(weights, tree, capsys):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from util import report
-from util.evaluate import sigmoid
 from util.metrics import METRICS, THRESHOLD, accuracy, auc, average_precision, measure, reason, tabulate
+from util.record import sigmoid
 
 SEEDS = range(25)
 TWO_CLASS = ("acc", "ap", "auc")
@@ -322,7 +322,8 @@ def test_the_csv_keeps_fractions_at_full_precision(tmp_path):
 def test_the_csv_has_every_column_although_empty(tmp_path, rows):
     report.write_tables(tmp_path, rows, "caption")
     heading = (tmp_path / "table.csv").read_text(encoding="utf-8").splitlines()[0]
-    assert heading == "generator,acc,ap,r_acc,f_acc,auc,images,reason"
+    beside = "published_acc,diff_acc,published_ap,diff_ap"
+    assert heading == f"generator,acc,ap,r_acc,f_acc,auc,images,{beside},reason"
 
 
 def test_the_csv_spells_missing_numbers_so_that_they_read_back_as_nan(tmp_path, one_sided):

@@ -8,14 +8,20 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from options import TestOptions, TrainOptions, ValOptions
+from options import PredictOptions, TestOptions, TrainOptions, ValOptions
 from options.base_options import Retired
 from options.train_options import RESUMABLE
 
-ALL_SCRIPTS = pytest.mark.parametrize("script", [TrainOptions, ValOptions, TestOptions])
+ALL_SCRIPTS = pytest.mark.parametrize("script", [TrainOptions, ValOptions, TestOptions, PredictOptions])
 EVALUATIONS = pytest.mark.parametrize("script", [ValOptions, TestOptions])
 # What each script cannot do without.
-NEEDED = {TrainOptions: [], ValOptions: ["--model_path", "a.pth"], TestOptions: ["--model_path", "a.pth"]}
+WEIGHTS = ["--model_path", "a.pth"]
+NEEDED = {
+    TrainOptions: [],
+    ValOptions: WEIGHTS,
+    TestOptions: WEIGHTS,
+    PredictOptions: [*WEIGHTS, "--input", "a.png"],
+}
 
 NPR_TRAINING = """--name 4class-resnet-car-cat-chair-horse --dataroot ./datasets/ForenSynths_train_val
     --classes car,cat,chair,horse --batch_size 32 --delr_freq 10 --lr 0.0002 --niter 50"""
@@ -296,7 +302,7 @@ def test_a_misspelt_or_shortened_flag_stops_and_is_named(capsys, script, line):
     assert line.split("=")[0].split()[0] in refused(capsys, script, *line.split())
 
 
-@ALL_SCRIPTS
+@pytest.mark.parametrize("script", [TrainOptions, ValOptions, TestOptions])  # predict.py takes it as an input
 def test_a_stray_word_stops_and_is_named(capsys, script):
     assert "stray" in refused(capsys, script, "stray")
 
@@ -400,7 +406,7 @@ def test_a_name_that_is_no_plain_folder_stops(capsys, script, name):
 
 def test_an_unknown_protocol_stops_and_lists_the_known(capsys):
     message = refused(capsys, TestOptions, "--protocols", "ForenSynth")
-    assert "'ForenSynth'" in message and "'ForenSynths'" in message
+    assert "'ForenSynth'" in message and "known: ForenSynths, " in message
 
 
 # --- recipes
@@ -480,7 +486,7 @@ def test_every_option_value_is_plain_enough_for_a_checkpoint():
 
 @ALL_SCRIPTS
 def test_parsing_twice_gives_equal_options(script):
-    argv = [*NEEDED[script], "--batch_size", "8", "--classes", "car,cat"]
+    argv = [*NEEDED[script], "--batch_size", "8", "--exif", "apply"]
     options = script()
     assert options.parse(argv) == options.parse(argv) == script().parse(list(argv))
 
@@ -547,7 +553,7 @@ def test_describe_has_a_line_for_every_option(script):
     assert set(described(script)) == set(vars(parse(script)))
 
 
-@pytest.mark.parametrize("file", ["train.py", "val.py", "test.py"])
+@pytest.mark.parametrize("file", ["train.py", "val.py", "test.py", "predict.py"])
 def test_help_of_a_script_lists_its_flags_and_ends_with_status_0(monkeypatch, capsys, file):
     monkeypatch.setattr(sys, "argv", [file, "--help"])
     with pytest.raises(SystemExit) as stopped:
@@ -558,7 +564,7 @@ def test_help_of_a_script_lists_its_flags_and_ends_with_status_0(monkeypatch, ca
     assert all(flag in text for flag in ("--model_path", "--batch_size", "--gpu_ids", "--arch", "--help"))
 
 
-@pytest.mark.parametrize("file", ["train.py", "val.py", "test.py"])
+@pytest.mark.parametrize("file", ["train.py", "val.py", "test.py", "predict.py"])
 def test_a_typing_error_ends_a_script_with_status_2(monkeypatch, capsys, file):
     monkeypatch.setattr(sys, "argv", [file, "--bacth_size", "8"])
     with pytest.raises(SystemExit) as stopped:
@@ -584,13 +590,19 @@ def test_every_live_flag_has_a_help_sentence(script):
 
 
 @pytest.mark.parametrize(
-    ("script", "file"), [(TrainOptions, "train.py"), (ValOptions, "val.py"), (TestOptions, "test.py")]
+    ("script", "file"),
+    [
+        (TrainOptions, "train.py"),
+        (ValOptions, "val.py"),
+        (TestOptions, "test.py"),
+        (PredictOptions, "predict.py"),
+    ],
 )
 def test_no_option_is_parsed_without_being_read_somewhere(script, file):
     folders = [ROOT / name for name in ("data", "networks", "util")]
     sources = [ROOT / file, *(path for folder in folders for path in folder.glob("*.py"))]
     text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
-    consumed = {"recipe"}  # by the parser itself
+    consumed = {"recipe", "protocols", "protocol_file"}  # by the options themselves
     unread = {name for name in vars(parse(script)) if not re.search(rf"\bopt\.{name}\b", text)}
     assert unread - consumed == set()
 

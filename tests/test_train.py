@@ -16,6 +16,7 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
+import data
 import train
 from networks.resnet import NPRDetector
 from util import run
@@ -346,15 +347,15 @@ def test_the_hint_after_an_interruption_holds_for_a_command_with_model_path(star
 
 
 def test_a_folder_taken_while_the_files_were_listed_is_left_alone(start, dataroot, tmp_path, monkeypatch):
-    real = train.load_split
+    real = data.training_sets
 
-    def slow(opt, split, random):
+    def slow(opt, data_config):
         other = tmp_path / "checkpoints" / "run"
         other.mkdir(parents=True, exist_ok=True)
         (other / "opt.json").write_text("{}")
-        return real(opt, split, random)
+        return real(opt, data_config)
 
-    monkeypatch.setattr(train, "load_split", slow)
+    monkeypatch.setattr(data, "training_sets", slow)
     with pytest.raises(ValueError, match="exists; --continue_train"):
         start()
     assert (tmp_path / "checkpoints" / "run" / "opt.json").read_text() == "{}"

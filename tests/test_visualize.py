@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from tools import visualize
-from util.evaluate import write_scores
+from util.record import write_scores
 
 
 def test_npr_maps_show_a_column_per_generator_and_one_real(tree, tmp_path):

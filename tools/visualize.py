@@ -23,7 +23,7 @@ from data.decode import BadImage, decode
 from data.transforms import to_tensor
 from options.types import whole_int
 from util import run
-from util.evaluate import read_scores
+from util.record import read_scores
 
 GAIN = 3.0  # display gain of an NPR map: the residual of a photograph is a few percent of its range
 ZOOM = 24  # side in pixels of the detail that is shown enlarged

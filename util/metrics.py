@@ -64,10 +64,13 @@ def reason(labels):
     return {0: "", 1: f"no {missing[0]} images" if missing else "", 2: "no images"}[len(missing)]
 
 
-def tabulate(generators, labels, scores, order=None):
-    """Rows per generator in the given order, then the macro mean over those where accuracy is defined.
+def tabulate(generators, labels, scores, order=None, average="macro"):
+    """Rows per generator in the given order, then their mean over those where accuracy is defined.
 
-    generators: name per image.  The mean's `images` is the total; its `reason` says over how many it runs.
+    Args:
+        generators: name per image.
+        average: "macro", the mean over generators, or "micro", every metric over all their images pooled.
+    The mean's `images` is the total; its `reason` says over how many generators it runs.
     """
     generators, labels, scores = np.asarray(generators, dtype=object), np.asarray(labels), np.asarray(scores)
     order = list(order) if order is not None else list(dict.fromkeys(generators.tolist()))
@@ -75,12 +78,43 @@ def tabulate(generators, labels, scores, order=None):
         {"generator": name, **measure(labels[generators == name], scores[generators == name])}
         for name in order
     ]
-    complete = [row for row in rows if not row["reason"]]
-    mean = {
-        name: float(np.mean([row[name] for row in complete])) if complete else math.nan for name in METRICS
-    }
-    note = "" if len(complete) == len(rows) else f"mean over {len(complete)} of {len(rows)}"
-    return [*rows, {"generator": "Mean", **mean, "images": len(labels), "reason": note}]
+    complete = [row["generator"] for row in rows if not row["reason"]]
+    if average == "micro":
+        pooled = np.isin(generators.astype(str), complete)
+        mean = {name: metric(labels[pooled], scores[pooled]) for name, metric in METRICS.items()}
+    else:
+        mean = {name: _mean([row[name] for row in rows if not row["reason"]]) for name in METRICS}
+    notes = ["over all images"] if average == "micro" else []
+    notes += [f"mean over {len(complete)} of {len(rows)}"] if len(complete) < len(rows) else []
+    return [*rows, {"generator": "Mean", **mean, "images": len(labels), "reason": "; ".join(notes)}]
+
+
+def set_beside(rows, published):
+    """Adds published_acc, published_ap, diff_acc and diff_ap (ours minus published) to rows of `tabulate`.
+
+    The mean is compared only over the same generators: the published mean where ours covers all of them,
+    else the mean of the published cells of those that ours covers; nothing where one of these is unknown.
+    """
+    *singles, mean = rows
+    covered = [published.cells.get(row["generator"]) for row in singles if not row["reason"]]
+    whole = len(covered) == len(singles)
+    for metric in ("acc", "ap"):
+        for row in singles:
+            _compare(row, metric, getattr(published.cells.get(row["generator"]), metric, math.nan))
+        printed = getattr(published.mean, metric, math.nan) if whole else math.nan
+        if math.isnan(printed):
+            printed = _mean([getattr(cell, metric, math.nan) for cell in covered])
+        _compare(mean, metric, printed)
+
+
+def _compare(row, metric, value):
+    row[f"published_{metric}"] = None if math.isnan(value) else value
+    both = not math.isnan(value) and not math.isnan(row[metric])
+    row[f"diff_{metric}"] = row[metric] - value if both else None
+
+
+def _mean(values):
+    return float(np.mean(values)) if values else math.nan
 
 
 def _both(labels, compute):

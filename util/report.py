@@ -15,20 +15,25 @@ HEADINGS = {
     "f_acc": "fake %",
     "auc": "AUC %",
     "images": "images",
+    "published_acc": "pub. acc",
+    "diff_acc": "diff",
+    "published_ap": "pub. AP",
+    "diff_ap": "diff",
     "reason": "note",
 }
+COUNTS = ("images", "gained", "lost")  # columns of whole numbers
 
 
-def cells(rows):
+def cells(rows, headings=HEADINGS):
     """Rows of numbers -> rows of text, heading first; a column without content is left out."""
-    columns = [name for name in HEADINGS if any(row.get(name) not in (None, "") for row in rows)]
-    text = [[HEADINGS[name] for name in columns]]
+    columns = [name for name in headings if any(row.get(name) not in (None, "") for row in rows)]
+    text = [[headings[name] for name in columns]]
     return text + [[_spell(name, row.get(name)) for name in columns] for row in rows]
 
 
-def fixed_width(rows):
+def fixed_width(rows, headings=HEADINGS):
     """A table for the terminal, the last row (the mean) set off by a rule."""
-    text = cells(rows)
+    text = cells(rows, headings)
     widths = [max(len(line[column]) for line in text) for column in range(len(text[0]))]
     left = {column for column, heading in enumerate(text[0]) if heading in ("generator", "note")}
     lines = [
@@ -39,12 +44,13 @@ def fixed_width(rows):
         for line in text
     ]
     rule = "-" * max(len(line) for line in lines)
-    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+    body = [*lines[1:-1], rule] if lines[1:-1] else []
+    return "\n".join([lines[0], rule, *body, lines[-1]])
 
 
-def markdown(rows):
+def markdown(rows, headings=HEADINGS):
     """The same table for a README or an issue."""
-    heading, *body = cells(rows)
+    heading, *body = cells(rows, headings)
     align = [":--" if name in ("generator", "note") else "--:" for name in heading]
     lines = [[cell.replace("|", "\\|") for cell in line] for line in [heading, align, *body]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -59,9 +65,8 @@ def write_tables(folder, rows, caption):
         )
         writer.writeheader()
         writer.writerows(rows)
-    (folder / "table.md").write_text(
-        f"{markdown(rows)}\n\n{caption}\n", encoding="utf-8", errors="surrogateescape"
-    )
+    paragraphs = "\n\n".join([markdown(rows), *caption.splitlines()])
+    (folder / "table.md").write_text(f"{paragraphs}\n", encoding="utf-8", errors="surrogateescape")
 
 
 def _spell(name, value):
@@ -69,6 +74,8 @@ def _spell(name, value):
         return ""
     if name in ("generator", "reason"):
         return str(value)
-    if name == "images":
+    if name in COUNTS:
         return f"{value:,}"
+    if name.startswith("diff_"):
+        return f"{100 * value:+.1f}"
     return "-" if math.isnan(value) else f"{100 * value:.1f}"

@@ -1,0 +1,54 @@
+"""Image files and folders as a user names them, for predict.py: any folder structure, labels optional."""
+
+import os
+from pathlib import Path
+
+from data.folder import EXTENSIONS, LABELS, Sample, Scan
+
+UNLABELLED = -1
+
+
+def files_scan(inputs):
+    """Lists the images of files and folders, folders with everything below them, each file once.
+
+    A sample's label is that of the nearest folder above it with a known label name (0_real, ai, ...), else
+    UNLABELLED.  A file that is named itself is taken whatever its extension.
+    """
+    found = Scan(Path())
+    seen = set()
+    for entry in inputs:
+        place = Path(entry)
+        if not place.exists():
+            raise ValueError(f"no file or folder {entry}")
+        for path in _images(place, found.passed_over) if place.is_dir() else [str(place)]:
+            if path not in seen:
+                seen.add(path)
+                found.samples.append(Sample(path, "", label_of(path)))
+    if not found.samples:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.passed_over.items())) or "nothing"
+        raise ValueError(
+            f"no images in {', '.join(map(str, inputs))}; found {kinds}; known extensions: "
+            f"{' '.join(sorted(EXTENSIONS))}"
+        )
+    return found
+
+
+def label_of(path):
+    """1 or 0 by the nearest labelled folder above a file, else UNLABELLED."""
+    names = [part.lower() for part in Path(path).parent.parts]
+    return next((LABELS[name] for name in reversed(names) if name in LABELS), UNLABELLED)
+
+
+def _images(folder, passed_over):
+    for place, subfolders, names in os.walk(folder, onerror=_raise):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(names):
+            extension = os.path.splitext(name)[1].lower()
+            if extension in EXTENSIONS and not name.startswith("."):
+                yield os.path.join(place, name)
+            else:
+                passed_over[extension or "without extension"] += 1
+
+
+def _raise(error):
+    raise error

@@ -1,0 +1,103 @@
+"""Published figures, to be set beside one's own.
+
+The tables stand in the CSV files of this folder, in percent and exactly as printed; what is returned here are
+fractions.  A row called "Mean" holds the printed mean.  notes.csv says where the sources contradict each
+other; series.csv holds validation accuracies per epoch.
+"""
+
+import csv
+import functools
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+FOLDER = Path(__file__).resolve().parent
+MEAN = "Mean"  # in the column `generator`: the printed mean
+METRICS = ("acc", "ap", "r_acc", "f_acc")
+_ASIDE = ("notes.csv", "series.csv")  # files of another kind
+
+
+class Cell(NamedTuple):
+    """One row of a table: fractions, nan where nothing is published."""
+
+    acc: float = math.nan
+    ap: float = math.nan
+    r_acc: float = math.nan
+    f_acc: float = math.nan
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is published of one method on one protocol."""
+
+    protocol: str
+    method: str
+    cells: dict[str, Cell]  # by generator, without the mean
+    mean: Cell | None
+    kinds: tuple[str, ...]
+    sources: tuple[str, ...]
+    notes: list[str]
+
+
+def table() -> list[dict]:
+    """All rows of all tables as text, in the order of the files."""
+    return [dict(row) for row in _rows()]
+
+
+def methods(protocol=None) -> list[str]:
+    """The names of all methods, or of those with figures on one protocol; sorted."""
+    return sorted({row["method"] for row in _rows() if protocol in (None, row["protocol"])})
+
+
+def lookup(protocol, method) -> Published | None:
+    """The figures of one method on one protocol; None where there are none."""
+    rows = [row for row in _rows() if (row["protocol"], row["method"]) == (protocol, method)]
+    if not rows:
+        return None
+    cells = {row["generator"]: _cell(row) for row in rows}
+    return Published(
+        protocol=protocol,
+        method=method,
+        mean=cells.pop(MEAN, None),
+        cells=cells,
+        kinds=_unique(rows, "kind"),
+        sources=_unique(rows, "source"),
+        notes=[
+            row["note"]
+            for row in _notes()
+            if row["protocol"] == protocol and method in row["methods"].split()
+        ],
+    )
+
+
+def require_method(name) -> str:
+    """The name itself; ValueError lists the known ones."""
+    if name not in methods():
+        raise ValueError(f"unknown method {name!r}; known: {', '.join(methods())}")
+    return name
+
+
+@functools.cache
+def _rows():
+    names = sorted(path for path in FOLDER.glob("*.csv") if path.name not in _ASIDE)
+    return [row for path in names for row in _read(path)]
+
+
+@functools.cache
+def _notes():
+    return _read(FOLDER / "notes.csv")
+
+
+def _read(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _cell(row):
+    """Percent as printed -> fractions."""
+    return Cell(*(float(row[name]) / 100 if row[name] else math.nan for name in METRICS))
+
+
+def _unique(rows, column):
+    return tuple(sorted({row[column] for row in rows}))

@@ -1,0 +1,39 @@
+"""Options of predict.py."""
+
+from options.types import file_path
+from options.val_options import ValOptions
+
+
+class PredictOptions(ValOptions):
+    """Scores image files with one checkpoint: how likely is each of them generated?"""
+
+    script = "predict.py"
+
+    def initialize(self, parser):
+        super().initialize(parser)
+        parser.set_defaults(on_bad_image="skip")
+
+    def add_evaluation(self, parser):
+        add = parser.add_argument_group("files").add_argument
+        add(
+            "--input",
+            nargs="+",
+            default=(),
+            type=file_path,
+            metavar="PATH",
+            help="image files, and folders with everything below them",
+        )
+        add("--output", type=file_path, help="CSV to write: path, score, logit, error; default: the terminal")
+        add(
+            "--labels",
+            choices=("folder",),
+            help="folder: take labels from folder names (0_real, ai, ...) and add accuracy and AP",
+        )
+        self.add_weights(parser)
+
+    def check(self, opt):
+        super().check(opt)
+        if not opt.input:
+            self.parser.error("--input is needed: image files or folders")
+        if opt.resume and not opt.output:
+            self.parser.error("--resume needs --output, the file that holds the scores so far")

@@ -1,0 +1,115 @@
+"""Scores image files: how likely is each of them generated?  Above 0.5 says fake.
+
+    python predict.py --model_path M --input photo.jpg
+    python predict.py --model_path M --input photos/ more.png --output scores.csv
+    python predict.py --model_path M --input test_set/ --labels folder --output scores.csv
+
+Images are prepared as in the checkpoint's own validation, as upstream's (256x256, centre crop 224) for a
+published file; --no_resize, --no_crop, --loadSize and --cropSize override that.
+A file that cannot be used becomes a row with the reason.  --output takes up a stopped run with --resume.
+"""
+
+import numpy as np
+from tqdm import tqdm
+
+import data
+from networks import checkpoint
+from options import PredictOptions
+from util import report, run
+from util.evaluate import BadImages, describe_input, predict
+from util.metrics import THRESHOLD, measure
+from util.predictions import PredictionFile
+from util.record import sigmoid
+
+FILES_AT_ONCE = 2048  # between two writes to --output
+
+
+def main(argv=None):
+    opt = PredictOptions().parse(argv)
+    found = data.files_scan(opt.input)
+    device = run.start(opt)
+    loaded = checkpoint.load(opt.model_path, opt.arch, opt)
+    geometry = data.eval_geometry(opt, loaded.detector.data_config, trained=loaded.options)
+    dataset = data.evaluation_images(opt, found, loaded.detector.data_config, geometry)
+    print(
+        "\n".join([*loaded.notes, *loaded.marks, f"{len(dataset):,} files, {geometry.describe()}, {device}"])
+    )
+
+    identity = {**loaded.identity, **describe_input(dataset, opt.amp), "labels": opt.labels}
+    del identity["file_list_sha256"]  # --resume may add files
+    output = PredictionFile(opt.output, identity) if opt.output else None
+    if output:
+        output.open(opt.resume, opt.overwrite, opt.environment)
+    detector = loaded.detector.to(device)
+    with run.StopSignal(
+        "the same command with --resume goes on" if output else "no scores were kept"
+    ) as stop:
+        rows = score(opt, dataset, detector, device, output, stop)
+    if not output:
+        print("\n".join(map(line, rows)))
+    print(summary(opt, rows))
+
+
+def score(opt, dataset, detector, device, output, stop):
+    """A row per file, in the order of the files; those that --output holds already are kept."""
+    known = output.rows if output else {}
+    rows, waiting = {}, [place for place, sample in enumerate(dataset.samples) if sample.path not in known]
+    with tqdm(total=len(waiting), unit="img", disable=not waiting, dynamic_ncols=True) as progress:
+        for first in range(0, len(waiting), FILES_AT_ONCE):
+            places = waiting[first : first + FILES_AT_ONCE]
+            bad = BadImages(opt.on_bad_image, dataset)
+            loader = data.loader_over(opt, dataset, places, run.worker_count(opt.num_threads), device)
+            index, logits = predict(detector, loader, device, bad, opt.amp == "bf16", stop, progress)
+            logit_of = dict(zip(index.tolist(), zip(sigmoid(logits), logits, strict=True), strict=True))
+            chunk = [make_row(opt, dataset.samples[place], logit_of.get(place), bad) for place in places]
+            if output:
+                output.add(chunk)
+            rows.update({row["path"]: row for row in chunk})
+    return [known.get(sample.path) or rows[sample.path] for sample in dataset.samples]
+
+
+def make_row(opt, sample, scored, bad):
+    """One line of the CSV."""
+    value, logit = scored or (None, None)
+    label = sample.label if opt.labels and sample.label >= 0 else None
+    return {"path": sample.path, "score": value, "logit": logit, "label": label,
+            "error": bad.found.get(sample.path)}  # fmt: skip
+
+
+def line(row):
+    """One file on the terminal."""
+    if row["score"] is None:
+        return f"     -  error  {row['path']}: {row['error']}"
+    return f"{row['score']:.4f}  {'fake ' if row['score'] > THRESHOLD else 'real '}  {row['path']}"
+
+
+def summary(opt, rows):
+    """The last lines: how many were scored, how many look fake, and with labels how right that is."""
+    scored = [row for row in rows if row["score"] is not None]
+    failed = len(rows) - len(scored)
+    fakes = sum(row["score"] > THRESHOLD for row in scored)
+    lines = [f"{len(scored):,} files scored, {fakes:,} above {THRESHOLD}"]
+    if failed:
+        lines.append(
+            f"{failed:,} files could not be scored" + (", see the column error" if opt.output else "")
+        )
+    if opt.labels:
+        lines.append(accuracy([row for row in scored if row["label"] is not None], len(scored)))
+    return "\n".join([*lines, f"-> {opt.output}"] if opt.output else lines)
+
+
+def accuracy(labelled, scored):
+    """Accuracy, AP, real and fake accuracy of the files whose folder says what they are."""
+    if not labelled:
+        return (
+            "--labels folder: no file lies below a folder with a label name (0_real, 1_fake, nature, ai, ...)"
+        )
+    labels = np.array([row["label"] for row in labelled])
+    row = measure(labels, np.array([row["score"] for row in labelled], dtype=np.float32))
+    table = report.fixed_width([{"generator": "labelled files", **row}])
+    unlabelled = scored - len(labelled)
+    return table + (f"\n{unlabelled:,} scored files have no label folder above them" if unlabelled else "")
+
+
+if __name__ == "__main__":
+    run.guard(main)

@@ -1,0 +1,131 @@
+"""Speed of scoring, measured: how batches of one size, and images of many sizes, go through a detector.
+
+    python -m tools.benchmark batches                    images/s at batch 1, 2, 4, ... of 256 px
+    python -m tools.benchmark mixed                      500 images of 25 sizes, one by one and joined by size
+    python -m tools.benchmark mixed --model_path M --device cuda
+
+Pixels are random, weights too unless --model_path names some; neither changes the speed.  Rounds alternate
+between the ways compared, and medians are printed.  The last line is JSON.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from argparse import Namespace
+
+import numpy as np
+import torch
+
+import networks
+from networks import checkpoint
+from options.types import file_path, positive_int
+from util import run
+from util.batching import logits_by_size, logits_of, pixels_per_pass
+
+BATCHES = (1, 2, 4, 8, 24, 64)
+
+
+def main():
+    opt = parse()
+    device = run.pick_device(opt)
+    run.seed_everything(0)
+    torch.backends.cudnn.benchmark = False  # many sizes: see util/evaluate.py
+    if opt.model_path:
+        detector = checkpoint.load(opt.model_path).detector
+    else:
+        detector = networks.create(Namespace(arch=opt.arch))
+    detector = detector.to(device, memory_format=torch.channels_last).eval()
+    found = {"batches": batches, "mixed": mixed}[opt.what](opt, detector, device)
+    environment = run.environment(device)
+    machine = {name: environment[name] for name in ("device", "accelerator", "cpu_threads", "torch")}
+    print(json.dumps({"what": opt.what, **found, **machine}))
+
+
+def parse():
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="tools.benchmark", description="Measures the speed of scoring.")
+    parser.add_argument("what", choices=("batches", "mixed"), help="one size in batches, or many sizes")
+    parser.add_argument("--arch", choices=networks.names(), default="npr", help="detector")
+    parser.add_argument("--model_path", type=file_path, help="weight file in place of random weights")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to run"
+    )
+    parser.add_argument("--side", type=positive_int, default=256, help="pixels per side (batches)")
+    parser.add_argument("--number", type=positive_int, default=500, help="images (mixed)")
+    parser.add_argument("--sizes", type=positive_int, default=25, help="different sizes (mixed)")
+    parser.add_argument("--repeats", type=positive_int, default=3, help="rounds; medians are printed")
+    return parser.parse_args(namespace=Namespace(gpu_ids=None))
+
+
+def batches(opt, detector, device):
+    """Images per second for each batch size of one image size."""
+    images = {size: pictures(size, opt.side, opt.side) for size in BATCHES}
+    number = max(BATCHES)
+    speed = {size: [] for size in BATCHES}
+    for _ in range(opt.repeats + 1):  # the first round warms up
+        for size in BATCHES:
+            seconds = timed(device, lambda size=size: [
+                logits_of(detector, images[size], device) for _ in range(number // size)])  # fmt: skip
+            speed[size].append(number // size * size / seconds)
+    medians = {size: statistics.median(rounds[1:]) for size, rounds in speed.items()}
+    for size, value in medians.items():
+        print(f"batch {size:>3} of {opt.side}x{opt.side}: {value:8.1f} images/s")
+    return {"side": opt.side, "images_per_second": medians}
+
+
+def mixed(opt, detector, device):
+    """Images of many sizes in random order, one by one and joined by size, and how far the scores differ."""
+    parts = mixed_parts(opt.number, opt.sizes)
+    limits = {"batch 1": 1, "equal sizes together": pixels_per_pass(device)}
+    speed, logits = {name: [] for name in limits}, {}
+    for _ in range(opt.repeats + 1):
+        for name, limit in limits.items():
+            passes = []
+            seconds = timed(device, lambda limit=limit, passes=passes: passes.extend(
+                logits_by_size(detector, parts, device, limit=limit)))  # fmt: skip
+            speed[name].append(opt.number / seconds)
+            logits[name] = in_order(passes)
+    medians = {name: statistics.median(rounds[1:]) for name, rounds in speed.items()}
+    alone, together = (torch.sigmoid(values.double()) for values in logits.values())
+    distance = ((alone - together).abs() / alone).max().item()
+    for name, value in medians.items():
+        print(
+            f"{name:>20}: {value:8.1f} images/s (rounds: {' '.join(f'{one:.1f}' for one in speed[name][1:])})"
+        )
+    ratio = medians["equal sizes together"] / medians["batch 1"]
+    print(f"{ratio:.2f}x; scores differ by at most {distance:.1e} (relative)")
+    return {"images_per_second": medians, "ratio": ratio, "largest_relative_difference": distance}
+
+
+def mixed_parts(number, sizes):
+    """Parts of one image each; the sizes are even, 160 to 640 pixels a side, in random order."""
+    rng = np.random.default_rng(0)
+    sides = rng.choice(np.arange(160, 642, 2), (sizes, 2))
+    order = rng.permutation(np.arange(number) % sizes)
+    return [{"image": pictures(1, *sides[size]), "index": torch.tensor([place])}
+            for place, size in enumerate(order)]  # fmt: skip
+
+
+def pictures(number, height, width):
+    """Random uint8 images (number, 3, height, width)."""
+    return torch.randint(0, 256, (number, 3, int(height), int(width)), dtype=torch.uint8)
+
+
+def in_order(passes):
+    """Logits of all passes on the CPU, in the images' own order."""
+    index = torch.cat([one for one, _ in passes])
+    return torch.cat([one for _, one in passes]).cpu()[index.argsort()]
+
+
+def timed(device, work):
+    """Seconds that `work` takes, the device's queue included."""
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    run.guard(main)

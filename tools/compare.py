@@ -1,0 +1,176 @@
+"""Two results folders side by side, or one and a published method: differences, means, flipped images.
+
+    python -m tools.compare results/A/ForenSynths results/B/ForenSynths --output comparison
+    python -m tools.compare results/A NPR-rerun
+
+A folder is results/<name>/<protocol>, or results/<name> for every protocol that both have.  Two runs are
+compared on the images they share; differences are second minus first.  `gained` counts images that the
+second calls rightly and the first wrongly, `lost` the other way round.
+Results: the tables here, and with --output compare.csv, compare.md and flips.csv.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from data import protocols, published
+from options.types import file_path
+from util import report, run
+from util.metrics import THRESHOLD, set_beside, tabulate
+from util.record import read_scores
+
+HEADINGS = {
+    "generator": "generator", "acc": "acc %", "other_acc": "2nd acc", "diff_acc": "diff",
+    "ap": "AP %", "other_ap": "2nd AP", "diff_ap": "diff", "gained": "gained", "lost": "lost",
+    "images": "images", "reason": "note",
+}  # fmt: skip
+FLIP_COLUMNS = ("protocol", "path", "generator", "label", "first_score", "second_score", "change")
+
+
+def main(argv=None):
+    opt = parse(argv)
+    first = results_of(opt.first)
+    if Path(opt.second).is_dir():
+        tables, flips = compare_runs(first, results_of(opt.second))
+    else:
+        tables, flips = compare_published(first, opt.second), []
+    text = []
+    for protocol, (rows, notes) in tables.items():
+        print(f"\n{protocol}\n{report.fixed_width(rows, HEADINGS)}")
+        print("\n".join(notes))
+        text += [f"## {protocol}", report.markdown(rows, HEADINGS), *notes]
+    if opt.output:
+        write(Path(opt.output), opt, tables, flips, text)
+        print(f"-> {opt.output}")
+
+
+def parse(argv):
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="tools.compare", description="Compares results generator by generator."
+    )
+    parser.add_argument("first", type=file_path, help="results folder")
+    parser.add_argument("second", type=file_path, help="results folder, or a published method such as NPR")
+    parser.add_argument("--output", type=file_path, help="folder for compare.csv, compare.md and flips.csv")
+    parser.add_argument("--overwrite", action="store_true", help="replace what --output holds")
+    opt = parser.parse_args(argv)
+    if not Path(opt.second).is_dir() and opt.second not in published.methods():
+        parser.error(
+            f"{opt.second} is neither a results folder nor a published method; "
+            f"known methods: {', '.join(published.methods())}"
+        )
+    if opt.output and not opt.overwrite and any((Path(opt.output) / name).exists() for name in FILES):
+        parser.error(f"{opt.output} holds a comparison already; --overwrite replaces it")
+    return opt
+
+
+FILES = ("compare.csv", "compare.md", "flips.csv")
+
+
+def results_of(folder):
+    """{protocol: scores} of results/<name>/<protocol> or of every protocol below results/<name>."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"no results folder {folder}")
+    places = [folder] if (folder / "scores.csv").is_file() else sorted(
+        path.parent for path in folder.glob("*/scores.csv"))  # fmt: skip
+    if not places:
+        raise ValueError(
+            f"{folder} holds no scores.csv; expected results/<name>/<protocol> or results/<name>"
+        )
+    return {place.resolve().name: read_scores(place / "scores.csv") for place in places}
+
+
+def compare_runs(first, second):
+    """({protocol: (rows, notes)}, flipped images) of the protocols that both runs have."""
+    if len(first) == len(second) == 1:  # two folders named outright: the names need not agree
+        second = dict(zip(first, second.values(), strict=True))
+    shared = [protocol for protocol in first if protocol in second]
+    if not shared:
+        raise ValueError(
+            f"no protocol in common: the first has {', '.join(first)}, the second {', '.join(second)}"
+        )
+    tables, flips = {}, []
+    for protocol in shared:
+        rows, notes, found = pair(first[protocol], second[protocol], average_of(protocol))
+        tables[protocol] = rows, notes
+        flips += [(protocol, *flip) for flip in found]
+    return tables, flips
+
+
+def average_of(protocol):
+    """How a protocol's mean is taken; macro for any other folder."""
+    return protocols.PROTOCOLS[protocol].average if protocol in protocols.PROTOCOLS else "macro"
+
+
+def pair(first, second, average="macro"):
+    """(rows, notes, flips) of two score lists, on the images they share: same path, generator, label."""
+    key = {row[:3]: row[3] for row in second}
+    shared = [(*row[:3], row[3], key[row[:3]]) for row in first if row[:3] in key]
+    if not shared:
+        raise ValueError("no image in common: paths, generators or labels differ")
+    _, generators, labels, ours, theirs = (list(column) for column in zip(*shared, strict=True))
+    labels, order = np.array(labels), list(dict.fromkeys(generators))
+    rows = tabulate(generators, labels, np.array(ours, np.float32), order, average)
+    others = tabulate(generators, labels, np.array(theirs, np.float32), order, average)
+    flips = [flip for row in shared if (flip := flipped(row))]
+    for row, other in zip(rows, others, strict=True):
+        changes = [flip[-1] for flip in flips if row["generator"] in (flip[1], "Mean")]
+        row |= {"gained": changes.count("gained"), "lost": changes.count("lost")}
+        for metric in ("acc", "ap"):
+            row[f"other_{metric}"] = other[metric]
+            row[f"diff_{metric}"] = other[metric] - row[metric]
+    alone = len(first) + len(second) - 2 * len(shared)
+    notes = [f"{len(flips):,} of {len(shared):,} images flipped"]
+    return rows, notes + ([f"{alone:,} images are in one of the two only, left out"] if alone else []), flips
+
+
+def flipped(row):
+    """(path, generator, label, score, other score, "gained" or "lost"), or None when both agree."""
+    *_, label, first, second = row
+    right, now_right = (first > THRESHOLD) == label, (second > THRESHOLD) == label
+    return None if right == now_right else (*row, "gained" if now_right else "lost")
+
+
+def compare_published(first, method):
+    """{protocol: (rows, notes)} of the protocols for which the method has published numbers."""
+    tables = {}
+    for protocol, scores in first.items():
+        theirs = published.lookup(protocol, method)
+        if theirs is None:
+            continue
+        row = protocols.PROTOCOLS[protocol]
+        _, generators, labels, values, _ = (list(column) for column in zip(*scores, strict=True))
+        order = [generator.name for generator in row.generators]
+        rows = tabulate(generators, np.array(labels), np.array(values, np.float32), order, row.average)
+        set_beside(rows, theirs)
+        for line in rows:
+            for metric in ("acc", "ap"):
+                line[f"other_{metric}"] = line[f"published_{metric}"]
+                difference = line[f"diff_{metric}"]
+                line[f"diff_{metric}"] = None if difference is None else -difference
+        tables[protocol] = rows, [f"second: {method}, {'; '.join(theirs.sources)}", *theirs.notes]
+    if not tables:
+        raise ValueError(f"{method} has no published numbers for {', '.join(first)}")
+    return tables
+
+
+def write(folder, opt, tables, flips, text):
+    """compare.csv (fractions), compare.md (percent) and flips.csv."""
+    folder.mkdir(parents=True, exist_ok=True)
+    encoding = {"encoding": "utf-8", "errors": "surrogateescape"}
+    with open(folder / "compare.csv", "w", newline="", **encoding) as file:
+        writer = csv.DictWriter(file, ["protocol", *HEADINGS], extrasaction="ignore")
+        writer.writeheader()
+        for protocol, (rows, _) in tables.items():
+            writer.writerows({"protocol": protocol, **row} for row in rows)
+    with open(folder / "flips.csv", "w", newline="", **encoding) as file:
+        csv.writer(file).writerows([FLIP_COLUMNS, *flips])
+    heading = f"# {opt.first} (first) and {opt.second} (second)"
+    (folder / "compare.md").write_text("\n\n".join([heading, *text]) + "\n", **encoding)
+
+
+if __name__ == "__main__":
+    run.guard(main)

@@ -1,0 +1,90 @@
+"""Images of any size -> logits: equal sizes go through the network together, nothing is padded or resized.
+
+Each image's logit is the one it has alone (tests: 1e-6), so the batch is a matter of speed.
+"""
+
+import torch
+
+# Pixels per forward pass.  On a CPU in fp32 larger passes leave the cache and are slower, so small images are
+# joined up to this and larger ones go alone (tools/benchmark.py measures it).
+CPU_PIXELS = 2 * 256 * 256
+GPU_PIXELS = 64 * 1024 * 1024  # on a GPU the bound only keeps activations within its memory
+BYTES_PER_PIXEL = 600  # of a GPU's free memory; the NPR network needs about half of it in fp32
+WAITING_PASSES = 4  # images that wait for others of their size may fill this many passes
+
+
+def pixels_per_pass(device):
+    """How many pixels one forward pass may hold on this device."""
+    if device.type == "cpu":
+        return CPU_PIXELS
+    if device.type == "cuda":
+        return min(GPU_PIXELS, torch.cuda.mem_get_info(device)[0] // BYTES_PER_PIXEL)
+    return GPU_PIXELS // 4
+
+
+class SizeBuckets:
+    """Joins images of equal size until a forward pass is full.
+
+    Parts are {"image": uint8 (B, 3, H, W), "index": (B,)}; passes come out as (images, index).
+    """
+
+    def __init__(self, device, limit=None):
+        self.device, self.limit = device, limit or pixels_per_pass(device)
+        self.waiting = {}  # (H, W) -> [(images, index)]
+
+    def add(self, part):
+        """Takes a part; returns the passes that are full now."""
+        images = part["image"].to(self.device, non_blocking=True)
+        size = tuple(images.shape[-2:])
+        self.waiting.setdefault(size, []).append((images, part["index"]))
+        passes = self._take(size, full_only=True)
+        while self._pixels_waiting() > WAITING_PASSES * self.limit:
+            passes += self._take(max(self.waiting, key=self._pixels), full_only=False)
+        return passes
+
+    def rest(self):
+        """The passes that will not fill up any more."""
+        return [one for size in list(self.waiting) for one in self._take(size, full_only=False)]
+
+    def _take(self, size, full_only):
+        images, index = (torch.cat(parts) for parts in zip(*self.waiting.pop(size), strict=True))
+        capacity = max(1, self.limit // (size[0] * size[1]))
+        whole = len(images) - len(images) % capacity if full_only else len(images)
+        if whole < len(images):
+            self.waiting[size] = [(images[whole:], index[whole:])]
+        if not whole:
+            return []
+        return list(zip(images[:whole].split(capacity), index[:whole].split(capacity), strict=True))
+
+    def _pixels(self, size):
+        return sum(len(index) for _, index in self.waiting[size]) * size[0] * size[1]
+
+    def _pixels_waiting(self):
+        return sum(map(self._pixels, self.waiting))
+
+
+@torch.inference_mode()
+def logits_of(detector, images, device, bf16=False):
+    """uint8 images (B, 3, H, W) on any device -> float32 logits (B,) on `device`.
+
+    A batch that does not fit a GPU's memory is halved until it does.
+    """
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            return detector(images.to(device, non_blocking=True)).float()
+    except torch.OutOfMemoryError:
+        if len(images) == 1:
+            raise
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return torch.cat([logits_of(detector, half, device, bf16) for half in images.chunk(2)])
+
+
+def logits_by_size(detector, parts, device, bf16=False, limit=None):
+    """Runs over parts of any sizes; yields (index, logits) of each pass, as passes fill up."""
+    buckets = SizeBuckets(device, limit)
+    for part in parts:
+        for images, index in buckets.add(part):
+            yield index, logits_of(detector, images, device, bf16)
+    for images, index in buckets.rest():
+        yield index, logits_of(detector, images, device, bf16)

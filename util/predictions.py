@@ -1,0 +1,76 @@
+"""The CSV of predict.py: one row per file, written as scores come, so that a stopped run goes on."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+from util.run import write_json
+
+COLUMNS = ("path", "score", "logit", "label", "error")
+
+
+class PredictionFile:
+    """A CSV of scores and, beside it, <name>.json that pins down what made them."""
+
+    def __init__(self, path, identity):
+        self.path, self.identity = Path(path), identity
+        self.meta_path = self.path.with_name(self.path.name + ".json")
+        self.rows = {}  # path of an image -> its row, as far as it was scored before
+
+    def open(self, resume, overwrite, environment):
+        """Starts a new file, or takes up the rows of an equal evaluation; never replaces unasked."""
+        present = [path for path in (self.path, self.meta_path) if path.exists()]
+        if present and not resume and not overwrite:
+            raise ValueError(f"{present[0]} exists; --resume keeps its rows, --overwrite replaces it")
+        if self.path.exists() and resume:
+            self._take_up()
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.meta_path, {**self.identity, "environment": environment})
+        with self._write("w") as file:
+            csv.writer(file).writerow(COLUMNS)
+
+    def add(self, rows):
+        """Appends rows (dicts over COLUMNS); they are on disk when this returns."""
+        with self._write("a") as file:
+            csv.DictWriter(file, COLUMNS).writerows(map(spell, rows))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _take_up(self):
+        try:
+            known = json.loads(self.meta_path.read_text(encoding="utf-8", errors="surrogateescape"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{self.meta_path} is missing or damaged, so {self.path} cannot be resumed; "
+                             "--overwrite replaces it") from error  # fmt: skip
+        differing = [name for name, value in self.identity.items() if known.get(name) != value]
+        if differing:
+            changes = ", ".join(
+                f"{name}: {known.get(name)} there, {self.identity[name]} now" for name in differing
+            )
+            raise ValueError(f"{self.path} holds scores of another evaluation ({changes}); use --overwrite")
+        content = self.path.read_bytes()
+        with open(self.path, "r+b") as file:  # a run that was killed may have left half a line
+            file.truncate(content.rfind(b"\n") + 1)
+        with open(self.path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != COLUMNS:
+                raise ValueError(f"{self.path} is not a file of predict.py: expected {','.join(COLUMNS)}")
+            self.rows = {row["path"]: _read(row) for row in reader}
+
+    def _write(self, mode):
+        return open(self.path, mode, newline="", encoding="utf-8", errors="surrogateescape")
+
+
+def spell(row):
+    """A row as text: score and logit with the 9 digits that float32 needs, unknown things empty."""
+    return {
+        name: "" if value is None else f"{value:.9g}" if name in ("score", "logit") else value
+        for name, value in row.items()
+    }
+
+
+def _read(row):
+    numbers = {name: float(row[name]) if row[name] else None for name in ("score", "logit")}
+    return {**row, **numbers, "label": int(row["label"]) if row["label"] else None}
