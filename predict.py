@@ -9,19 +9,23 @@ published file; --no_resize, --no_crop, --loadSize and --cropSize override that.
 A file that cannot be used becomes a row with the reason.  --output takes up a stopped run with --resume.
 """
 
+import sys
+
 import numpy as np
+import torch
 from tqdm import tqdm
 
 import data
+from data.inputs import UNLABELLED, label_of
 from networks import checkpoint
 from options import PredictOptions
 from util import report, run
-from util.evaluate import BadImages, describe_input, predict
+from util.evaluate import BadImages, describe_input, require_finite, stream
 from util.metrics import THRESHOLD, measure
 from util.predictions import PredictionFile
 from util.record import sigmoid
 
-FILES_AT_ONCE = 2048  # between two writes to --output
+ROWS_AT_ONCE = 512  # between two writes to --output
 
 
 def main(argv=None):
@@ -40,7 +44,7 @@ def main(argv=None):
     output = PredictionFile(opt.output, identity) if opt.output else None
     if output:
         output.open(opt.resume, opt.overwrite, opt.environment)
-    detector = loaded.detector.to(device)
+    detector = loaded.detector.to(device, memory_format=torch.channels_last).eval()
     with run.StopSignal(
         "the same command with --resume goes on" if output else "no scores were kept"
     ) as stop:
@@ -48,32 +52,49 @@ def main(argv=None):
     if not output:
         print("\n".join(map(line, rows)))
     print(summary(opt, rows))
+    if all(row["score"] is None for row in rows):
+        sys.exit(1)
 
 
 def score(opt, dataset, detector, device, output, stop):
     """A row per file, in the order of the files; those that --output holds already are kept."""
-    known = output.rows if output else {}
-    rows, waiting = {}, [place for place, sample in enumerate(dataset.samples) if sample.path not in known]
-    with tqdm(total=len(waiting), unit="img", disable=not waiting, dynamic_ncols=True) as progress:
-        for first in range(0, len(waiting), FILES_AT_ONCE):
-            places = waiting[first : first + FILES_AT_ONCE]
-            bad = BadImages(opt.on_bad_image, dataset)
-            loader = data.loader_over(opt, dataset, places, run.worker_count(opt.num_threads), device)
-            index, logits = predict(detector, loader, device, bad, opt.amp == "bf16", stop, progress)
-            logit_of = dict(zip(index.tolist(), zip(sigmoid(logits), logits, strict=True), strict=True))
-            chunk = [make_row(opt, dataset.samples[place], logit_of.get(place), bad) for place in places]
-            if output:
-                output.add(chunk)
-            rows.update({row["path"]: row for row in chunk})
-    return [known.get(sample.path) or rows[sample.path] for sample in dataset.samples]
+    rows = dict(output.rows) if output else {}
+    waiting = [place for place, sample in enumerate(dataset.samples) if sample.path not in rows]
+    bad = BadImages(opt.on_bad_image, dataset)
+    fresh = {}  # rows that are not on disk yet
+    loader = data.loader_over(opt, dataset, waiting, run.worker_count(opt.num_threads), device)
+    try:
+        with tqdm(total=len(waiting), unit="img", disable=not waiting, dynamic_ncols=True) as bar:
+            for index, logits in stream(detector, loader, device, bad, opt.amp == "bf16", stop, bar):
+                fresh.update(scored_rows(opt, dataset, index.numpy(), logits.cpu().numpy()))
+                if output and len(fresh) >= ROWS_AT_ONCE:
+                    output.add(fresh.values())
+                    rows.update(fresh)
+                    fresh = {}
+    finally:  # an interruption keeps what was scored
+        fresh |= {path: make_row(opt, path, error=why) for path, why in bad.found.items() if path not in rows}
+        if output:
+            output.add(fresh.values())
+    rows |= fresh
+    paths = [sample.path for sample in dataset.samples]
+    if output:
+        output.close(paths)
+    return [rows[path] for path in paths]
 
 
-def make_row(opt, sample, scored, bad):
+def scored_rows(opt, dataset, index, logits):
+    """{path: row} of one pass through the network."""
+    require_finite(index, logits, dataset)
+    paths = [dataset.samples[place].path for place in index]
+    scores = sigmoid(logits)
+    return {path: make_row(opt, path, *pair) for path, *pair in zip(paths, scores, logits, strict=True)}
+
+
+def make_row(opt, path, value=None, logit=None, error=None):
     """One line of the CSV."""
-    value, logit = scored or (None, None)
-    label = sample.label if opt.labels and sample.label >= 0 else None
-    return {"path": sample.path, "score": value, "logit": logit, "label": label,
-            "error": bad.found.get(sample.path)}  # fmt: skip
+    label = label_of(path) if opt.labels else UNLABELLED
+    label = None if label == UNLABELLED else label
+    return {"path": path, "score": value, "logit": logit, "label": label, "error": error}
 
 
 def line(row):
@@ -100,6 +121,8 @@ def summary(opt, rows):
 
 def accuracy(labelled, scored):
     """Accuracy, AP, real and fake accuracy of the files whose folder says what they are."""
+    if not scored:
+        return "--labels folder: nothing to measure"
     if not labelled:
         return (
             "--labels folder: no file lies below a folder with a label name (0_real, 1_fake, nature, ai, ...)"

@@ -9,6 +9,7 @@ animated and multi-picture files give their first frame; EXIF orientation is lef
 import functools
 import io
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -32,22 +33,47 @@ def decode(path, max_mpx=DEFAULT_MAX_MPX, exif="ignore"):
         exif: "ignore" keeps the stored orientation, "apply" turns the picture upright.
     Returns: an RGB PIL image.  Raises BadImage for empty, truncated, foreign, oversized or unreadable files.
     """
+    return decode_bytes(read(path), max_mpx, exif)
+
+
+def decode_bytes(content, max_mpx=DEFAULT_MAX_MPX, exif="ignore"):
+    """The picture of a file's content; see `decode`."""
+    with opened(content, max_mpx) as image:
+        image.load()
+        return to_rgb(ImageOps.exif_transpose(image) if exif == "apply" else image)
+
+
+def read(path):
+    """The bytes of a file; BadImage when they cannot be had."""
+    with _one_reason():
+        return Path(path).read_bytes()
+
+
+@contextmanager
+def opened(content, max_mpx=DEFAULT_MAX_MPX):
+    """The PIL image of a file's content, its header checked, no pixel decoded; whatever fails is BadImage."""
     Image.MAX_IMAGE_PIXELS = None  # max_mpx takes its place; Pillow's limit only warns up to twice its value
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # a half-grey picture must not be scored, whoever switched it on
+    if not content:
+        raise BadImage("empty file")
+    with _one_reason(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # corrupt EXIF, palette transparency: no pixel depends on them
+        with Image.open(io.BytesIO(content), formats=_installed_formats()) as image:
+            _check_size(image, max_mpx)
+            if image.format in ("JPEG", "MPO"):
+                _check_jpeg_end(content)
+            yield image
+
+
+@contextmanager
+def _one_reason():
+    """Turns whatever fails inside into BadImage with its reason."""
     try:
-        content = Path(path).read_bytes()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # corrupt EXIF, palette transparency: no pixel depends on them
-            with Image.open(io.BytesIO(content), formats=_installed_formats()) as image:
-                _check_size(image, max_mpx)
-                if image.format in ("JPEG", "MPO"):
-                    _check_jpeg_end(content)
-                image.load()
-                return to_rgb(ImageOps.exif_transpose(image) if exif == "apply" else image)
+        yield
     except BadImage:
         raise
     except UnidentifiedImageError:
-        raise BadImage("not an image of a known format" if content else "empty file") from None
+        raise BadImage("not an image of a known format") from None
     except MemoryError:
         raise BadImage("does not fit memory") from None
     except OSError as error:

@@ -21,8 +21,8 @@ def files_scan(inputs):
         if not place.exists():
             raise ValueError(f"no file or folder {entry}")
         for path in _images(place, found.passed_over) if place.is_dir() else [str(place)]:
-            if path not in seen:
-                seen.add(path)
+            if os.path.abspath(path) not in seen:
+                seen.add(os.path.abspath(path))
                 found.samples.append(Sample(path, "", label_of(path)))
     if not found.samples:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.passed_over.items())) or "nothing"
@@ -40,7 +40,12 @@ def label_of(path):
 
 
 def _images(folder, passed_over):
-    for place, subfolders, names in os.walk(folder, onerror=_raise):
+    visited = set()  # real paths, so that a link that leads back ends the walk
+    for place, subfolders, names in os.walk(folder, followlinks=True, onerror=_raise):
+        if os.path.realpath(place) in visited:
+            subfolders[:] = []
+            continue
+        visited.add(os.path.realpath(place))
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(names):
             extension = os.path.splitext(name)[1].lower()
@@ -50,5 +55,5 @@ def _images(folder, passed_over):
                 passed_over[extension or "without extension"] += 1
 
 
-def _raise(error):
+def _raise(error):  # os.walk leaves unreadable folders out unless told what to do
     raise error

@@ -1,12 +1,13 @@
 """Benchmarks, one row each: folders, generators in the paper's order, geometry, source.
 
 A row is all that a script knows of a benchmark.  To add one, add a row and a test that builds its tree, or
-write it in a YAML file of your own (data/benchmark.py) and name that with --protocol_file.
+write it in a YAML file of your own (data/protocol_file.py) and name that with --protocol_file.
 """
 
 from dataclasses import replace
 
-from data.benchmark import Generator, Protocol, load_file
+from data.benchmark import Generator, Protocol
+from data.protocol_file import load_file
 from data.transforms import Geometry
 
 SQUARE_256 = Geometry(load_size=256, crop_size=None)  # upstream's test.py for most sets
@@ -258,11 +259,12 @@ DEFAULT = tuple(row.slug for row in ROWS if row.default)  # upstream's four and 
 
 def known(protocol_file=None):
     """{slug: row} of all protocols, with those of a user's YAML file."""
-    own = {row.slug: row for row in load_file(protocol_file)} if protocol_file else {}
-    taken = [slug for slug in own if slug in PROTOCOLS]
-    if taken:
-        raise ValueError(f"{protocol_file}: {', '.join(taken)} is a protocol already; give it another slug")
-    return {**PROTOCOLS, **own}
+    rows = dict(PROTOCOLS)
+    for row in load_file(protocol_file) if protocol_file else ():
+        if row.slug.lower() in {slug.lower() for slug in rows}:
+            raise ValueError(f"{protocol_file}: there is a protocol {row.slug} already; give it another slug")
+        rows[row.slug] = row
+    return rows
 
 
 def get(slug, protocol_file=None):

@@ -18,7 +18,9 @@ def training_sets(opt, data_config):
     Refuses empty and one-sided folders.  Validation images are never augmented.
     """
     train, val = training_scans(opt)
-    notices = [_notice(opt, found) for found in (train, val) if found is not None]
+    notices = [_notice(opt, use, found) for use, found in (("training", train), ("validation", val)) if found]
+    if opt.select_on_test:
+        notices.append("notice: these validation images are the published test set (--select_on_test)")
     trainset = _dataset(opt, train, data_config, _augment(opt))
     valset = None if val is None else _dataset(opt, val, data_config, None)
     return trainset, valset, notices
@@ -75,7 +77,7 @@ def _protocol_scan(opt, part):
     row = protocols.get(opt.protocol)
     places = row.train_places if part == "train" else row.places
     wanted = row.pick(opt.classes or row.train_on, part) if part == "train" else row.generators
-    root = row.locate(opt.dataroot, part)
+    root = row.locate(opt.dataroot, part, single=True)
     present = [(one.name, row.find(root, one, part)) for one in wanted] if root else []
     absent = [
         one.aliases[0] for one in wanted if one.name not in {name for name, folder in present if folder}
@@ -89,9 +91,9 @@ def _protocol_scan(opt, part):
     return scan(root, present, row.label_map)
 
 
-def _notice(opt, found):
+def _notice(opt, use, found):
     lines = [] if opt.protocol else [classes_notice(found.root, opt.classes)]
-    return "\n".join(filter(None, [*lines, found.describe()]))
+    return "\n".join(filter(None, [*lines, f"{use}: {found.describe()}"]))
 
 
 def _dataset(opt, found, data_config, augment):

@@ -43,11 +43,21 @@ class TestOptions(ValOptions):
     def check(self, opt):
         super().check(opt)
         try:
+            if opt.published != NO_COMPARISON:
+                published.require_method(opt.published)
+            if opt.expect:
+                self.require_cells(opt.expect)
             self.rows = self.choose(opt)
-            for method in {opt.published, opt.expect} - {None, NO_COMPARISON}:
-                published.require_method(method)
         except (ValueError, OSError) as error:
             self.parser.error(str(error))
+
+    def require_cells(self, method):
+        """--expect needs numbers per generator; `self.expected`: the protocols for which there are some."""
+        published.require_method(method)
+        found = {slug: published.lookup(slug, method) for slug in protocols.PROTOCOLS}
+        self.expected = [slug for slug, one in found.items() if one and one.cells]
+        if not self.expected:
+            raise ValueError(f"--expect {method}: only a mean is published, no numbers per generator")
 
     def choose(self, opt):
         """The protocols to run, in the order asked for; `self.asked`: each of them has to be there."""
@@ -57,8 +67,9 @@ class TestOptions(ValOptions):
         if every:
             return list(rows.values())
         if self.asked:
-            return [protocols.get(slug, opt.protocol_file) for slug in dict.fromkeys(opt.protocols)]
+            asked = [protocols.get(slug, opt.protocol_file) for slug in opt.protocols]
+            return list({row.slug: row for row in asked}.values())
         if opt.expect:
-            return [row for row in rows.values() if published.lookup(row.slug, opt.expect)]
+            return [row for row in rows.values() if row.slug in self.expected]
         own = [row for row in rows.values() if row.slug not in protocols.PROTOCOLS]
         return own or [rows[slug] for slug in protocols.DEFAULT]

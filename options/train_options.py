@@ -179,7 +179,8 @@ class TrainOptions(BaseOptions):
             self.parser.error("--select_on_test and --val_fraction exclude each other")
         if "val_split" in self.given and (opt.select_on_test or "val_fraction" in self.given):
             self.parser.error("--val_split excludes --select_on_test and --val_fraction")
-        if opt.protocol and {"train_split", "val_split"} & self.given and opt.val_split != NO_VALIDATION:
+        split = "val_split" in self.given and opt.val_split != NO_VALIDATION
+        if opt.protocol and ("train_split" in self.given or split):
             self.parser.error("--protocol knows the folders; --train_split and --val_split do not go with it")
         if opt.earlystop_epoch and opt.val_split == NO_VALIDATION:
             self.parser.error("--earlystop_epoch needs a validation set, and --val_split is none")

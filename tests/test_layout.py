@@ -1,9 +1,11 @@
 """The house rules: who imports whom, which options are read, how long files are, what the README says."""
 
 import ast
+import functools
 import re
 import shlex
 import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
@@ -88,6 +90,25 @@ def readme_commands():
     return [line.split("#")[0].strip() for line in lines if line.split("#")[0].strip()]
 
 
+SUBCOMMANDS = ("npr", "curves", "training")
+
+
+@functools.cache
+def program_help(module, subcommand):
+    """What `python -m module subcommand --help` prints; flags are checked against it."""
+    command = [sys.executable, "-m", module, *filter(None, [subcommand]), "--help"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture
+def readme_yaml(tmp_path, monkeypatch):
+    """The README's protocol file as my.yaml in the working folder."""
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    (tmp_path / "my.yaml").write_text("".join(blocks))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("readme_yaml")
 @pytest.mark.parametrize("command", readme_commands())
 def test_every_readme_command_parses(command):
     words = shlex.split(command)
@@ -98,19 +119,8 @@ def test_every_readme_command_parses(command):
     elif words[:2] == ["python", "-m"]:
         module = ROOT / (words[2].replace(".", "/") + ".py")
         assert module.is_file()
-        help_text = subprocess.run(  # flags are checked against the program's own help
-            [
-                __import__("sys").executable,
-                "-m",
-                words[2],
-                *[w for w in words[3:4] if not w.startswith("-")],
-                "--help",
-            ],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+        subcommand = words[3] if words[3:] and words[3] in SUBCOMMANDS else ""
+        help_text = program_help(words[2], subcommand)
         assert all(word in help_text for word in words[3:] if word.startswith("--"))
     elif words[0] == "bash":
         assert (ROOT / words[1]).is_file()

@@ -145,7 +145,7 @@ def compare_published(first, method):
         _, generators, labels, values, _ = (list(column) for column in zip(*scores, strict=True))
         order = [generator.name for generator in row.generators]
         rows = tabulate(generators, np.array(labels), np.array(values, np.float32), order, row.average)
-        set_beside(rows, theirs)
+        set_beside(rows, theirs, row.average)
         for line in rows:
             for metric in ("acc", "ap"):
                 line[f"other_{metric}"] = line[f"published_{metric}"]

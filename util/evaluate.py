@@ -50,11 +50,10 @@ class BadImages:
         return "\n".join([f"{len(lines)} bad images were left out:", *lines])
 
 
-def predict(detector, loader, device, bad, bf16=False, stop=None, progress=None):
-    """Scores a whole loader with the detector in evaluation mode.
+def stream(detector, loader, device, bad, bf16=False, stop=None, progress=None):
+    """Scores a whole loader; yields (index, logits on the device) pass by pass, as passes fill up.
 
-    Returns {index: logit} as two arrays (indices int64, logits float32), sorted by index.  Images that `bad`
-    accepts as left out are absent; anything else that was not scored raises, so nothing is lost silently.
+    The detector has to be in evaluation mode.  Raises at the end unless the loader gave every image.
     """
     asked = 0
 
@@ -70,18 +69,27 @@ def predict(detector, loader, device, bad, bf16=False, stop=None, progress=None)
             if progress is not None:
                 progress.update(count)
 
-    was_training = detector.training
-    detector.eval()
-    passes = list(logits_by_size(detector, parts(), device, bf16))  # logits stay on the device until the end
-    detector.train(was_training)
+    yield from logits_by_size(detector, parts(), device, bf16)
     expected = sum(len(batch) for batch in loader.batch_sampler)
     if asked != expected:
         raise RuntimeError(f"the loader delivered {asked} of {expected} images")
+
+
+def predict(detector, loader, device, bad, bf16=False, stop=None, progress=None):
+    """Scores a whole loader with the detector in evaluation mode.
+
+    Returns {index: logit} as two arrays (indices int64, logits float32), sorted by index.  Images that `bad`
+    accepts as left out are absent; anything else that was not scored raises, so nothing is lost silently.
+    """
+    was_training = detector.training
+    detector.eval()
+    passes = list(stream(detector, loader, device, bad, bf16, stop, progress))  # logits stay on the device
+    detector.train(was_training)
     if not passes:
         return np.empty(0, np.int64), np.empty(0, np.float32)
     index, logit = torch.cat([one for one, _ in passes]).numpy(), torch.cat([one for _, one in passes])
     logit = logit.cpu().numpy()
-    _require_finite(index, logit, bad.dataset)
+    require_finite(index, logit, bad.dataset)
     order = np.argsort(index)
     return index[order], logit[order]
 
@@ -146,24 +154,25 @@ class Evaluator:
         self._score(record, task, dataset, make_loader, bad, stop)
         rows = record.tabulate(task.order, task.average)
         if task.published is not None:
-            set_beside(rows, task.published)
+            set_beside(rows, task.published, task.average)
         result = Result(rows, record.folder, bad, caption(identity, bad, task), reused)
         report.write_tables(record.folder, rows, result.caption)
         return result
 
     def _score(self, record, task, dataset, make_loader, bad, stop):
         """Generator after generator, each on disk before the next one starts."""
-        present = dataset.scan.generators()
-        wanted = [name for name in task.order if name in present and name not in record.meta["finished"]]
-        total = sum(sample.generator in set(wanted) for sample in dataset.samples)
-        with tqdm(total=total, unit="img", disable=not total, dynamic_ncols=True) as progress:
-            for name in wanted:
-                progress.set_description(name)
+        present = [name for name in task.order if name in dataset.scan.generators()]
+        counts = {name: sum(pair) for name, pair in dataset.scan.counts().items()}
+        for place, name in enumerate(present, start=1):
+            if name in record.meta["finished"]:
+                continue
+            title = f"{task.name} {place}/{len(present)} {name}"
+            with tqdm(total=counts[name], desc=title, unit="img", dynamic_ncols=True) as progress:
                 loader = make_loader([name])
                 index, logit = predict(
                     self.detector, loader, self.device, bad, self.opt.amp == "bf16", stop, progress
                 )
-                record.add(name, [dataset.samples[number] for number in index], logit, bad.found)
+            record.add(name, [dataset.samples[number] for number in index], logit, bad.found)
 
 
 def file_list_sha256(dataset):
@@ -202,7 +211,8 @@ def caption(identity, bad, task):
     return "\n".join(filter(None, [measured, beside, *notes]))
 
 
-def _require_finite(index, logit, dataset):
+def require_finite(index, logit, dataset):
+    """ValueError when the detector gave something that is no number."""
     broken = index[~np.isfinite(logit)]
     if len(broken):
         raise ValueError(

@@ -23,8 +23,7 @@ class PredictionFile:
         present = [path for path in (self.path, self.meta_path) if path.exists()]
         if present and not resume and not overwrite:
             raise ValueError(f"{present[0]} exists; --resume keeps its rows, --overwrite replaces it")
-        if self.path.exists() and resume:
-            self._take_up()
+        if self.path.exists() and resume and self._take_up():
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.meta_path, {**self.identity, "environment": environment})
@@ -39,6 +38,7 @@ class PredictionFile:
             os.fsync(file.fileno())
 
     def _take_up(self):
+        """Reads what is there; False when not even the heading is whole."""
         try:
             known = json.loads(self.meta_path.read_text(encoding="utf-8", errors="surrogateescape"))
         except (OSError, ValueError) as error:
@@ -51,16 +51,43 @@ class PredictionFile:
             )
             raise ValueError(f"{self.path} holds scores of another evaluation ({changes}); use --overwrite")
         content = self.path.read_bytes()
-        with open(self.path, "r+b") as file:  # a run that was killed may have left half a line
-            file.truncate(content.rfind(b"\n") + 1)
+        whole = whole_rows(content)
+        heading = ",".join(COLUMNS).encode() + b"\r\n"
+        if not (whole or heading).startswith(heading) or not heading.startswith(content[: len(heading)]):
+            raise ValueError(f"{self.path} is not a file of predict.py: expected {','.join(COLUMNS)}")
+        if not whole:
+            return False
+        with open(self.path, "r+b") as file:
+            file.truncate(len(whole))
         with open(self.path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise ValueError(f"{self.path} is not a file of predict.py: expected {','.join(COLUMNS)}")
-            self.rows = {row["path"]: _read(row) for row in reader}
+            self.rows = {row["path"]: _read(row) for row in csv.DictReader(file)}
+        return True
+
+    def close(self, paths):
+        """Puts the rows in the order of `paths`; rows of other files follow."""
+        with open(self.path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+            rows = {row["path"]: row for row in csv.DictReader(file)}
+        order = [*(path for path in paths if path in rows), *(rows.keys() - set(paths))]
+        if order == list(rows):
+            return
+        part = self.path.with_name(self.path.name + ".part")
+        with open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows[path] for path in order)
+        os.replace(part, self.path)
 
     def _write(self, mode):
         return open(self.path, mode, newline="", encoding="utf-8", errors="surrogateescape")
+
+
+def whole_rows(content):
+    """The bytes of a CSV up to the end of its last whole row: a run that was killed may leave half a row."""
+    end = len(content)
+    while (end := content.rfind(b"\r\n", 0, end)) >= 0:
+        if content.count(b'"', 0, end) % 2 == 0:  # else the line break lies inside a quoted file name
+            return content[: end + 2]
+    return b""
 
 
 def spell(row):

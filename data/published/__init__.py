@@ -9,6 +9,7 @@ import csv
 import functools
 import math
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,7 +97,7 @@ def _read(path):
 
 def _cell(row):
     """Percent as printed -> fractions."""
-    return Cell(*(float(row[name]) / 100 if row[name] else math.nan for name in METRICS))
+    return Cell(*(float(Decimal(row[name]) / 100) if row[name] else math.nan for name in METRICS))
 
 
 def _unique(rows, column):

@@ -1,0 +1,115 @@
+"""tools.compare: differences, flips and what it refuses."""
+
+import csv
+import math
+
+import numpy as np
+import pytest
+
+from tools import compare
+from util.record import write_scores
+
+# path, generator, label, score of the first run, score of the second
+IMAGES = [
+    ("a/r1.png", "a", 0, 0.1, 0.2),
+    ("a/r2.png", "a", 0, 0.7, 0.3),  # wrong, then right
+    ("a/f1.png", "a", 1, 0.9, 0.8),
+    ("a/f2.png", "a", 1, 0.6, 0.4),  # right, then wrong
+    ("b/r1.png", "b", 0, 0.8, 0.1),  # wrong, then right
+    ("b/f1.png", "b", 1, 0.9, 0.5),  # exactly 0.5 is real: right, then wrong
+    ("b/f2.png", "b", 1, 0.9, 0.9),
+]
+
+
+def results(folder, column, leave_out=()):
+    rows = [(*image[:3], np.float32(image[column]), np.float32(0)) for image in IMAGES
+            if image[0] not in leave_out]  # fmt: skip
+    folder.mkdir(parents=True)
+    write_scores(folder / "scores.csv", rows)
+    return str(folder)
+
+
+@pytest.fixture
+def two(tmp_path):
+    return results(tmp_path / "A" / "Set", 3), results(tmp_path / "B" / "Set", 4)
+
+
+def read(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_two_runs_give_differences_mean_and_flips(two, tmp_path, capsys):
+    compare.main([*two, "--output", str(tmp_path / "out")])
+    a, b, mean = read(tmp_path / "out" / "compare.csv")
+    assert (float(a["acc"]), float(a["other_acc"]), float(a["diff_acc"])) == (0.75, 0.75, 0.0)
+    assert (float(b["acc"]), float(b["other_acc"])) == pytest.approx((2 / 3, 2 / 3))
+    assert float(b["ap"]) == pytest.approx(1.0) and float(b["other_ap"]) == pytest.approx(1.0)
+    assert [(row["gained"], row["lost"]) for row in (a, b, mean)] == [("1", "1"), ("1", "1"), ("2", "2")]
+    assert float(mean["acc"]) == pytest.approx((0.75 + 2 / 3) / 2)
+    flips = {(row["path"], row["change"]) for row in read(tmp_path / "out" / "flips.csv")}
+    assert flips == {
+        ("a/r2.png", "gained"),
+        ("a/f2.png", "lost"),
+        ("b/r1.png", "gained"),
+        ("b/f1.png", "lost"),
+    }
+    assert "4 of 7 images flipped" in capsys.readouterr().out
+    assert "| Mean |" in (tmp_path / "out" / "compare.md").read_text()
+
+
+def test_only_shared_images_are_compared(tmp_path, capsys):
+    first = results(tmp_path / "A" / "Set", 3, leave_out=("a/r1.png",))
+    second = results(tmp_path / "B" / "Set", 4, leave_out=("b/f2.png",))
+    compare.main([first, second])
+    out = capsys.readouterr().out
+    assert "4 of 5 images flipped" in out
+    assert "2 images are in one of the two only, left out" in out
+
+
+def test_whole_runs_are_compared_on_the_protocols_both_have(tmp_path, capsys):
+    for name in ("One", "Two"):
+        results(tmp_path / "A" / name, 3)
+    for name in ("Two", "Three"):
+        results(tmp_path / "B" / name, 4)
+    compare.main([str(tmp_path / "A"), str(tmp_path / "B")])
+    out = capsys.readouterr().out
+    assert "\nTwo\n" in out and "\nOne\n" not in out and "\nThree\n" not in out
+
+
+def test_a_published_method_stands_second(tmp_path, capsys):
+    rows = [(f"progan/{n}.png", "ProGAN", n % 2, np.float32(n % 2), np.float32(0)) for n in range(4)]
+    folder = tmp_path / "run" / "ForenSynths"
+    folder.mkdir(parents=True)
+    write_scores(folder / "scores.csv", rows)
+    compare.main([str(folder), "issue4", "--output", str(tmp_path / "out")])
+    progan = read(tmp_path / "out" / "compare.csv")[0]
+    assert (float(progan["acc"]), float(progan["other_acc"])) == (1.0, 0.998)
+    assert math.isclose(float(progan["diff_acc"]), -0.002, abs_tol=1e-9)
+    assert "issue #4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("second", ["nobody", "no/such/folder"])
+def test_neither_folder_nor_method_stops_with_the_known_methods(two, second, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        compare.main([two[0], second])
+    assert stopped.value.code == 2
+    assert "issue4" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_folders_without_scores_or_common_images_are_refused(two, tmp_path):
+    with pytest.raises(ValueError, match=r"holds no scores\.csv"):
+        compare.main([str(tmp_path), two[1]])
+    (tmp_path / "C" / "Set").mkdir(parents=True)
+    write_scores(tmp_path / "C" / "Set" / "scores.csv", [("x.png", "a", 0, np.float32(0), np.float32(0))])
+    with pytest.raises(ValueError, match="no image in common"):
+        compare.main([two[0], str(tmp_path / "C" / "Set")])
+    with pytest.raises(ValueError, match="no published numbers for Set"):
+        compare.main([two[0], "issue4"])
+
+
+def test_an_existing_comparison_is_replaced_only_on_request(two, tmp_path, capsys):
+    compare.main([*two, "--output", str(tmp_path / "out")])
+    with pytest.raises(SystemExit):
+        compare.main([*two, "--output", str(tmp_path / "out")])
+    compare.main([*two, "--output", str(tmp_path / "out"), "--overwrite"])

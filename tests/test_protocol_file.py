@@ -1,0 +1,355 @@
+"""Protocols that a user writes in YAML: what every key does, and one clear line for every wrong file."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import make_tree
+
+import test as test_script
+from data import protocols
+from networks import checkpoint
+from networks.resnet import NPRDetector
+
+MINIMAL = "slug: own\ngenerators: [a, b]\n"
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path, monkeypatch):
+    """The working folder is tmp_path, with untrained weights in it."""
+    monkeypatch.chdir(tmp_path)
+    checkpoint.save("mine.pth", NPRDetector(), options={"name": "mine"})
+
+
+def run_test(text, *flags):
+    """test.py on ./data with a protocol file of this text (None: as it is)."""
+    if text is not None:
+        Path("own.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    argv = "--model_path mine.pth --dataroot data --protocol_file own.yaml --num_threads 0 --device cpu"
+    test_script.main([*argv.split(), *flags])
+
+
+def meta(slug="own"):
+    return json.loads(Path("results/mine", slug, "meta.json").read_text())
+
+
+def rows_of(text):
+    Path("own.yaml").write_text(text)
+    return protocols.known("own.yaml")
+
+
+def refused(text, capsys, *flags):
+    """The last line of a run that a wrong file stops, which has to be its only message."""
+    with pytest.raises(SystemExit) as stopped:
+        run_test(text, *flags)
+    assert stopped.value.code == 2
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    last = err.splitlines()[-1]
+    assert last.startswith("test.py: error: ")
+    assert not Path("results").exists()
+    return last
+
+
+def test_a_minimal_row_takes_images_as_they_are_stored():
+    make_tree("data", ["a", "b"], count=1, size=(33, 40))
+    run_test(MINIMAL)
+    assert meta()["counts"] == {"a": [1, 1], "b": [1, 1]}
+    assert meta()["input"] == "stored size, no crop"
+    assert meta()["protocol_row"]["average"] == "macro"
+
+
+FULL = """
+slug: everything
+generators:
+  - b
+  - {name: A, folders: [one, a], family: gan, nested: true, images: [3, 3]}
+roots: [elsewhere, mine]
+places: ["{generator}/val", "eval/{generator}"]
+real: photos
+fake: generated
+resize: 64
+crop: 48
+even: true
+interpolation: bicubic
+average: micro
+split: val
+seed: 7
+source: nowhere
+url: https://example.org
+"""
+
+
+def test_a_row_may_use_every_key():
+    row = rows_of(FULL)["everything"]
+    assert [generator.name for generator in row.generators] == ["b", "A"]
+    assert row.generators[1].folders == ("one", "a")
+    assert row.generators[1].images == (3, 3)
+    assert row.generators[1].nested is True
+    assert (row.roots, row.labels) == (("elsewhere", "mine"), ("photos", "generated"))
+    assert (row.geometry.load_size, row.geometry.crop_size) == (64, 48)
+    assert (row.geometry.even, row.geometry.interpolation) == (True, "bicubic")
+    assert (row.average, row.split, row.seed) == ("micro", "val", 7)
+    assert (row.source, row.url) == ("nowhere", "https://example.org")
+
+
+def test_a_row_with_every_key_runs():
+    make_tree("data/mine", ["eval/b", "a/val/c", "a/val/d"], ("photos", "generated"), count=2)
+    run_test(FULL)
+    record = meta("everything")
+    assert record["counts"] == {"b": [2, 2], "A": [4, 4]}
+    assert record["input"] == "resize 64x64, centre crop 48, trimmed to even sides"
+
+
+def test_a_row_may_use_a_published_label_pair_beside_its_own():
+    make_tree("data", ["a"], ("photos", "generated"), count=1)
+    make_tree("data", ["b"], ("nature", "ai"), count=2)
+    run_test(MINIMAL + "real: photos\nfake: generated\n")
+    assert meta()["counts"] == {"a": [1, 1], "b": [2, 2]}
+
+
+def test_a_file_may_hold_several_rows_and_runs_them_all():
+    make_tree("data", ["a", "b"], count=1)
+    run_test("- {slug: first, generators: [a]}\n- {slug: second, generators: [b], crop: 16}\n")
+    assert meta("first")["input"] == "stored size, no crop"
+    assert meta("second")["input"] == "stored size, centre crop 16"
+    assert list(meta("second")["counts"]) == ["b"]
+
+
+def test_a_row_of_the_file_can_be_asked_for_beside_a_published_one():
+    make_tree("data", ["a", "b", "DFIG/test"], count=1)
+    run_test(MINIMAL, "--protocols", "OWN", "DFIG")
+    assert {folder.name for folder in Path("results/mine").iterdir()} == {"own", "DFIG"}
+
+
+def test_null_means_no_resize_and_no_crop():
+    row = rows_of(MINIMAL + "resize: null\ncrop: null\nseed: null\n")["own"]
+    assert (row.geometry.load_size, row.geometry.crop_size, row.seed) == (None, None, None)
+
+
+def test_a_place_without_generator_holds_the_only_generators_label_folders():
+    make_tree("data/set", ["eval"], count=1)
+    run_test("slug: own\ngenerators: [faces]\nroots: [set]\nplaces: [eval]\n")
+    assert meta()["counts"] == {"faces": [1, 1]}
+
+
+def test_the_first_place_that_exists_counts():
+    make_tree("data", ["a/val"], count=1)
+    make_tree("data", ["test/a"], count=2)
+    run_test("slug: own\ngenerators: [a]\nplaces: ['test/{generator}', '{generator}/val']\n")
+    assert meta()["counts"] == {"a": [2, 2]}
+
+
+def test_the_key_order_of_a_row_does_not_change_its_sha256():
+    first = rows_of("slug: own\ngenerators: [a]\ncrop: 16\n")["own"]
+    second = rows_of("crop: 16\ngenerators: [a]\nslug: own\nsource: elsewhere\n")["own"]
+    assert first.sha256 == second.sha256
+    assert first.sha256 != rows_of("slug: own\ngenerators: [a]\ncrop: 17\n")["own"].sha256
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "null", "just words", "3", "- 1", "- {slug: own, generators: [a]}\n- words", "# a comment"],
+)
+def test_a_file_without_rows_is_refused_with_the_legal_keys(text, capsys):
+    last = refused(text, capsys)
+    assert "own.yaml: expected a mapping per protocol" in last
+    assert "generators" in last
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "slug: [a",
+        "slug: own\n\tgenerators: [a]",
+        "slug: own\ngenerators: !!python/object/apply:os.getcwd []",
+        "a: b: c",
+        b"\xff\xfe\x00own",
+        b"\x89PNG\r\n\x1a\n\x00\x00",
+    ],
+)
+def test_a_file_that_is_no_yaml_is_refused_with_its_name(text, capsys):
+    assert "own.yaml is no readable YAML file: " in refused(text, capsys)
+
+
+def test_a_file_that_is_not_there_is_refused_with_its_name(capsys):
+    assert "own.yaml" in refused(None, capsys)
+
+
+def test_a_folder_in_place_of_the_file_is_refused_with_its_name(capsys):
+    Path("own.yaml").mkdir()
+    assert "own.yaml" in refused(None, capsys)
+
+
+@pytest.mark.parametrize("key", ["resise", "labels", "geometry", "default", "training", "1"])
+def test_an_unknown_key_is_refused_with_the_legal_ones(key, capsys):
+    last = refused(f"{MINIMAL}{key}: 256\n", capsys)
+    assert f"own.yaml: a protocol has no key {key}" in last
+    assert "resize" in last
+
+
+WRONG_TYPES = """
+slug: 3
+slug: [own]
+slug: null
+generators: a
+generators: {a: b}
+generators: 3
+roots: data
+roots: 3
+places: "{generator}"
+resize: big
+resize: 25.5
+resize: true
+resize: "256"
+crop: [224, 224]
+even: 1
+even: "yes"
+even: null
+interpolation: 3
+average: 3
+average: null
+split: 3
+seed: one
+seed: 1.5
+source: [a]
+url: 3
+"""
+
+
+@pytest.mark.parametrize("line", WRONG_TYPES.split("\n")[1:-1])
+def test_a_value_of_a_wrong_type_is_refused_with_its_key(line, capsys):
+    key = line.partition(":")[0]
+    rest = "".join(row + "\n" for row in MINIMAL.splitlines() if not row.startswith(f"{key}:"))
+    last = refused(f"{rest}{line}\n", capsys)
+    assert last.startswith("test.py: error: own.yaml: ")
+    assert key in last
+
+
+@pytest.mark.parametrize(
+    "line", ["real: 3\nfake: x", "real: x\nfake: [y]", "real: null\nfake: x", "real: ''\nfake: x"]
+)
+def test_label_names_of_a_wrong_type_are_refused(line, capsys):
+    assert " must be a folder name, got " in refused(f"{MINIMAL}{line}\n", capsys)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "real: photos",
+        "fake: generated",
+        "real: x\nfake: x",
+        "real: Photos\nfake: photos",
+    ],
+)
+def test_labels_that_are_no_pair_are_refused(line, capsys):
+    assert "real and fake must name two folders, got " in refused(f"{MINIMAL}{line}\n", capsys)
+
+
+@pytest.mark.parametrize(
+    "text, lacking",
+    [
+        ("slug: own", "generators"),
+        ("generators: [a]", "slug"),
+        ("{}", "slug and generators"),
+    ],
+)
+def test_a_row_without_a_needed_key_is_refused(text, lacking, capsys):
+    assert f"a protocol needs {lacking};" in refused(text, capsys)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"), [("slug: own\ngenerators: []", "generators"), ("slug: ''\ngenerators: [a]", "slug")]
+)
+def test_an_empty_needed_key_is_refused(text, key, capsys):
+    assert f"{key} of a protocol must be " in refused(text, capsys)
+
+
+def test_a_wrong_average_is_refused_with_the_legal_ones(capsys):
+    assert "average of a protocol must be one of macro, micro, got 'median'" in refused(
+        MINIMAL + "average: median", capsys
+    )
+
+
+def test_a_wrong_interpolation_is_refused_with_the_legal_ones(capsys):
+    last = refused(MINIMAL + "interpolation: cubic", capsys)
+    assert "interpolation" in last
+    assert "'cubic'" in last
+    assert "bilinear, bicubic, lanczos, nearest" in last
+
+
+@pytest.mark.parametrize("key", ["resize", "crop"])
+@pytest.mark.parametrize("value", ["0", "-1", "1000000000000000000000000000000"])
+def test_a_side_that_no_image_can_have_is_refused(key, value, capsys):
+    last = refused(f"{MINIMAL}{key}: {value}\n", capsys)
+    assert key in last
+    assert value in last
+
+
+@pytest.mark.parametrize("slug", ["ForenSynths", "forensynths", "dfig"])
+def test_the_slug_of_a_published_protocol_is_taken(slug, capsys):
+    last = refused(f"slug: {slug}\ngenerators: [a]", capsys)
+    assert f"own.yaml: there is a protocol {slug} already" in last
+
+
+@pytest.mark.parametrize("second", ["own", "Own"])
+def test_two_rows_of_one_slug_are_refused(second, capsys):
+    text = f"- {{slug: own, generators: [a]}}\n- {{slug: {second}, generators: [b]}}\n"
+    assert second in refused(text, capsys)
+
+
+@pytest.mark.parametrize("slug", ["a/b", "..", ".", "a\\b", "/etc"])
+def test_a_slug_that_is_no_folder_name_is_refused(slug, capsys):
+    assert "slug of a protocol must be a plain folder name" in refused(
+        f"slug: '{slug}'\ngenerators: [a]", capsys
+    )
+
+
+def test_a_slug_that_test_py_reads_as_every_protocol_is_refused(capsys):
+    assert "all" in refused("slug: all\ngenerators: [a]", capsys)
+
+
+@pytest.mark.parametrize(
+    "generators",
+    [
+        "[3]",
+        "[null]",
+        "[[a]]",
+        "['']",
+        "[{folders: [a]}]",
+        "[{name: 3}]",
+        "[{name: a, folder: [b]}]",
+        "[{name: a, folders: abc}]",
+        "[{name: a, folders: [3]}]",
+        "[{name: a, nested: 'yes'}]",
+        "[{name: a, family: 3}]",
+        "[{name: a, images: 3}]",
+        "[{name: a, images: [3]}]",
+        "[{name: a, images: [x, y]}]",
+        "[{name: a, images: [-1, 3]}]",
+        "[a, b, a]",
+        "[a, {name: b, folders: [a]}]",
+    ],
+)
+def test_a_wrong_generator_is_refused(generators, capsys):
+    last = refused(f"slug: own\ngenerators: {generators}\n", capsys)
+    assert last.startswith("test.py: error: own.yaml: ")
+
+
+@pytest.mark.parametrize(
+    "places", ["[3]", "['{other}']", "['{']", "['{0}']", "['{generator.secret}']", "['']", "[test]"]
+)
+def test_a_wrong_place_is_refused(places, capsys):
+    last = refused(f"{MINIMAL}places: {places}\n", capsys)  # [test]: two generators, one folder
+    assert last.startswith("test.py: error: own.yaml: ")
+    assert "places" in last
+
+
+def test_a_root_that_is_no_text_is_refused(capsys):
+    assert "roots" in refused(MINIMAL + "roots: [3]", capsys)
+
+
+@pytest.mark.parametrize("text", ["- {slug: own, generators: [a]}\n- {slug: b}", MINIMAL + "crop: x"])
+def test_a_wrong_file_stops_a_run_that_did_not_ask_for_its_row(text, capsys):
+    make_tree("data/DFIG", ["test"], count=1)
+    assert "own.yaml: " in refused(text, capsys, "--protocols", "DFIG")
