@@ -65,6 +65,7 @@ def make_parser():
         "those that are found")  # fmt: skip
     add("--protocol_file", type=file_path, metavar="FILE", help="YAML file with protocols of your own")
     add("--classes", type=names_list, default=(), metavar="A,B", help="comma list of generators to check")
+    add("--test_only", action="store_true", help="leave the training part alone; it can be large")
     add("--json", type=file_path, metavar="FILE", help="write everything found here as well")
     add("--no_decode", action="store_true", help="check headers only; many truncated files go unnoticed")
     add("--no_hash", action="store_true", help="do not look for duplicates")
@@ -120,7 +121,7 @@ def looked_for(row, dataroot):
 def list_protocol(row, root, opt, wanted, cache):
     """Entries of a protocol: every generator of its test part, and of its training part what is there."""
     entries = []
-    for part in ("test", "train") if row.train_places else ("test",):
+    for part in ("test", "train") if row.train_places and not opt.test_only else ("test",):
         place = root if part == "test" else row.locate(opt.dataroot, part="train")
         for generator in row.members(part):
             if wanted and not {one.lower() for one in wanted} & {
