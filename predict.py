@@ -16,11 +16,11 @@ import torch
 from tqdm import tqdm
 
 import data
-from data.inputs import UNLABELLED, label_of
+from data.inputs import UNLABELLED, passed_over
 from networks import checkpoint
 from options import PredictOptions
 from util import report, run
-from util.evaluate import BadImages, describe_input, require_finite, stream
+from util.evaluate import BadImages, describe_input, require_finite, stream, tune_kernels
 from util.metrics import THRESHOLD, measure
 from util.predictions import PredictionFile
 from util.record import sigmoid
@@ -35,9 +35,14 @@ def main(argv=None):
     loaded = checkpoint.load(opt.model_path, opt.arch, opt)
     geometry = data.eval_geometry(opt, loaded.detector.data_config, trained=loaded.options)
     dataset = data.evaluation_images(opt, found, loaded.detector.data_config, geometry)
-    print(
-        "\n".join([*loaded.notes, *loaded.marks, f"{len(dataset):,} files, {geometry.describe()}, {device}"])
-    )
+    left_out = f"passed over: {passed_over(found)}" if found.passed_over else ""
+    lines = [
+        *loaded.notes,
+        *loaded.marks,
+        f"{len(dataset):,} files, {geometry.describe()}, {device}",
+        left_out,
+    ]
+    print("\n".join(filter(None, lines)))
 
     identity = {**loaded.identity, **describe_input(dataset, opt.amp), "labels": opt.labels}
     del identity["file_list_sha256"]  # --resume may add files
@@ -45,6 +50,7 @@ def main(argv=None):
     if output:
         output.open(opt.resume, opt.overwrite, opt.environment)
     detector = loaded.detector.to(device, memory_format=torch.channels_last).eval()
+    tune_kernels(geometry, opt.deterministic)
     with run.StopSignal(
         "the same command with --resume goes on" if output else "no scores were kept"
     ) as stop:
@@ -58,21 +64,22 @@ def main(argv=None):
 
 def score(opt, dataset, detector, device, output, stop):
     """A row per file, in the order of the files; those that --output holds already are kept."""
-    rows = dict(output.rows) if output else {}
+    rows = {path: row for path, row in output.rows.items() if not row["error"]} if output else {}
     waiting = [place for place, sample in enumerate(dataset.samples) if sample.path not in rows]
+    labels = {sample.path: sample.label for sample in dataset.samples} if opt.labels else {}
     bad = BadImages(opt.on_bad_image, dataset)
     fresh = {}  # rows that are not on disk yet
     loader = data.loader_over(opt, dataset, waiting, run.worker_count(opt.num_threads), device)
     try:
         with tqdm(total=len(waiting), unit="img", disable=not waiting, dynamic_ncols=True) as bar:
             for index, logits in stream(detector, loader, device, bad, opt.amp == "bf16", stop, bar):
-                fresh.update(scored_rows(opt, dataset, index.numpy(), logits.cpu().numpy()))
+                fresh.update(scored_rows(dataset, labels, index.numpy(), logits.cpu().numpy()))
                 if output and len(fresh) >= ROWS_AT_ONCE:
                     output.add(fresh.values())
                     rows.update(fresh)
                     fresh = {}
     finally:  # an interruption keeps what was scored
-        fresh |= {path: make_row(opt, path, error=why) for path, why in bad.found.items() if path not in rows}
+        fresh |= {path: make_row(labels, path, error=why) for path, why in bad.found.items()}
         if output:
             output.add(fresh.values())
     rows |= fresh
@@ -82,26 +89,27 @@ def score(opt, dataset, detector, device, output, stop):
     return [rows[path] for path in paths]
 
 
-def scored_rows(opt, dataset, index, logits):
+def scored_rows(dataset, labels, index, logits):
     """{path: row} of one pass through the network."""
     require_finite(index, logits, dataset)
     paths = [dataset.samples[place].path for place in index]
     scores = sigmoid(logits)
-    return {path: make_row(opt, path, *pair) for path, *pair in zip(paths, scores, logits, strict=True)}
+    return {path: make_row(labels, path, *pair) for path, *pair in zip(paths, scores, logits, strict=True)}
 
 
-def make_row(opt, path, value=None, logit=None, error=None):
+def make_row(labels, path, value=None, logit=None, error=None):
     """One line of the CSV."""
-    label = label_of(path) if opt.labels else UNLABELLED
+    label = labels.get(path, UNLABELLED)
     label = None if label == UNLABELLED else label
     return {"path": path, "score": value, "logit": logit, "label": label, "error": error}
 
 
 def line(row):
     """One file on the terminal."""
+    path = row["path"].replace("\n", "\\n")
     if row["score"] is None:
-        return f"     -  error  {row['path']}: {row['error']}"
-    return f"{row['score']:.4f}  {'fake ' if row['score'] > THRESHOLD else 'real '}  {row['path']}"
+        return f"     -  error  {path}: {row['error']}"
+    return f"{row['score']:.4f}  {'fake ' if row['score'] > THRESHOLD else 'real '}  {path}"
 
 
 def summary(opt, rows):

@@ -12,7 +12,8 @@ def files_scan(inputs):
     """Lists the images of files and folders, folders with everything below them, each file once.
 
     A sample's label is that of the nearest folder above it with a known label name (0_real, ai, ...), else
-    UNLABELLED.  A file that is named itself is taken whatever its extension.
+    UNLABELLED; folders above a named one say nothing, nor do those above a named file's own.  A file that is
+    named itself is taken whatever its extension.
     """
     found = Scan(Path())
     seen = set()
@@ -23,14 +24,20 @@ def files_scan(inputs):
         for path in _images(place, found.passed_over) if place.is_dir() else [str(place)]:
             if os.path.abspath(path) not in seen:
                 seen.add(os.path.abspath(path))
-                found.samples.append(Sample(path, "", label_of(path)))
+                above = os.path.abspath(place if place.is_dir() else place.parent)
+                inside = os.path.relpath(os.path.abspath(path), os.path.dirname(above))
+                found.samples.append(Sample(path, "", label_of(inside)))
     if not found.samples:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found.passed_over.items())) or "nothing"
         raise ValueError(
-            f"no images in {', '.join(map(str, inputs))}; found {kinds}; known extensions: "
-            f"{' '.join(sorted(EXTENSIONS))}"
+            f"no images in {', '.join(map(str, inputs))}; found {passed_over(found) or 'nothing'}; "
+            f"known extensions: {' '.join(sorted(EXTENSIONS))}"
         )
     return found
+
+
+def passed_over(found):
+    """The files that were left out, in words; "" for none."""
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(found.passed_over.items()))
 
 
 def label_of(path):
@@ -39,7 +46,7 @@ def label_of(path):
     return next((LABELS[name] for name in reversed(names) if name in LABELS), UNLABELLED)
 
 
-def _images(folder, passed_over):
+def _images(folder, left_out):
     visited = set()  # real paths, so that a link that leads back ends the walk
     for place, subfolders, names in os.walk(folder, followlinks=True, onerror=_raise):
         if os.path.realpath(place) in visited:
@@ -49,10 +56,12 @@ def _images(folder, passed_over):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(names):
             extension = os.path.splitext(name)[1].lower()
-            if extension in EXTENSIONS and not name.startswith("."):
+            if name.startswith("."):
+                left_out["hidden"] += 1
+            elif extension in EXTENSIONS:
                 yield os.path.join(place, name)
             else:
-                passed_over[extension or "without extension"] += 1
+                left_out[extension or "without extension"] += 1
 
 
 def _raise(error):  # os.walk leaves unreadable folders out unless told what to do

@@ -94,6 +94,11 @@ def predict(detector, loader, device, bad, bf16=False, stop=None, progress=None)
     return index[order], logit[order]
 
 
+def tune_kernels(geometry, deterministic):
+    """Lets cuDNN try kernels out where all images have one size; for many sizes that costs too much."""
+    torch.backends.cudnn.benchmark = geometry.fixed_size and not deterministic
+
+
 @dataclass(frozen=True)
 class Task:
     """What is asked of an evaluation beside its images."""
@@ -142,8 +147,7 @@ class Evaluator:
             raise ValueError(
                 f"no images below {dataset.root}; looked in the folders of {', '.join(task.order)}"
             )
-        # Tuning kernels pays off when every batch has the same shape, and costs when many sizes come.
-        torch.backends.cudnn.benchmark = dataset.geometry.fixed_size and not self.opt.deterministic
+        tune_kernels(dataset.geometry, self.opt.deterministic)
         identity = {**self.identity, "protocol": task.name, **task.identity}
         identity.update(describe_input(dataset, self.opt.amp))
         record = Record(self.root / task.name, identity, task.about)

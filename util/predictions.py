@@ -26,6 +26,7 @@ class PredictionFile:
         if self.path.exists() and resume and self._take_up():
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.unlink(missing_ok=True)  # first: old rows must not stand beside the new description
         write_json(self.meta_path, {**self.identity, "environment": environment})
         with self._write("w") as file:
             csv.writer(file).writerow(COLUMNS)
@@ -66,9 +67,11 @@ class PredictionFile:
     def close(self, paths):
         """Puts the rows in the order of `paths`; rows of other files follow."""
         with open(self.path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-            rows = {row["path"]: row for row in csv.DictReader(file)}
-        order = [*(path for path in paths if path in rows), *(rows.keys() - set(paths))]
-        if order == list(rows):
+            written = list(csv.DictReader(file))
+        rows = {row["path"]: row for row in written}  # of a file that was tried again, the last
+        named = set(paths)
+        order = [*(path for path in paths if path in rows), *(path for path in rows if path not in named)]
+        if order == [row["path"] for row in written]:
             return
         part = self.path.with_name(self.path.name + ".part")
         with open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
