@@ -45,7 +45,6 @@ def main(argv=None):
     print("\n".join(filter(None, lines)))
 
     identity = {**loaded.identity, **describe_input(dataset, opt.amp), "labels": opt.labels}
-    del identity["file_list_sha256"]  # --resume may add files
     output = PredictionFile(opt.output, identity) if opt.output else None
     if output:
         output.open(opt.resume, opt.overwrite, opt.environment)

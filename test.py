@@ -30,24 +30,25 @@ def main(argv=None):
     print(options.describe(opt))
     device = run.start(opt)
 
-    located = locate(opt, options.rows, options.asked)
+    located = [(row, list_images(opt, row, root)) for row, root in locate(opt, options.rows, options.asked)]
+    located = without_empty(located, options.asked)
     loaded = checkpoint.load(opt.model_path, opt.arch, opt)
     print("\n".join(loaded.notes))
     evaluator = Evaluator(loaded.detector, device, opt, opt.name or loaded.run_name, loaded.identity)
     differing = []
     with run.StopSignal("the same command with --resume (and without --overwrite) goes on") as stop:
-        for row, root in located:
-            result = evaluate_protocol(opt, row, root, loaded, evaluator, device, stop)
+        for row, found in located:
+            result = evaluate_protocol(opt, row, found, loaded, evaluator, device, stop)
             print(f"\n{row.slug}\n{result.describe()}")
             if opt.expect:
                 differing += differences(row, result.rows, opt.expect)
     if opt.expect:
-        sys.exit(judge(opt.expect, located, differing))
+        sys.exit(judge(opt.expect, [row.slug for row, _ in located], differing))
 
 
 def locate(opt, rows, asked):
     """[(protocol, its root)] of those there; ValueError when one that was asked for, or all, are missing."""
-    found = [(row, root) for row in rows if (root := row.locate(opt.dataroot)) is not None]
+    found = [(row, root) for row in rows if (root := find_root(opt, row, asked)) is not None]
     absent = [row for row in rows if row.slug not in {present.slug for present, _ in found}]
     looked_for = "\n".join(
         f"{row.slug}: {opt.dataroot}/{{{','.join((*row.roots, '.'))}}}/{{{','.join(row.places)}}} with "
@@ -61,17 +62,42 @@ def locate(opt, rows, asked):
     return found
 
 
-def evaluate_protocol(opt, row, root, loaded, evaluator, device, stop):
-    """One protocol: its folders, its geometry, one results folder."""
+def find_root(opt, row, asked):
+    """A protocol's root; one without generators' names in its places has to be asked for to be --dataroot."""
+    return row.locate(opt.dataroot, single=asked and not row.tells_apart)
+
+
+def list_images(opt, row, root):
+    """The Scan of a protocol's generators; says which have no folder."""
     wanted = row.pick(opt.classes)
     present = {generator.name: folder for generator in wanted if (folder := row.find(root, generator))}
     missing = [generator.name for generator in wanted if generator.name not in present]
     if missing:
         print(f"{row.slug}: no folder in {root} for {', '.join(missing)}")
+    return data.scan(root, list(present.items()), row.label_map)
+
+
+def without_empty(located, asked):
+    """The protocols that have images; ValueError when one that was asked for, or all, have none."""
+    empty = [
+        f"{row.slug} ({found.root}: {', '.join(found.folders)})"
+        for row, found in located
+        if not found.samples
+    ]
+    if empty and (asked or len(empty) == len(located)):
+        raise ValueError(f"no images in the folders of {'; '.join(empty)}")
+    if empty:
+        print(f"no images, left out: {'; '.join(empty)}")
+    return [(row, found) for row, found in located if found.samples]
+
+
+def evaluate_protocol(opt, row, found, loaded, evaluator, device, stop):
+    """One protocol: its geometry, one results folder."""
+    wanted = row.pick(opt.classes)
     config = loaded.detector.data_config
     geometry = data.eval_geometry(opt, config, row.geometry, loaded.options)
-    dataset = data.evaluation_set(opt, root, list(present.items()), config, geometry, row.label_map)
-    print(dataset.scan.describe())
+    dataset = data.evaluation_images(opt, found, config, geometry)
+    print(found.describe())
     make_loader = data.generator_loader(opt, dataset, run.worker_count(opt.num_threads), device)
     return evaluator.run(make_task(opt, row, wanted, geometry, loaded), dataset, make_loader, stop)
 
@@ -111,18 +137,13 @@ def differences(row, rows, method):
     return found
 
 
-def judge(method, located, differing):
+def judge(method, slugs, differing):
     """Prints the verdict of --expect and returns the exit status."""
-    checked = [row.slug for row, _ in located if (one := published.lookup(row.slug, method)) and one.cells]
-    if not checked:
-        asked = ", ".join(row.slug for row, _ in located)
-        print(f"\n--expect {method}: it has no numbers per generator for {asked}")
-        return 1
     if differing:
         print(f"\n--expect {method}: {len(differing)} numbers differ by more than 0.2 points")
         print("\n".join(f"  {line}" for line in differing))
         return 1
-    print(f"\n--expect {method}: every generator of {', '.join(checked)} within 0.2 points")
+    print(f"\n--expect {method}: every generator of {', '.join(slugs)} within 0.2 points")
     return 0
 
 

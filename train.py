@@ -97,8 +97,8 @@ class Trainer:
         self.losses = Losses(self.progress)
         self.bad = BadImages(opt.on_bad_image, trainset)
         self.files = {
-            "train": file_list_sha256(trainset),
-            "val": file_list_sha256(valset) if valset else None,
+            "train": file_list_sha256(trainset.samples),
+            "val": file_list_sha256(valset.samples) if valset else None,
         }
         self.make_loaders(run.worker_count(opt.num_threads))
 

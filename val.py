@@ -30,7 +30,7 @@ def main(argv=None):
     folders = data.discover(opt.dataroot, opt.classes)
     config = loaded.detector.data_config
     geometry = data.eval_geometry(opt, config, trained=loaded.options)
-    dataset = data.evaluation_set(opt, opt.dataroot, folders, config, geometry)
+    dataset = data.evaluation_images(opt, data.scan(opt.dataroot, folders), config, geometry)
     print("\n".join(filter(None, [data.classes_notice(opt.dataroot, opt.classes), dataset.scan.describe()])))
     make_loader = data.generator_loader(opt, dataset, run.worker_count(opt.num_threads), device)
     task = Task(Path(opt.dataroot).resolve().name, [name for name, _ in folders], notes=loaded.marks)

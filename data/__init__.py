@@ -10,7 +10,6 @@ from data.loader import (
     EpochBatches,
     create_dataloader,
     evaluation_images,
-    evaluation_set,
     generator_loader,
     loader_over,
 )
@@ -26,7 +25,6 @@ __all__ = [
     "discover",
     "eval_geometry",
     "evaluation_images",
-    "evaluation_set",
     "files_scan",
     "generator_loader",
     "loader_over",

@@ -1,8 +1,9 @@
 """Safe extraction of zip and tar archives: all of an archive, or nothing of it.
 
-An archive is read from end to end and every name in it is judged before anything is written.  Its files are
-then written to a hidden folder beside the target and move in when complete.  Links become copies of the files
-that they name.  What macOS adds (__MACOSX, .DS_Store) is left out.
+Every name in an archive is judged before anything is written: a tar is read from end to end for that, of a
+zip its directory (and its links).  The files are then written to a hidden folder beside the target, each run
+to its own, where a zip's contents are checked against their CRC, and move in when all are complete.  Links
+become copies of the files that they name.  What macOS adds (__MACOSX, .DS_Store) is left out.
 """
 
 import filecmp
@@ -12,10 +13,11 @@ import re
 import shutil
 import stat
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from data.fetch import CHUNK, MARGIN, free_bytes, human
@@ -48,10 +50,11 @@ class Member:
 
 @dataclass(frozen=True)
 class Extracted:
-    """What an archive held: files and their bytes."""
+    """What an archive held: files and their bytes, and the size of each by its path below the target."""
 
     files: int
     bytes: int
+    sizes: dict = field(default_factory=dict, compare=False, repr=False)
 
 
 class _Zip:
@@ -253,7 +256,6 @@ def extract(archive, target, *, strip=False, known=(), labels=()):
     the target is then as it was.
     """
     target = Path(target).resolve()
-    staging = target.with_name(f".{target.name}.unpacking")
     with _opened(archive) as reader:
         members = [member for member in reader.members() if not _is_junk(member)]
         _check([member for member in members if member.kind != "folder" or member.path.parts])
@@ -263,9 +265,9 @@ def extract(archive, target, *, strip=False, known=(), labels=()):
         origin = {member: PurePosixPath(_flatten(member.link)) for member in places if member.kind == "link"}
         wanted = {place: sizes[origin.get(member, member.path)] for member, place in places.items()}
         _check_space(target, sum(wanted.values()))
-        shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.unpacking-", dir=target.parent))
         try:
-            staging.mkdir(parents=True)
             _fill(reader, places, origin, staging)
             _check_target(staging, target)
             _move_in(staging, target)
@@ -274,7 +276,8 @@ def extract(archive, target, *, strip=False, known=(), labels=()):
         for place, size in wanted.items():
             if not (target / place).is_file() or (target / place).stat().st_size != size:
                 raise ArchiveError(f"{target / place} is not there as it was unpacked; run this again")
-    return Extracted(len(wanted), sum(wanted.values()))
+    sizes = {place.as_posix(): size for place, size in wanted.items()}
+    return Extracted(len(sizes), sum(sizes.values()), sizes)
 
 
 def _fill(reader, places, origin, staging):

@@ -12,44 +12,57 @@ well: the next run unpacks it, with --no_fetch without asking any server.  Exit 
 """
 
 import argparse
+import base64
 import json
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
-from data.archives import extract, find_archives, find_parts
+from data.archives import ArchiveError, extract, find_archives, find_parts
 from data.fetch import FetchError, check_file, digest, fetch_drive, fetch_http, free_bytes, human
 from data.folder import LABELS
 from data.protocols import PROTOCOLS
 from data.sources import ARCHIVES, DEFAULT, SOURCES, TEST_ROOT, WEIGHTS
 
-RECORD = "download.json"  # in a target folder: what was unpacked into it
+RECORD = "download.json"  # in a target folder: the archives unpacked into it, their files packed by zlib
 ROOT = Path(__file__).resolve().parent.parent
 # Names of generators and classes: a folder called so is no wrapper around an archive's content.
 KNOWN = {name for row in PROTOCOLS.values() for part in (row.generators, row.training)
          for generator in part for name in generator.aliases}  # fmt: skip
+UNCHECKED = ", so free disk is not checked beforehand"
 THERE, FETCHED, MANUAL, FAILED = "already there", "done", "by hand", "failed"
 
 
 def read_record(target, source):
-    """What an earlier run unpacked from this source into `target`; None if files of it are missing."""
+    """What earlier runs unpacked from this source into `target`; "archives" by their names."""
     try:
         record = json.loads((target / RECORD).read_text(encoding="utf-8"))
-        wanted = sum(archive["members"] for archive in record["archives"])
-        if record["source"] != source.where:
-            return None
+        archives = {archive["name"]: archive for archive in record["archives"]}
+        if record["source"] == source.where:
+            return {"complete": record["complete"], "archives": archives}
     except (OSError, ValueError, KeyError, TypeError):
-        return None
-    present = sum(len(files) for _, _, files in os.walk(target)) - 1  # without the record
-    return record if present >= wanted else None
+        pass
+    return {"complete": False, "archives": {}}
 
 
-def write_record(target, record):
-    """Writes the record, so that no reader sees half of it."""
-    part = target / f"{RECORD}.part"
+def write_record(target, source, new=(), complete=False):
+    """Adds archives to the record, so that no reader sees half of it."""
+    archives = read_record(target, source)["archives"] | {archive["name"]: archive for archive in new}
+    record = {"source": source.where, "complete": complete, "archives": list(archives.values())}
+    part = target / f"{RECORD}.{os.getpid()}.part"
     part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     os.replace(part, target / RECORD)
+
+
+def is_whole(target, archive):
+    """Whether all files of a recorded archive are in `target`, with the sizes they had."""
+    try:
+        sizes = json.loads(zlib.decompress(base64.b64decode(archive["sizes"])))
+        return all(os.stat(os.path.join(target, path)).st_size == size for path, size in sizes.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, zlib.error):
+        return False
 
 
 def provide(source, output, *, fetch=True, delete=False):
@@ -60,17 +73,39 @@ def provide(source, output, *, fetch=True, delete=False):
     target, folder = output / source.target, output / source.archive_folder
     if not source.unpack:
         return _provide_plain(source, target, fetch)
-    if read_record(target, source):
+    record, by_hand = read_record(target, source), source.kind == "manual" or not fetch
+    whole = {name: archive for name, archive in record["archives"].items() if is_whole(target, archive)}
+    lost = record["archives"].keys() - whole.keys()
+    pending = _pending(folder, whole)
+    if whole and not lost and not pending and (by_hand or record["complete"]):
         return THERE
-    if fetch and source.kind != "manual":
+    if not by_hand and (not record["complete"] or lost - pending.keys()):
         _fetch(source, folder / source.name)
-    archives = find_archives(folder) if folder.is_dir() else []
-    if archives:
-        _unpack(archives, source, target, folder, delete)
+        pending = _pending(folder, whole)
+    _unpack(pending, source, target)
+    if gone := ", ".join(sorted(lost - pending.keys())):
+        raise FetchError(f"files of {gone} are missing or changed in {target}; put {gone} into {folder}")
+    if pending or whole:
+        write_record(target, source, complete=True)
+        _delete([folder / name for name in (whole | pending)] if delete else [])
         return FETCHED
-    if source.kind == "manual" or not fetch:
+    if by_hand:
         return THERE if target.is_dir() and any(path.is_dir() for path in target.iterdir()) else MANUAL
     raise FetchError(f"{source.page} holds no archive; what came lies in {folder}")
+
+
+def _pending(folder, whole):
+    """{name: path} of the archives that lie there, without those that `whole` records with the same parts."""
+    found = {path.relative_to(folder).as_posix(): path for path in find_archives(folder)}
+    return {name: path for name, path in found.items() if not _is_recorded(path, whole.get(name))}
+
+
+def _is_recorded(archive, record):
+    try:
+        parts = [(path.name, path.stat().st_size) for path in find_parts(archive)] if record else None
+        return bool(record) and parts == [(part["name"], part["bytes"]) for part in record["parts"]]
+    except (ArchiveError, KeyError, TypeError):  # extract() says what is wrong with an archive
+        return False
 
 
 def _provide_plain(source, target, fetch):
@@ -101,29 +136,33 @@ def _fetch(source, target):
         fetch_drive(source.where, target, source.page, folder=True)
 
 
-def _unpack(archives, source, target, folder, delete):
-    """Unpacks all archives, keeping the folders they lie in; deletes them when all of them are unpacked."""
-    done, used = [], []
-    for archive in archives:
-        place = target / archive.relative_to(folder).parent
+def _unpack(archives, source, target):
+    """Unpacks {name: path}, keeping the folders that the archives lie in; records each as it is done."""
+    for name, archive in archives.items():
+        place = target / Path(name).parent
         print(f"unpack {archive} -> {place}")
         held = extract(archive, place, strip=source.strip, known=KNOWN, labels=LABELS)
         parts = find_parts(archive)
-        done.append({
-            "name": str(archive.relative_to(folder)),
+        sizes = {(Path(name).parent / path).as_posix(): size for path, size in held.sizes.items()}
+        done = {
+            "name": name,
             "members": held.files,
             "unpacked_bytes": held.bytes,
+            "sizes": base64.b64encode(zlib.compress(json.dumps(sizes).encode())).decode(),
             "parts": [{"name": p.name, "bytes": p.stat().st_size, "sha256": digest(p)} for p in parts],
-        })  # fmt: skip
-        used += parts
-    write_record(target, {"source": source.where, "archives": done})
-    for path in used if delete else ():
-        path.unlink()
+        }
+        write_record(target, source, [done])
+
+
+def _delete(archives):
+    for part in [part for first in archives if first.exists() for part in find_parts(first)]:
+        part.unlink()
 
 
 def describe(name, source, output):
     """A line of the plan, and what is to be done by hand."""
-    line = f"{name}: {source.page} ({human(source.bytes)}) -> {output / source.target}"
+    size = human(source.bytes) + (UNCHECKED if source.bytes is None else "")
+    line = f"{name}: {source.page} ({size}) -> {output / source.target}"
     if source.kind == "manual":
         drop = f" (archives: into {output / source.archive_folder}, then run this again)"
         line += f"\n    by hand: put it into {output / source.target}{drop if source.unpack else ''}"
@@ -178,7 +217,10 @@ def _words(error):
 
 
 def verify(protocols, output):
-    """Runs tools.verify over the sets, once per root; returns whether all is well."""
+    """Runs tools.verify over the sets, once per root; returns whether all is well.
+
+    As a separate program: data/ may not import tools/ (tests/test_layout.py).
+    """
     roots = {}
     for name in protocols:
         inside = SOURCES[name][0].target.startswith(f"{TEST_ROOT}/")

@@ -91,16 +91,16 @@ def fetch_http(url, target, *, size=None, sha256=None, sleep=time.sleep, timeout
         if reason:
             raise FetchError(f"{target} is there but {reason}; move it away to download it")
         return False
-    _require_space(target.parent, size)
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
+    _require_space(target.parent, None if size is None else size - _reached(part))
+    target.parent.mkdir(parents=True, exist_ok=True)
     failures, furthest = 0, -1
     while True:
         try:
             _attempt(url, part, size, sha256, timeout)
             break
         except _Interruption as error:
-            reached = part.stat().st_size if part.exists() else 0
+            reached = _reached(part)
             failures = 1 if reached > furthest else failures + 1
             furthest = max(furthest, reached)
             if failures >= ATTEMPTS:
@@ -110,6 +110,10 @@ def fetch_http(url, target, *, size=None, sha256=None, sleep=time.sleep, timeout
     return True
 
 
+def _reached(part):
+    return part.stat().st_size if part.exists() else 0
+
+
 def _require_space(folder, needed):
     free = free_bytes(folder)
     if needed is not None and needed + MARGIN > free:
@@ -117,7 +121,11 @@ def _require_space(folder, needed):
 
 
 def _accept(part, target, size, sha256):
-    refuse_page(part)
+    try:
+        refuse_page(part)
+    except FetchError:
+        _forget(part)  # a complete .part is not asked for again
+        raise
     reason = check_file(part, size, sha256)
     _notes(part).unlink(missing_ok=True)
     if reason:
@@ -133,6 +141,8 @@ def _notes(part):
 
 def _attempt(url, part, size, sha256, timeout):
     have, notes = _resumable(url, part, sha256)
+    if have and have == notes["total"]:  # a run ended between the last byte and the check
+        return
     request = urllib.request.Request(url, headers={"User-Agent": "npr-lab"})
     if have:
         request.add_header("Range", f"bytes={have}-")
@@ -160,7 +170,7 @@ def _resumable(url, part, sha256):
         notes = json.loads(_notes(part).read_text(encoding="utf-8"))
         same = notes["url"] == url and (notes["validator"] or sha256)
         have = part.stat().st_size if same and notes["total"] is not None else 0
-        return (have, notes) if have < (notes["total"] or 0) else (0, None)
+        return (have, notes) if have <= (notes["total"] or 0) else (0, None)
     except (OSError, ValueError, KeyError, TypeError):
         return 0, None
 
@@ -180,6 +190,8 @@ def _receive(answer, url, part, size, have, notes):
         have, total = 0, int(length) if length and length.isdigit() else None
     if None not in (size, total) and total != size:
         raise FetchError(f"{url}: the server has {total} bytes, the published file {size}: it has changed")
+    if not have:
+        part.unlink(missing_ok=True)  # before the notes of another version: never the old bytes beside them
     _require_space(part.parent, (total or size or 0) - have)
     known = {"url": url, "validator": _validator(answer.headers), "total": total}
     _notes(part).write_text(json.dumps(known), encoding="utf-8")

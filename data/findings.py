@@ -10,9 +10,9 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.benchmark import Generator, Protocol
 from data.folder import LAYOUT_HELP, Sample, scan
 from data.inspection import Facts, keeps_promise
+from data.protocol import Generator, Protocol
 
 CLASSES = ("real", "fake")
 BETRAYAL = 0.8  # balanced accuracy that one yes-or-no question on format or size must reach to be told

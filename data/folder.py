@@ -143,9 +143,9 @@ def require_both_classes(scan_result):
 
 
 def _subfolders(folder):
-    return [
-        child for child in sorted(Path(folder).iterdir()) if child.is_dir() and not child.name.startswith(".")
-    ]
+    with os.scandir(folder) as entries:  # tells folders from images without asking the disk for each
+        names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    return [Path(folder) / name for name in names]
 
 
 def _holds_labels(folder, above=(), labels=LABELS):
@@ -171,9 +171,9 @@ def _scan_generator(result, name, folder, above):
             raise ValueError(
                 f"{labels[label]} and {inside[1 - label].name} in it contradict each other; rename one"
             )
-        for path in _files(labels[label], result.passed_over, above):
-            relative = Path(os.path.relpath(path, result.root)).as_posix()
-            result.samples.append(Sample(relative, name, label))
+        for place, names in _files(labels[label], result.passed_over, above):
+            relative = Path(os.path.relpath(place, result.root)).as_posix()
+            result.samples += [Sample(f"{relative}/{file}", name, label) for file in names]
     children = [child for child in _inner(folder, above) if child not in labels.values()]
     splits = {child.name.lower() for child in children} & {"train", "val", "test"}
     if len(splits) > 1:
@@ -183,7 +183,7 @@ def _scan_generator(result, name, folder, above):
 
 
 def _files(folder, passed_over, above):
-    """Image files below a folder in sorted order; others are counted."""
+    """Yields (folder, names of its image files) in sorted order; other files are counted."""
     seen = {os.path.realpath(place) for place in above}
     for place, subfolders, names in os.walk(folder, followlinks=True, onerror=_raise):
         real_place = os.path.realpath(place)
@@ -194,7 +194,7 @@ def _files(folder, passed_over, above):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         images = [name for name in sorted(names) if _kind(name) is None]
         passed_over.update(kind for name in names if (kind := _kind(name)) is not None)
-        yield from (os.path.join(place, name) for name in images)
+        yield place, images
 
 
 def _raise(error):  # os.walk leaves unreadable folders out unless told what to do

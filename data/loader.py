@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from data.folder import LABELS, RealFakeFolder, scan
+from data.folder import RealFakeFolder
 from data.transforms import Limits
 
 ORDER = 1  # keeps the stream of an epoch's order apart from those of its images, (seed, epoch, index)
@@ -84,16 +84,6 @@ def create_dataloader(dataset, batch_sampler, num_threads=0, pin_memory=False):
         worker_init_fn=_leave_signals_to_parent,
         generator=torch.Generator().manual_seed(0),  # else each epoch draws from the global one
     )
-
-
-def evaluation_set(opt, root, folders, data_config, geometry, labels=LABELS):
-    """The images of some generators for an evaluation.
-
-    Args:
-        folders: [(generator name, folder below root)].
-        labels: {label folder's name in lower case: label}.
-    """
-    return evaluation_images(opt, scan(root, folders, labels), data_config, geometry)
 
 
 def evaluation_images(opt, found, data_config, geometry):

@@ -13,7 +13,8 @@ from pathlib import Path, PurePath
 
 import yaml
 
-from data.benchmark import AVERAGES, Generator, Protocol
+from data.folder import LABELS
+from data.protocol import AVERAGES, Generator, Protocol
 from data.transforms import INTERPOLATIONS, Geometry
 
 LONGEST_SIDE = 16_384
@@ -49,10 +50,10 @@ def _plain(value):
 
 def _place(value):
     try:
-        names = [name for _, name, _, _ in string.Formatter().parse(value) if name is not None]
+        fields = {field[1:] for field in string.Formatter().parse(value) if field[1] is not None}
     except (ValueError, TypeError):
         return False
-    return _folder(value) and set(names) <= {"generator"}
+    return _folder(value) and fields <= {("generator", "", None)}
 
 
 def _list_of(accept):
@@ -64,7 +65,7 @@ def _whole(lowest, highest):
 
 
 def _one_of(choices):
-    return lambda value: value in choices
+    return lambda value: isinstance(value, str) and value in choices
 
 
 def _or_null(accept):
@@ -111,6 +112,10 @@ def _row(row):
     _check(row, KEYS, ("slug", "generators"), "a protocol")
     if ("real" in row) != ("fake" in row) or ("real" in row and row["real"].lower() == row["fake"].lower()):
         raise ValueError(f"real and fake must name two folders, got {row.get('real')} and {row.get('fake')}")
+    if LABELS.get(row.get("real", "").lower()) == 1 or LABELS.get(row.get("fake", "").lower()) == 0:
+        raise ValueError(
+            f"real: {row['real']} and fake: {row['fake']} reverse what these names mean everywhere"
+        )
     generators = tuple(_generator(entry) for entry in row["generators"])
     _require_distinct(generators)
     places = row.get("places", ["{generator}"])

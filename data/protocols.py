@@ -6,7 +6,7 @@ write it in a YAML file of your own (data/protocol_file.py) and name that with -
 
 from dataclasses import replace
 
-from data.benchmark import Generator, Protocol
+from data.protocol import Generator, Protocol
 from data.protocol_file import load_file
 from data.transforms import Geometry
 
@@ -14,6 +14,8 @@ SQUARE_256 = Geometry(load_size=256, crop_size=None)  # upstream's test.py for m
 STORED = Geometry(load_size=None, crop_size=None)
 NPR_PAPER = "Tan et al., CVPR 2024"
 UPSTREAM = "https://github.com/chuangchuangtan/NPR-DeepfakeDetection"
+LSUN = """airplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person
+    pottedplant sheep sofa train tvmonitor""".split()  # the classes of ProGAN's images
 
 
 def _family(family, *rows):
@@ -88,6 +90,11 @@ ROWS = (
         roots=("ForenSynths_test", "ForenSynths"),
         generators=_cnn("ProGAN StyleGAN StyleGAN2 BigGAN CycleGAN StarGAN GauGAN Deepfake"),
         geometry=SQUARE_256,
+        training=tuple(Generator(name, images=(18_000, 18_000)) for name in LSUN),
+        train_roots=("ForenSynths_train_val", "../ForenSynths_train_val"),
+        train_places=("train/{generator}",),
+        val_places=("val/{generator}",),
+        train_on=("car", "cat", "chair", "horse"),
         seed=100,
         source=f"{NPR_PAPER}, Table 1; images of Wang et al., CVPR 2020",
         url="https://github.com/PeterWang512/CNNDetection",
@@ -95,11 +102,12 @@ ROWS = (
     ),
     Protocol(
         slug="CNNDetection-13",
-        roots=("CNN_synth_testset", "CNNDetection", "ForenSynths_test", "ForenSynths"),
+        roots=("CNN_synth_testset", "CNNDetection"),
+        borrowed=("ForenSynths_test", "ForenSynths"),
         generators=_cnn(
             "ProGAN StyleGAN BigGAN CycleGAN StarGAN GauGAN CRN IMLE SITD SAN Deepfake StyleGAN2 WFIR"
         ),
-        geometry=Geometry(load_size=None, crop_size=224),
+        geometry=Geometry(load_size=None, crop_size=224),  # theirs pads images below 224; here they repeat
         source="Wang et al., CVPR 2020 (eval.py: stored size, centre crop 224)",
         url="https://github.com/PeterWang512/CNNDetection",
     ),
@@ -116,6 +124,7 @@ ROWS = (
             )
         ),
         geometry=STORED,
+        seed=100,
         source=f"{NPR_PAPER}, Table 2; images of FreqNet, AAAI 2024",
         url="https://github.com/chuangchuangtan/GANGen-Detection",
         default=True,
@@ -137,6 +146,7 @@ ROWS = (
             )
         ),
         geometry=SQUARE_256,
+        seed=100,
         source=f"{NPR_PAPER}, Table 3; images of DIRE, ICCV 2023",
         url="https://github.com/ZhendongWang6/DIRE",
         default=True,
@@ -158,6 +168,7 @@ ROWS = (
             ),
         ),
         geometry=SQUARE_256,
+        seed=100,
         source=f"{NPR_PAPER}, Table 4; images of Ojha et al., CVPR 2023",
         url="https://github.com/Yuheng-Li/UniversalFakeDetect",
         default=True,
@@ -176,6 +187,7 @@ ROWS = (
             *_family("autoregressive", ("DALLE", ["DALLE"])),
         ),
         geometry=SQUARE_256,  # upstream's test.py has no line for it; taken as its neighbours
+        seed=100,
         source=f"{NPR_PAPER}, Table 5",
         url=UPSTREAM,
         default=True,
@@ -198,6 +210,7 @@ ROWS = (
             ),
         ),
         geometry=Geometry(load_size=None, crop_size=None, even=True),
+        seed=100,
         source="README of NPR-DeepfakeDetection, AIGCDetectBenchmark; benchmark of Zhong et al., 2023",
         url="https://github.com/Ekko-zn/AIGCDetectBenchmark",
     ),
@@ -239,6 +252,7 @@ ROWS = (
         geometry=STORED,  # its demo_dir.py, 256-px faces; training crops 224
         places=("test",),
         train_places=("train",),
+        val_places=("val",),
         training=(Generator("StyleGAN", (), "gan", images=(50_000, 50_000)),),
         source="README of Detecting-Face-Images-Generated-by-AI",
         url="https://github.com/YueWan1/Detecting-Face-Images-Generated-by-AI",

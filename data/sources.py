@@ -24,9 +24,13 @@ class Source:
     name: str = ""  # file name of the archive; in a Drive folder without `unpack`, the file that counts
     bytes: int | None = None  # of the file called `name`, or of `target`
     sha256: str | None = None
-    unpack: str | None = None  # "zip", "tar" or "auto"; what the file is decides, not this word
+    unpack: bool = False  # `name`, or what the folder holds, is an archive: data/archives.py finds out which
     strip: bool = False  # drop a single folder that wraps everything in the archive
     note: str = ""  # for the user: other places, and what to do by hand
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(f"{self.target}: unknown kind {self.kind!r}; known: {', '.join(KINDS)}")
 
     @property
     def page(self):
@@ -54,7 +58,7 @@ _FORENSYNTHS_TEST = Source(
     "gdrive",
     f"{TEST_ROOT}/ForenSynths_test",
     name="CNN_synth_testset.zip",
-    unpack="zip",
+    unpack=True,
     strip=True,
     note=_CNN_NOTE,
 )
@@ -62,14 +66,14 @@ _GENIMAGE = Source(
     "https://github.com/GenImage-Dataset/GenImage",
     "manual",
     "GenImage",
-    unpack="auto",
+    unpack=True,
     note="Drive and Baidu pages, one folder of multi-part zips per generator (ADM, BigGAN, glide, ...): "
     "keep these folders",
 )
 
 
 def _drive_folder(folder_id, name, note=""):
-    return Source(folder_id, "gdrive_folder", f"{TEST_ROOT}/{name}", unpack="auto", note=note)
+    return Source(folder_id, "gdrive_folder", f"{TEST_ROOT}/{name}", unpack=True, note=note)
 
 
 SOURCES = {  # protocol -> its downloads; one target, one download
@@ -80,7 +84,7 @@ SOURCES = {  # protocol -> its downloads; one target, one download
             "gdrive",
             "ForenSynths_train_val/train",
             name="progan_train.zip",
-            unpack="auto",
+            unpack=True,
             strip=True,
             note=_CNN_NOTE,
         ),
@@ -89,7 +93,7 @@ SOURCES = {  # protocol -> its downloads; one target, one download
             "gdrive",
             "ForenSynths_train_val/val",
             name="progan_val.zip",
-            unpack="auto",
+            unpack=True,
             strip=True,
             note=_CNN_NOTE,
         ),
@@ -120,7 +124,7 @@ SOURCES = {  # protocol -> its downloads; one target, one download
             "https://github.com/CVLabWorks/CVIMGDetection",
             "manual",
             "Tiny-GenImage",
-            unpack="auto",
+            unpack=True,
             strip=True,
             note="see the README of its folder NPR; the target holds train/<generator> and val/<generator>, "
             "each with nature and ai",

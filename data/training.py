@@ -36,6 +36,8 @@ def training_scans(opt):
         return train, None
     elif opt.val_fraction is not None:
         train, val = hold_out(train, opt.val_fraction, opt.seed)
+    elif opt.protocol:
+        val = _protocol_scan(opt, "val")
     else:
         val = _split_scan(opt, opt.val_split)
     require_both_classes(val)
@@ -75,18 +77,19 @@ def _split_scan(opt, split):
 def _protocol_scan(opt, part):
     """The images of a protocol's training or test part, in its own folder names."""
     row = protocols.get(opt.protocol)
-    places = row.train_places if part == "train" else row.places
-    wanted = row.pick(opt.classes or row.train_on, part) if part == "train" else row.generators
+    places = row.places_of(part)
+    wanted = row.generators if part == "test" else row.pick(opt.classes or row.train_on, part)
+    roots = row.roots if part == "test" else row.train_roots or row.roots
     root = row.locate(opt.dataroot, part, single=True)
     present = [(one.name, row.find(root, one, part)) for one in wanted] if root else []
     absent = [
         one.aliases[0] for one in wanted if one.name not in {name for name, folder in present if folder}
     ]
     present = [(name, folder) for name, folder in present if folder]
-    if not present or (part == "train" and absent):
+    if not present or (part != "test" and absent):
         raise ValueError(
             f"--protocol {row.slug} found no {part} folder of {', '.join(absent)} below {opt.dataroot}; "
-            f"looked for {' or '.join(places)} in {', '.join((*row.roots, opt.dataroot))}"
+            f"looked for {' or '.join(places)} in {', '.join((*roots, opt.dataroot))}"
         )
     return scan(root, present, row.label_map)
 

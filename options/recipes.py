@@ -25,7 +25,6 @@ RECIPES = {
         "optim": "adam",
         "seed": 100,
         "dataroot": "./genimage",
-        "classes": ("adm", "biggan", "glide", "midjourney", "sdv5", "vqdm", "wukong"),
     },
 }
 

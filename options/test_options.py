@@ -47,6 +47,9 @@ class TestOptions(ValOptions):
                 published.require_method(opt.published)
             if opt.expect:
                 self.require_cells(opt.expect)
+                bent = sorted(self.given & {"no_resize", "loadSize", "no_crop", "cropSize", "rz_interp"})
+                if bent:
+                    raise ValueError(f"--expect checks the published input; --{', --'.join(bent)} changes it")
             self.rows = self.choose(opt)
         except (ValueError, OSError) as error:
             self.parser.error(str(error))
@@ -63,11 +66,17 @@ class TestOptions(ValOptions):
         """The protocols to run, in the order asked for; `self.asked`: each of them has to be there."""
         rows = protocols.known(opt.protocol_file)
         every = [name.lower() for name in opt.protocols] == [ALL]
-        self.asked = bool(opt.protocols) and not every
+        self.asked = bool(opt.expect) or (bool(opt.protocols) and not every)
         if every:
-            return list(rows.values())
-        if self.asked:
+            return [row for row in rows.values() if not opt.expect or row.slug in self.expected]
+        if opt.protocols:
             asked = [protocols.get(slug, opt.protocol_file) for slug in opt.protocols]
+            strangers = [row.slug for row in asked if opt.expect and row.slug not in self.expected]
+            if strangers:
+                raise ValueError(
+                    f"--expect {opt.expect} has numbers per generator for {', '.join(self.expected)}, "
+                    f"not for {', '.join(strangers)}"
+                )
             return list({row.slug: row for row in asked}.values())
         if opt.expect:
             return [row for row in rows.values() if row.slug in self.expected]

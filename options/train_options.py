@@ -60,7 +60,8 @@ class TrainOptions(BaseOptions):
         if row is None:
             parser.error(f"--protocol {name} has no training part; those with one: {', '.join(able)}")
         geometry = row.geometry
-        found = {"protocol": row.slug, "val_fraction": VAL_FRACTION, "rz_interp": (geometry.interpolation,)}
+        found = {"protocol": row.slug, "rz_interp": (geometry.interpolation,)}
+        found["val_fraction"] = None if row.val_places else VAL_FRACTION
         found.update({"loadSize": geometry.load_size} if geometry.load_size else {"no_resize": True})
         found["cropSize"] = geometry.crop_size or config.crop_size
         return found | ({} if row.seed is None else {"seed": row.seed})
@@ -92,7 +93,7 @@ class TrainOptions(BaseOptions):
             "--val_fraction",
             type=fraction,
             help="validate on this share of the training images, in place of a validation folder; "
-            f"with --protocol {VAL_FRACTION}, since the published val folders are test sets",
+            f"with --protocol {VAL_FRACTION} where the published val folder is the test set",
         )
         add(
             "--select_on_test",

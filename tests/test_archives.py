@@ -195,6 +195,22 @@ def test_another_file_in_the_target_is_never_replaced(tmp_path, target):
     assert tree(target) == {"kept.txt": b"kept", "notes.txt": b"mine"}
 
 
+def test_two_runs_at_once_leave_each_other_alone(tmp_path, monkeypatch):
+    first, second = write_zip(tmp_path / "a.zip"), write_zip(tmp_path / "b.zip", {"late.png": b"late"})
+    check = archives._check_target
+
+    def meanwhile(staging, target):
+        monkeypatch.setattr(archives, "_check_target", check)
+        extract(second, target)  # the other run begins and ends while the first one's files wait
+        check(staging, target)
+
+    monkeypatch.setattr(archives, "_check_target", meanwhile)
+    held = extract(first, tmp_path / "out")
+    assert tree(tmp_path / "out") == {**CONTENT, "late.png": b"late"}
+    assert held.sizes == {name: len(data) for name, data in CONTENT.items()}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zip", "b.zip", "out"]
+
+
 def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path, target, monkeypatch):
     usage = namedtuple("usage", "total used free")(0, 0, archives.MARGIN + 1199)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)

@@ -11,6 +11,7 @@ from PIL import Image
 from data import Geometry, RealFakeFolder, create_dataloader, discover, scan
 from data.transforms import Limits
 from networks.resnet import NPRDetector
+from util import batching
 from util.batching import WAITING_PASSES, SizeBuckets, logits_by_size, logits_of
 from util.evaluate import BadImages, predict
 
@@ -173,8 +174,9 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does():
         sizes.append(len(images))
         return number_of(images)
 
-    images = part_of((4, 4), list(range(300, 311)))["image"]
-    assert logits_of(narrow, images, CPU).tolist() == list(range(300, 311))
+    part = part_of((4, 4), list(range(300, 311)))
+    passes = list(logits_by_size(narrow, [part], CPU))
+    assert torch.cat([logit for _, logit in passes]).tolist() == list(range(300, 311))
     assert sum(sizes) == 11
     parts = random_parts(SIZES)
     index, logit = (torch.cat(one) for one in zip(*logits_by_size(narrow, parts, CPU), strict=True))
@@ -189,8 +191,47 @@ def test_a_single_image_that_does_not_fit_is_an_error():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
-        logits_of(never, part_of((4, 4), [0, 1, 2, 3])["image"], CPU)
+        list(logits_by_size(never, [part_of((4, 4), [0, 1, 2, 3])], CPU))
     assert tried == [4, 2, 1]
+
+
+def test_after_a_batch_that_did_not_fit_later_ones_are_smaller():
+    tried = []
+
+    def narrow(images):
+        tried.append(len(images))
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return number_of(images)
+
+    parts = [part_of((4, 4), list(range(first, first + 8))) for first in (300, 308, 316)]
+    list(logits_by_size(narrow, parts, CPU, most=8))
+    assert [count for count in tried if count > 2] == [
+        8,
+        4,
+        4,
+    ]  # the first pass and its halves, no later pass
+
+
+def test_a_pass_has_no_more_images_than_asked_for():
+    tried = []
+
+    def count(images):
+        tried.append(len(images))
+        return number_of(images)
+
+    list(logits_by_size(count, [part_of((4, 4), list(range(300, 310)))], CPU, most=4))
+    assert tried == [4, 4, 2]
+
+
+@pytest.mark.parametrize(
+    ("free", "cached", "pixels"), [(0, 0, 131072), (6e9, 0, 1e7), (0, 6e9, 1e7), (9e12, 0, 2**26)]
+)
+def test_a_pass_on_a_gpu_fits_what_torch_can_still_use(monkeypatch, free, cached, pixels):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free), 8 * 10**10))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: int(cached) + 5)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 5)
+    assert batching.pixels_per_pass(torch.device("cuda")) == pixels
 
 
 def test_other_errors_of_a_detector_are_not_retried():

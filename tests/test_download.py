@@ -22,7 +22,7 @@ from data import download, fetch
 from data.fetch import FetchError, fetch_drive, fetch_http
 from data.protocols import DEFAULT as PROTOCOL_DEFAULT
 from data.protocols import PROTOCOLS
-from data.sources import DEFAULT, KINDS, SOURCES, WEIGHTS, Source, Weights
+from data.sources import DEFAULT, SOURCES, WEIGHTS, Source, Weights
 
 BODY = os.urandom(300_000)
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -120,6 +120,54 @@ def test_a_later_run_goes_on_where_ctrl_c_stopped(server, get, monkeypatch):
     assert not get.target.exists()
     assert get()
     assert server.state.ranges[-1] == "bytes=120000-"
+    assert get.target.read_bytes() == BODY
+
+
+def stop(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_kill_before_the_first_byte_of_a_new_version_does_not_glue_it_to_the_old(server, get, monkeypatch):
+    server.state.cuts = [100_000]
+    with pytest.raises(KeyboardInterrupt):
+        fetch_http(server.url, get.target, sleep=stop)
+    server.state.body, server.state.etag = os.urandom(300_000), '"two"'
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fetch, "_write", stop)  # the notes tell of version two by now
+        get()
+    assert get()
+    assert get.target.read_bytes() == server.state.body
+
+
+@pytest.mark.parametrize("facts", [{"size": len(BODY), "sha256": SHA}, {}])
+def test_a_complete_part_is_not_fetched_again(server, get, monkeypatch, facts):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fetch, "_accept", stop)
+        get(**facts)
+    usage = namedtuple("usage", "total used free")(0, 0, fetch.MARGIN)  # no room for the file once more
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    assert get(**facts)
+    assert server.state.ranges == [None]
+    assert get.target.read_bytes() == BODY
+    assert names(get.target.parent) == ["file.zip"]
+
+
+def test_a_complete_part_that_nothing_vouches_for_is_fetched_again(server, get, monkeypatch):
+    server.state.etag = ""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fetch, "_accept", stop)
+        get()
+    server.state.body = os.urandom(300_000)
+    assert get()
+    assert get.target.read_bytes() == server.state.body
+
+
+def test_a_web_page_that_came_whole_is_not_kept_as_a_complete_part(server, get):
+    server.state.body = b"<!DOCTYPE html><title>Quota exceeded</title>"
+    with pytest.raises(FetchError, match="web page"):
+        get()
+    server.state.body = BODY
+    assert get()
     assert get.target.read_bytes() == BODY
 
 
@@ -287,7 +335,7 @@ def site(server, monkeypatch):
     """The server with an archive, as the only source of ForenSynths; other protocols have no network."""
     server.state.body = archive()
     source = Source(server.url, "http", "Generalization_Test/ForenSynths_test", name="file.zip",
-                    unpack="zip", strip=True)  # fmt: skip
+                    unpack=True, strip=True)  # fmt: skip
     table = {name: (source,) if name == "ForenSynths" else value for name, value in SOURCES.items()}
     monkeypatch.setattr(download, "SOURCES", table)
 
@@ -368,7 +416,7 @@ def test_a_dry_run_writes_nothing(site, tmp_path, capsys):
     assert run("--dry_run", "--output", tmp_path / "new") == 0
     out = capsys.readouterr().out
     assert all(f"{name}: " in out for name in DEFAULT)
-    assert "size unknown" in out
+    assert out.count("size unknown, so free disk is not checked beforehand") == len(DEFAULT)
     assert "free disk at" in out
     assert names(tmp_path) == []
     assert site.state.ranges == []
@@ -395,6 +443,124 @@ def test_archives_that_were_put_there_by_hand_are_unpacked(tmp_path):
     assert run(*command) == 0
     assert (tmp_path / "GenImage" / "ADM" / "val" / "progan" / "1_fake" / "a.png").is_file()
     assert (tmp_path / "Generalization_Test" / "GANGen-Detection" / "AttGAN" / "0_real" / "a.png").is_file()
+
+
+@pytest.fixture
+def genimage(tmp_path):
+    """Runs GenImage-NPR without a server; put() lays an archive of a generator down."""
+
+    def go(*options):
+        return run("GenImage-NPR", "--output", tmp_path, "--no_verify", *options)
+
+    def put(generator, data=None):
+        path = go.folder / generator / f"{generator}.zip"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data or archive("val"))
+        return path
+
+    go.put, go.folder, go.target = put, tmp_path / "archives" / "GenImage", tmp_path / "GenImage"
+    go.recorded = lambda: [
+        entry["name"] for entry in json.loads((go.target / "download.json").read_text())["archives"]
+    ]
+    go.image = lambda generator: go.target / generator / "val" / "progan" / "0_real" / "a.png"
+    return go
+
+
+@pytest.mark.parametrize("options", [(), ("--delete_archives",)])
+def test_an_archive_that_arrives_later_is_unpacked_and_the_record_keeps_the_earlier(
+    genimage, capsys, options
+):
+    genimage.put("ADM")
+    assert genimage(*options) == 0
+    genimage.put("BigGAN")
+    assert genimage(*options) == 0
+    assert genimage.image("ADM").is_file()
+    assert genimage.image("BigGAN").is_file()
+    assert genimage.recorded() == ["ADM/ADM.zip", "BigGAN/BigGAN.zip"]
+    assert (genimage.folder / "ADM" / "ADM.zip").exists() == (not options)
+    out = capsys.readouterr().out
+    assert out.count("unpack ") == 2
+    assert genimage(*options) == 0
+    assert "GenImage-NPR: already there" in capsys.readouterr().out
+
+
+def test_an_archive_with_other_parts_than_recorded_is_unpacked_again(genimage, capsys):
+    genimage.put("ADM")
+    assert genimage() == 0
+    genimage.put("ADM", archive("train"))
+    assert genimage() == 0
+    assert (genimage.target / "ADM" / "train" / "progan" / "0_real" / "a.png").is_file()
+    assert genimage.recorded() == ["ADM/ADM.zip"]
+
+
+def test_a_damaged_archive_leaves_the_others_recorded(genimage, capsys):
+    genimage.put("ADM")
+    genimage.put("BigGAN", b"no zip")
+    assert genimage() == 1
+    assert genimage.recorded() == ["ADM/ADM.zip"]
+    assert genimage("--delete_archives") == 1
+    genimage.put("BigGAN")
+    capsys.readouterr()
+    assert genimage("--delete_archives") == 0
+    assert capsys.readouterr().out.count("unpack ") == 1
+    assert not [path for path in genimage.folder.rglob("*") if path.is_file()]
+
+
+def test_a_drive_folder_is_asked_again_when_an_archive_of_it_was_damaged(tmp_path, monkeypatch):
+    def give(_, target, folder):
+        target.mkdir(parents=True, exist_ok=True)
+        for name, data in bodies.items():
+            (target / name).write_bytes(data)
+        return ["a.zip"]
+
+    monkeypatch.setattr(fetch, "call_gdown", give)
+    command = ("GANGen-Detection", "--output", tmp_path, "--no_verify")
+    bodies = {"a.zip": archive("A"), "b.zip": b"torn"}
+    assert run(*command) == 1
+    (tmp_path / "archives" / "Generalization_Test" / "GANGen-Detection" / "b.zip").unlink()
+    bodies = {"a.zip": archive("A"), "b.zip": archive("B")}
+    assert run(*command) == 0
+    assert names(tmp_path / "Generalization_Test" / "GANGen-Detection") == ["A", "B", "download.json"]
+
+
+def test_a_lost_image_is_noticed_although_another_file_makes_up_the_number(genimage, capsys):
+    genimage.put("ADM")
+    assert genimage() == 0
+    genimage.image("ADM").unlink()
+    genimage.image("ADM").with_name("junk.png").write_bytes(b"junk")
+    assert genimage() == 0
+    assert genimage.image("ADM").read_bytes() == b"real"
+
+
+def test_an_image_of_another_size_is_noticed(genimage, capsys):
+    genimage.put("ADM")
+    assert genimage() == 0
+    genimage.image("ADM").write_bytes(b"cut")
+    assert genimage() == 1
+    assert "a.png is there already with other content" in capsys.readouterr().err
+
+
+def test_lost_images_without_their_archive_are_an_error_of_one_line(genimage, capsys):
+    genimage.put("ADM")
+    genimage.put("BigGAN")
+    assert genimage("--delete_archives") == 0
+    genimage.image("ADM").unlink()
+    assert genimage() == 1
+    lines = capsys.readouterr().err.splitlines()
+    words = f"files of ADM/ADM.zip are missing or changed in {genimage.target}; put ADM/ADM.zip into"
+    assert [line for line in lines if words in line] == lines
+    genimage.put("ADM")
+    assert genimage() == 0
+    assert genimage.image("ADM").is_file()
+
+
+@pytest.mark.parametrize("record", ["", "[]", '{"archives": [{}]}', "null"])
+def test_a_record_that_is_no_record_counts_as_none(genimage, record):
+    genimage.put("ADM")
+    assert genimage() == 0
+    (genimage.target / "download.json").write_text(record)
+    assert genimage() == 0
+    assert genimage.recorded() == ["ADM/ADM.zip"]
 
 
 def test_complete_sets_are_verified_once_per_root(site, tmp_path, monkeypatch):
@@ -482,13 +648,18 @@ def test_the_table_names_protocols_and_the_folders_they_look_in():
     assert set(SOURCES) - {"ForenSynths-train"} == set(PROTOCOLS) - {"Sample"}
     assert set(DEFAULT) == set(PROTOCOL_DEFAULT)
     for name, sources in SOURCES.items():
-        roots = [root.lower() for root in PROTOCOLS[name].roots] if name in PROTOCOLS else []
+        row = PROTOCOLS.get(name)
+        roots = [root.lower() for root in (*row.roots, *row.borrowed)] if row else []
         for source in sources:
-            assert source.kind in KINDS
             assert not roots or source.target.rpartition("/")[2].lower() in roots
             assert source.name or source.kind not in ("http", "gdrive")
     unpacked = {source for sources in SOURCES.values() for source in sources if source.unpack}
     assert len({source.target for source in unpacked}) == len(unpacked)
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="unknown kind 'ftp'; known: http, "):
+        Source("x", "ftp", "x")
 
 
 def test_weights_have_a_licence_and_where_they_are_fetched_a_checksum():

@@ -125,7 +125,7 @@ def test_resume_refuses_scores_of_other_weights_input_or_files(weights, tree):
     with pytest.raises(ValueError, match=r"another evaluation .*geometry"):
         evaluate(weights, root, "--name", "n", "--resume", "--no_crop")
     shutil.copy(root / "a" / "0_real" / "0.png", root / "a" / "0_real" / "new.png")
-    with pytest.raises(ValueError, match="file_list_sha256"):
+    with pytest.raises(ValueError, match="scores of other files"):
         evaluate(weights, root, "--name", "n", "--resume")
     torch.manual_seed(1)
     torch.save(NPRDetector().state_dict(), "other.pth")

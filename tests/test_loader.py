@@ -12,7 +12,7 @@ from data.loader import (
     EpochBatches,
     collate,
     create_dataloader,
-    evaluation_set,
+    evaluation_images,
     generator_batches,
     generator_loader,
 )
@@ -244,7 +244,7 @@ def options(**changes):
 
 
 def test_a_generator_loader_gives_the_wanted_generators_alone(root):
-    dataset = evaluation_set(options(), root, discover(root), DataConfig(), Geometry(None, None))
+    dataset = evaluation_images(options(), scan(root, discover(root)), DataConfig(), Geometry(None, None))
     make = generator_loader(options(), dataset, 0, torch.device("cpu"))
     batches = [part["index"].tolist() for batch in make(["b"]) for part in batch["parts"]]
     assert batches == [[10, 11, 12, 13], [14, 15, 16, 17], [18, 19]]
@@ -262,7 +262,7 @@ def test_a_generator_loader_gives_the_wanted_generators_alone(root):
     ],
 )
 def test_an_evaluation_set_obeys_the_limits_of_detector_and_options(root, changes, config, outcome):
-    item = evaluation_set(options(**changes), root, discover(root), config, Geometry(None, None))[0]
+    item = evaluation_images(options(**changes), scan(root, discover(root)), config, Geometry(None, None))[0]
     if isinstance(outcome, str):
         assert outcome in item["bad"]
     else:

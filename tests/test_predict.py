@@ -386,6 +386,33 @@ def test_when_no_file_could_be_scored_the_label_folders_are_not_denied(scored, t
     assert "no file lies below" not in out
 
 
+def test_folders_above_the_named_one_give_no_label(scored, picture):
+    picture("real/photos/a.png")
+    picture("real/photos/1_fake/b.png")
+    rows = {
+        row["path"]: row["label"] for row in scored("--input", "real/photos", *NATIVE, "--labels", "folder")
+    }
+    assert rows == {"real/photos/a.png": "", "real/photos/1_fake/b.png": "1"}
+
+
+def test_a_named_file_has_the_label_of_its_own_folder(scored, picture):
+    fake, plain = picture("set/1_fake/a.png"), picture("real/photos/b.png")
+    rows = scored("--input", fake, plain, *NATIVE, "--labels", "folder")
+    assert [row["label"] for row in rows] == ["1", ""]
+
+
+def test_resume_tries_a_failed_file_again(scored, photos, tmp_path):
+    whole = (tmp_path / photos[2]).read_bytes()
+    (tmp_path / photos[2]).write_bytes(b"")
+    before = scored("--input", "photos", *NATIVE)
+    assert before[2]["error"] == "empty file"
+    (tmp_path / photos[2]).write_bytes(whole)
+    after = scored("--input", "photos", *NATIVE, "--resume")
+    assert [row["path"] for row in after] == photos
+    assert after[2]["score"] and not after[2]["error"]
+    assert after[:2] + after[3:] == before[:2] + before[3:]
+
+
 # --- errors ---
 
 

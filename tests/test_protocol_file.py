@@ -353,3 +353,15 @@ def test_a_root_that_is_no_text_is_refused(capsys):
 def test_a_wrong_file_stops_a_run_that_did_not_ask_for_its_row(text, capsys):
     make_tree("data/DFIG", ["test"], count=1)
     assert "own.yaml: " in refused(text, capsys, "--protocols", "DFIG")
+
+
+@pytest.mark.parametrize("line", ["real: fake\nfake: x", "real: AI\nfake: x", "real: x\nfake: nature"])
+def test_known_label_names_cannot_be_reversed(line, capsys):
+    assert "reverse what these names mean" in refused(f"{MINIMAL}{line}\n", capsys)
+
+
+@pytest.mark.parametrize(
+    "line", ["interpolation: [bilinear]", "average: {a: b}", "places: ['{generator:1}']"]
+)
+def test_values_of_odd_types_are_one_line(line, capsys):
+    assert " must be " in refused(f"{MINIMAL}{line}\n", capsys)

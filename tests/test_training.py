@@ -283,11 +283,11 @@ def test_a_run_without_select_on_test_leaves_no_such_mark(genimage, capsys):
     assert "chosen on the test images" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["GenImage-NRP", "ForenSynths", "AIGCDetectBenchmark"])
+@pytest.mark.parametrize("name", ["GenImage-NRP", "GANGen-Detection", "AIGCDetectBenchmark"])
 def test_a_protocol_without_a_training_part_exits_with_the_legal_ones(capsys, name):
     message = refused(capsys, "--protocol", name)
     able = [slug for slug, row in protocols.PROTOCOLS.items() if row.train_places]
-    assert {"GenImage-NPR", "GenImage-SSP", "Tiny-GenImage", "DFIG"} == set(able)
+    assert {"ForenSynths", "GenImage-NPR", "GenImage-SSP", "Tiny-GenImage", "DFIG"} == set(able)
     assert name in message
     assert all(slug in message for slug in able)
 
@@ -426,3 +426,23 @@ def test_protocol_none_switches_the_recipes_protocol_off(tiny):
 def test_another_protocol_wins_over_the_recipes():
     opt = options_of("--recipe", "cvimg", "--protocol", "GenImage-NPR")
     assert (opt.protocol, opt.seed, opt.no_resize, opt.batch_size) == ("GenImage-NPR", 70, True, 64)
+
+
+def test_a_published_validation_folder_that_is_no_test_set_is_used(tree):
+    root = tree(["train", "val", "test"], name="DFIG", count=3)
+    opt = TrainOptions().parse(["--protocol", "DFIG", "--dataroot", str(root)])
+    assert (opt.protocol, opt.val_fraction) == ("DFIG", None)
+    train, val = training_scans(opt)
+    assert {sample.path.split("/")[0] for sample in train.samples} == {"train"}
+    assert {sample.path.split("/")[0] for sample in val.samples} == {"val"}
+
+
+def test_forensynths_trains_on_its_four_published_classes(tree):
+    root = tree([f"{split}/{name}" for split in ("train", "val") for name in
+                 ("car", "cat", "chair", "horse", "bus")], name="ForenSynths_train_val", count=1)  # fmt: skip
+    opt = TrainOptions().parse(["--protocol", "ForenSynths", "--dataroot", str(root.parent)])
+    assert (opt.loadSize, opt.cropSize, opt.seed, opt.no_resize) == (256, 224, 100, False)
+    train, val = training_scans(opt)
+    assert train.folders == val.folders == ["car", "cat", "chair", "horse"]
+    assert len(train.samples) == len(val.samples) == 8
+    assert {sample.path.split("/")[0] for sample in val.samples} == {"val"}

@@ -11,6 +11,8 @@ Results: the tables here, and with --output compare.csv, compare.md and flips.cs
 
 import argparse
 import csv
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +72,7 @@ FILES = ("compare.csv", "compare.md", "flips.csv")
 
 
 def results_of(folder):
-    """{protocol: scores} of results/<name>/<protocol> or of every protocol below results/<name>."""
+    """{protocol: Results} of results/<name>/<protocol> or of every protocol below results/<name>."""
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"no results folder {folder}")
@@ -80,7 +82,33 @@ def results_of(folder):
         raise ValueError(
             f"{folder} holds no scores.csv; expected results/<name>/<protocol> or results/<name>"
         )
-    return {place.resolve().name: read_scores(place / "scores.csv") for place in places}
+    return {
+        place.resolve().name: Results(read_scores(place / "scores.csv"), read_meta(place)) for place in places
+    }
+
+
+@dataclass(frozen=True)
+class Results:
+    """One results folder."""
+
+    scores: list
+    meta: dict
+
+    @property
+    def average(self):
+        """How its protocol takes the mean."""
+        return self.meta.get("protocol_row", {}).get("average", "macro")
+
+
+def read_meta(folder):
+    """meta.json of a results folder; {} where there is none."""
+    path = folder / "meta.json"
+    try:
+        return (
+            json.loads(path.read_text(encoding="utf-8", errors="surrogateescape")) if path.is_file() else {}
+        )
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def compare_runs(first, second):
@@ -94,15 +122,20 @@ def compare_runs(first, second):
         )
     tables, flips = {}, []
     for protocol in shared:
-        rows, notes, found = pair(first[protocol], second[protocol], average_of(protocol))
+        rows, notes, found = pair(first[protocol].scores, second[protocol].scores, first[protocol].average)
+        notes += unlike(first[protocol].meta, second[protocol].meta)
         tables[protocol] = rows, notes
         flips += [(protocol, *flip) for flip in found]
     return tables, flips
 
 
-def average_of(protocol):
-    """How a protocol's mean is taken; macro for any other folder."""
-    return protocols.PROTOCOLS[protocol].average if protocol in protocols.PROTOCOLS else "macro"
+def unlike(first, second):
+    """Notes on what was not the same in two evaluations, and what each of them says about itself."""
+    keys = ("input", "precision", "limits")
+    notes = [f"note: {key} differs: {first.get(key)} and {second.get(key)}"
+             for key in keys if first.get(key) != second.get(key)]  # fmt: skip
+    return notes + [f"note: {title}: {note}" for title, meta in (("first", first), ("second", second))
+                    for note in meta.get("notes", ())]  # fmt: skip
 
 
 def pair(first, second, average="macro"):
@@ -137,12 +170,12 @@ def flipped(row):
 def compare_published(first, method):
     """{protocol: (rows, notes)} of the protocols for which the method has published numbers."""
     tables = {}
-    for protocol, scores in first.items():
+    for protocol, results in first.items():
         theirs = published.lookup(protocol, method)
         if theirs is None:
             continue
         row = protocols.PROTOCOLS[protocol]
-        _, generators, labels, values, _ = (list(column) for column in zip(*scores, strict=True))
+        _, generators, labels, values, _ = (list(column) for column in zip(*results.scores, strict=True))
         order = [generator.name for generator in row.generators]
         rows = tabulate(generators, np.array(labels), np.array(values, np.float32), order, row.average)
         set_beside(rows, theirs, row.average)

@@ -19,18 +19,20 @@ def pixels_per_pass(device):
     if device.type == "cpu":
         return CPU_PIXELS
     if device.type == "cuda":
-        return min(GPU_PIXELS, torch.cuda.mem_get_info(device)[0] // BYTES_PER_PIXEL)
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own cache
+        free = torch.cuda.mem_get_info(device)[0] + unused
+        return min(GPU_PIXELS, max(CPU_PIXELS, free // BYTES_PER_PIXEL))
     return GPU_PIXELS // 4
 
 
 class SizeBuckets:
-    """Joins images of equal size until a forward pass is full.
+    """Joins images of equal size until a forward pass is full: `limit` pixels or `most` images.
 
     Parts are {"image": uint8 (B, 3, H, W), "index": (B,)}; passes come out as (images, index).
     """
 
-    def __init__(self, device, limit=None):
-        self.device, self.limit = device, limit or pixels_per_pass(device)
+    def __init__(self, device, limit=None, most=None):
+        self.device, self.limit, self.most = device, limit or pixels_per_pass(device), most
         self.waiting = {}  # (H, W) -> [(images, index)]
 
     def add(self, part):
@@ -49,7 +51,7 @@ class SizeBuckets:
 
     def _take(self, size, full_only):
         images, index = (torch.cat(parts) for parts in zip(*self.waiting.pop(size), strict=True))
-        capacity = max(1, self.limit // (size[0] * size[1]))
+        capacity = max(1, min(self.limit // (size[0] * size[1]), self.most or self.limit))
         whole = len(images) - len(images) % capacity if full_only else len(images)
         if whole < len(images):
             self.waiting[size] = [(images[whole:], index[whole:])]
@@ -66,26 +68,32 @@ class SizeBuckets:
 
 @torch.inference_mode()
 def logits_of(detector, images, device, bf16=False):
-    """uint8 images (B, 3, H, W) on any device -> float32 logits (B,) on `device`.
+    """uint8 images (B, 3, H, W) on any device -> float32 logits (B,) on `device`, in one pass."""
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        return detector(images.to(device, non_blocking=True)).float()
 
-    A batch that does not fit a GPU's memory is halved until it does.
+
+def logits_by_size(detector, parts, device, bf16=False, limit=None, most=None):
+    """Runs over parts of any sizes; yields (index, logits) of each pass, as passes fill up.
+
+    Passes that do not fit a GPU's memory are halved, and later ones are smaller.
     """
+    buckets = SizeBuckets(device, limit, most)
+    for part in parts:
+        for images, index in buckets.add(part):
+            yield index, _logits_that_fit(detector, images, device, bf16, buckets)
+    for images, index in buckets.rest():
+        yield index, _logits_that_fit(detector, images, device, bf16, buckets)
+
+
+def _logits_that_fit(detector, images, device, bf16, buckets):
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            return detector(images.to(device, non_blocking=True)).float()
+        return logits_of(detector, images, device, bf16)
     except torch.OutOfMemoryError:
         if len(images) == 1:
             raise
+    buckets.limit = len(images) // 2 * images.shape[-1] * images.shape[-2]
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    return torch.cat([logits_of(detector, half, device, bf16) for half in images.chunk(2)])
-
-
-def logits_by_size(detector, parts, device, bf16=False, limit=None):
-    """Runs over parts of any sizes; yields (index, logits) of each pass, as passes fill up."""
-    buckets = SizeBuckets(device, limit)
-    for part in parts:
-        for images, index in buckets.add(part):
-            yield index, logits_of(detector, images, device, bf16)
-    for images, index in buckets.rest():
-        yield index, logits_of(detector, images, device, bf16)
+    halves = images.split((len(images) + 1) // 2)
+    return torch.cat([_logits_that_fit(detector, half, device, bf16, buckets) for half in halves])

@@ -69,7 +69,8 @@ def stream(detector, loader, device, bad, bf16=False, stop=None, progress=None):
             if progress is not None:
                 progress.update(count)
 
-    yield from logits_by_size(detector, parts(), device, bf16)
+    most = max((len(batch) for batch in loader.batch_sampler), default=1)  # --batch_size bounds a pass
+    yield from logits_by_size(detector, parts(), device, bf16, most=most)
     expected = sum(len(batch) for batch in loader.batch_sampler)
     if asked != expected:
         raise RuntimeError(f"the loader delivered {asked} of {expected} images")
@@ -150,11 +151,16 @@ class Evaluator:
         tune_kernels(dataset.geometry, self.opt.deterministic)
         identity = {**self.identity, "protocol": task.name, **task.identity}
         identity.update(describe_input(dataset, self.opt.amp))
-        record = Record(self.root / task.name, identity, task.about)
-        record.open(self.opt, dataset.scan.counts())
+        record = Record(self.root / task.name, identity, {**task.about, "notes": list(task.notes)})
+        by_generator = samples_by_generator(dataset)
+        record.open(
+            self.opt,
+            dataset.scan.counts(),
+            {name: file_list_sha256(samples) for name, samples in by_generator.items()},
+        )
         bad = BadImages(self.opt.on_bad_image, dataset)
         bad.found.update(record.meta["bad_files"])
-        reused = len(record.meta["finished"])
+        reused = sum(name in record.meta["finished"] for name in task.order)
         self._score(record, task, dataset, make_loader, bad, stop)
         rows = record.tabulate(task.order, task.average)
         if task.published is not None:
@@ -165,8 +171,8 @@ class Evaluator:
 
     def _score(self, record, task, dataset, make_loader, bad, stop):
         """Generator after generator, each on disk before the next one starts."""
-        present = [name for name in task.order if name in dataset.scan.generators()]
         counts = {name: sum(pair) for name, pair in dataset.scan.counts().items()}
+        present = [name for name in task.order if counts.get(name)]
         for place, name in enumerate(present, start=1):
             if name in record.meta["finished"]:
                 continue
@@ -179,14 +185,22 @@ class Evaluator:
             record.add(name, [dataset.samples[number] for number in index], logit, bad.found)
 
 
-def file_list_sha256(dataset):
-    """Pins down which files a dataset holds, in which order, under which generator and label."""
-    files = "\n".join(f"{sample.path}\t{sample.generator}\t{sample.label}" for sample in dataset.samples)
+def samples_by_generator(dataset):
+    """{generator: its samples}, in the dataset's order."""
+    found = {}
+    for sample in dataset.samples:
+        found.setdefault(sample.generator, []).append(sample)
+    return found
+
+
+def file_list_sha256(samples):
+    """Pins down which files there are, in which order, under which generator and label."""
+    files = "\n".join(f"{sample.path}\t{sample.generator}\t{sample.label}" for sample in samples)
     return hashlib.sha256(os.fsencode(files)).hexdigest()
 
 
 def describe_input(dataset, amp):
-    """What scores depend on beside the weights: geometry, limits, decoding, precision, list of files."""
+    """What scores depend on beside the weights and the files: geometry, limits, decoding, precision."""
     return {
         "input": dataset.geometry.describe() + (LARGE_CROPPED if dataset.limits.crop_large else ""),
         "geometry": dataset.geometry.as_dict(),
@@ -198,7 +212,6 @@ def describe_input(dataset, amp):
         },
         "precision": "bf16" if amp == "bf16" else "fp32",
         "batch_rule": "equal sizes together, no padding",
-        "file_list_sha256": file_list_sha256(dataset),
     }
 
 

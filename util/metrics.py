@@ -92,9 +92,8 @@ def tabulate(generators, labels, scores, order=None, average="macro"):
 def set_beside(rows, published, average="macro"):
     """Adds published_acc, published_ap, diff_acc and diff_ap (ours minus published) to rows of `tabulate`.
 
-    The mean is compared only over the same generators: the published mean where ours covers all of them,
-    else the mean of the published cells of those that ours covers; nothing where one of these is unknown, or
-    where ours is over images, whose published numbers nobody gives.
+    The mean is compared only over the same generators and taken the same way: the published mean where ours
+    covers all of them, else (macro) the mean of the published cells of those that ours covers.
     """
     *singles, mean = rows
     covered = [published.cells.get(row["generator"]) for row in singles if not row["reason"]]
@@ -102,7 +101,8 @@ def set_beside(rows, published, average="macro"):
     for metric in ("acc", "ap"):
         for row in singles:
             _compare(row, metric, getattr(published.cells.get(row["generator"]), metric, math.nan))
-        printed = getattr(published.mean, metric, math.nan) if whole else math.nan
+        alike = whole and published.average == average
+        printed = getattr(published.mean, metric, math.nan) if alike else math.nan
         if math.isnan(printed) and average == "macro":
             printed = _mean([getattr(cell, metric, math.nan) for cell in covered])
         _compare(mean, metric, printed)

@@ -24,13 +24,18 @@ class Record:
     def __init__(self, folder, identity, about=None):
         """identity: what an evaluation must share to go on here; about: what meta.json says beside it."""
         self.folder, self.identity, self.about = folder, identity, about or {}
-        self.meta, self.scores = {}, []
+        self.meta, self.scores, self.files = {}, [], {}
 
-    def open(self, opt, counts):
-        """Starts empty, or takes up what an equal evaluation left; refuses to mix or to replace unasked."""
+    def open(self, opt, counts, files):
+        """Starts empty, or takes up what an equal evaluation left; refuses to mix or to replace unasked.
+
+        files: {generator: hash of its list of files}; a finished generator whose files changed is refused.
+        """
+        self.files = files
         present = [name for name in FILES if (self.folder / name).exists()]
         if present and not opt.overwrite:
             self._take_up(opt.resume, present)
+            self.meta["counts"].update(counts)
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in present:  # meta.json first: without it no scores count as finished
@@ -50,7 +55,7 @@ class Record:
         self.scores += [
             (*sample, score, logit) for sample, score, logit in zip(samples, scores, logits, strict=True)
         ]
-        self.meta["finished"][generator] = len(samples)
+        self.meta["finished"][generator] = {"images": len(samples), "files_sha256": self.files[generator]}
         self.meta["bad_files"] = dict(bad_files)
         self._write()
 
@@ -71,7 +76,8 @@ class Record:
         try:
             text = (self.folder / "meta.json").read_text(encoding="utf-8", errors="surrogateescape")
             meta, scores = json.loads(text), read_scores(self.folder / "scores.csv")
-            finished = dict(meta["finished"])
+            finished = {name: one["images"] for name, one in meta["finished"].items()}
+            files = {name: one["files_sha256"] for name, one in meta["finished"].items()}
             kept = [row for row in scores if row[1] in finished]
             if Counter(row[1] for row in kept) != {name: count for name, count in finished.items() if count}:
                 raise ValueError("scores.csv lacks scores that meta.json counts")
@@ -87,6 +93,11 @@ class Record:
             )
             raise ValueError(
                 f"{self.folder} holds results of another evaluation ({changes}); use --overwrite or --name"
+            )
+        changed = [name for name, known in files.items() if self.files.get(name, known) != known]
+        if changed:
+            raise ValueError(
+                f"{self.folder} has scores of other files for {', '.join(changed)}; use --overwrite or --name"
             )
         self.meta, self.scores = meta, kept
 

@@ -36,6 +36,7 @@ class Published:
     method: str
     cells: dict[str, Cell]  # by generator, without the mean
     mean: Cell | None
+    average: str  # of the printed mean: "macro" (over generators) or "micro" (over images)
     kinds: tuple[str, ...]
     sources: tuple[str, ...]
     notes: list[str]
@@ -57,10 +58,12 @@ def lookup(protocol, method) -> Published | None:
     if not rows:
         return None
     cells = {row["generator"]: _cell(row) for row in rows}
+    averages = [row["average"] for row in rows if row["generator"] == MEAN]
     return Published(
         protocol=protocol,
         method=method,
         mean=cells.pop(MEAN, None),
+        average="".join(averages) or "macro",
         cells=cells,
         kinds=_unique(rows, "kind"),
         sources=_unique(rows, "source"),

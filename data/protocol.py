@@ -42,13 +42,16 @@ class Protocol:
     source: str
     url: str = ""
     roots: tuple[str, ...] = ()  # names of its root below --dataroot; --dataroot itself counts too
+    borrowed: tuple[str, ...] = ()  # roots of other protocols, which count where all its generators are there
     places: tuple[str, ...] = ("{generator}",)
     split: str = "test"  # the published split that `places` are
     labels: tuple[str, str] = ("0_real", "1_fake")  # published (real, fake) names; LAYOUTS hold as well
     average: str = "macro"
     seed: int | None = None  # of the published training
     training: tuple[Generator, ...] = ()  # the generators of its training part
+    train_roots: tuple[str, ...] = ()  # where they differ from `roots`
     train_places: tuple[str, ...] = ()
+    val_places: tuple[str, ...] = ()  # published validation images that are no test set
     train_on: tuple[str, ...] = ()  # those of `training` that the published training used; empty: all
     default: bool = False  # test.py runs it without being asked
 
@@ -58,17 +61,31 @@ class Protocol:
         --dataroot itself has to hold half of them, since other benchmarks share single names, such as biggan;
         with `single` one is enough.
         """
-        least = 1 if single else len(self.generators) / 2
-        for folder, needed in (*((name, 1) for name in self.roots), (".", least)):
+        members = self.members(part)
+        least = 1 if single or part != "test" else len(members) / 2
+        if not self.tells_apart and not single:
+            least = len(members) + 1  # a folder test/ alone says nothing
+        roots = self.roots if part == "test" else self.train_roots or self.roots
+        candidates = [*((name, 1) for name in roots), *((name, len(members)) for name in self.borrowed)]
+        for folder, needed in (*candidates, (".", least)):
             root = _resolve(dataroot, folder)
-            found = [self.find(root, generator, part) for generator in self.members(part)] if root else []
+            found = [self.find(root, generator, part) for generator in members] if root else []
             if sum(place is not None for place in found) >= needed > 0:
                 return root
         return None
 
     def members(self, part="test"):
-        """The generators of the test or of the training part."""
-        return self.training if part == "train" else self.generators
+        """The generators of a part: "test", "train" or "val" (those of the training)."""
+        return self.generators if part == "test" else self.training
+
+    def places_of(self, part="test"):
+        """Where the generators of a part stand."""
+        return {"test": self.places, "train": self.train_places, "val": self.val_places}[part]
+
+    @property
+    def tells_apart(self):
+        """Whether a generator's own folder name is part of its place."""
+        return all("{generator}" in place for place in self.places)
 
     def pick(self, classes, part="test"):
         """The generators of these names, in table order; all without names; ValueError for an unknown one."""
@@ -88,7 +105,7 @@ class Protocol:
         A place after the first, or without the generator's name, counts only with label folders right inside:
         <generator>/ without val/ may hold the training images, and test/ may be anything.
         """
-        places = self.train_places if part == "train" else self.places
+        places = self.places_of(part)
         for place in places:
             names = generator.aliases if "{generator}" in place else ("",)
             for folder in filter(None, (_resolve(root, place.format(generator=name)) for name in names)):
