@@ -6,7 +6,7 @@ import shutil
 import pytest
 from conftest import SAMPLES, make_tree, toy_image
 
-from data import benchmark, findings
+from data import findings, protocol
 from data.inspection import Depth, inspect_file, inspect_files
 from tools import verify
 
@@ -189,10 +189,10 @@ def test_the_broken_file_of_the_distributed_dalle2_is_a_known_defect(tmp_path, c
 def test_upper_case_fakes_of_genimages_adm_are_a_known_defect(tmp_path):
     root = make_tree(tmp_path / "ADM/x", ["val"], names=("nature", "ai"), suffix=".PNG")
     entry = findings.Entry(
-        benchmark.Protocol("GenImage-NPR", (), None, ""),
-        benchmark.Generator("ADM"),
+        protocol.Protocol("GenImage-NPR", (), None, ""),
+        protocol.Generator("ADM"),
         "test",
-        findings.list_folder(root / "val", benchmark.LABELS),
+        findings.list_folder(root / "val", protocol.LABELS),
     )
     assert "loaders that know only .png" in findings.known_defect(entry, entry.contents.samples[-1])
 
