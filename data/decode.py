@@ -8,6 +8,7 @@ animated and multi-picture files give their first frame; EXIF orientation is lef
 
 import functools
 import io
+import stat
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,9 +45,13 @@ def decode_bytes(content, max_mpx=DEFAULT_MAX_MPX, exif="ignore"):
 
 
 def read(path):
-    """The bytes of a file; BadImage when they cannot be had."""
+    """The bytes of a file; BadImage when they cannot be had, without waiting at a named pipe."""
     with _one_reason():
-        return Path(path).read_bytes()
+        path = Path(path)
+        kind = path.stat().st_mode
+        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+            raise BadImage("not a regular file")
+        return path.read_bytes()
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """tools.compare: differences, flips and what it refuses."""
 
 import csv
+import json
 import math
 
 import numpy as np
@@ -113,3 +114,33 @@ def test_an_existing_comparison_is_replaced_only_on_request(two, tmp_path, capsy
     with pytest.raises(SystemExit):
         compare.main([*two, "--output", str(tmp_path / "out")])
     compare.main([*two, "--output", str(tmp_path / "out"), "--overwrite"])
+
+
+@pytest.mark.parametrize("cut", [36, 45, 50])
+def test_a_cut_scores_csv_is_one_clear_error(two, tmp_path, cut):
+    path = tmp_path / "B" / "Set" / "scores.csv"
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(ValueError, match="is damaged"):
+        compare.main(list(two))
+
+
+def test_scores_that_meta_json_counts_and_scores_csv_lacks_are_an_error(two, tmp_path):
+    folder = tmp_path / "B" / "Set"
+    (folder / "meta.json").write_text('{"finished": {"a": {"images": 4}, "b": {"images": 4}}}')
+    with pytest.raises(ValueError, match="lacks scores that meta"):
+        compare.main(list(two))
+    (folder / "meta.json").write_text('{"finished": ')
+    with pytest.raises(ValueError, match=r"meta\.json is damaged"):
+        compare.main(list(two))
+
+
+def test_what_the_two_were_made_with_is_said_where_it_differs(two, tmp_path, capsys):
+    for name, size in (("A", "stored size"), ("B", "resize 256x256")):
+        meta = {"protocol": "Set", "input": size, "precision": "fp32", "checkpoint": f"{name}.pth"}
+        meta |= {"checkpoint_sha256": name * 64, "notes": []}
+        (tmp_path / name / "Set" / "meta.json").write_text(json.dumps(meta))
+    compare.main(list(two))
+    out = capsys.readouterr().out
+    assert "first: Set, stored size, fp32, weights A.pth (AAAAAAAAAAAA)" in out
+    assert "note: input differs: stored size and resize 256x256" in out
+    assert "precision differs" not in out

@@ -1,6 +1,7 @@
 """Reading one file: exact pixels for every mode, first frames, orientation, a reason for bad files."""
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -443,3 +444,9 @@ def test_damaged_bytes_never_raise_anything_but_bad_image(read, name):
             assert text and "\n" not in text
             outcomes.add("refused")
     assert "refused" in outcomes
+
+
+def test_a_named_pipe_is_a_bad_image_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(BadImage, match="not a regular file"):
+        decode(tmp_path / "pipe.png")

@@ -82,9 +82,16 @@ def results_of(folder):
         raise ValueError(
             f"{folder} holds no scores.csv; expected results/<name>/<protocol> or results/<name>"
         )
-    return {
-        place.resolve().name: Results(read_scores(place / "scores.csv"), read_meta(place)) for place in places
-    }
+    return {place.resolve().name: read_results(place) for place in places}
+
+
+def read_results(place):
+    """Scores and meta.json of one folder; ValueError when one of them is damaged."""
+    results = Results(read_scores(place / "scores.csv"), read_meta(place))
+    finished = results.meta.get("finished", {})
+    if finished and sum(one["images"] for one in finished.values()) != len(results.scores):
+        raise ValueError(f"{place} is damaged: scores.csv lacks scores that meta.json counts")
+    return results
 
 
 @dataclass(frozen=True)
@@ -132,10 +139,16 @@ def compare_runs(first, second):
 def unlike(first, second):
     """Notes on what was not the same in two evaluations, and what each of them says about itself."""
     keys = ("input", "precision", "limits")
-    notes = [f"note: {key} differs: {first.get(key)} and {second.get(key)}"
+    sides = [(title, meta) for title, meta in (("first", first), ("second", second)) if meta]
+    notes = [
+        f"{title}: {meta['protocol']}, {meta['input']}, {meta['precision']}, weights {meta['checkpoint']} "
+        f"({meta['checkpoint_sha256'][:12]})"
+        for title, meta in sides
+        if "checkpoint_sha256" in meta
+    ]
+    notes += [f"note: {key} differs: {first.get(key)} and {second.get(key)}"
              for key in keys if first.get(key) != second.get(key)]  # fmt: skip
-    return notes + [f"note: {title}: {note}" for title, meta in (("first", first), ("second", second))
-                    for note in meta.get("notes", ())]  # fmt: skip
+    return notes + [f"note: {title}: {note}" for title, meta in sides for note in meta.get("notes", ())]
 
 
 def pair(first, second, average="macro"):

@@ -128,4 +128,10 @@ def read_scores(path):
         rows = list(csv.reader(file))
     if not rows or tuple(rows[0]) != SCORE_COLUMNS:
         raise ValueError(f"{path} is no scores.csv: expected the columns {', '.join(SCORE_COLUMNS)}")
-    return [(row[0], row[1], int(row[2]), np.float32(row[3]), np.float32(row[4])) for row in rows[1:]]
+    try:
+        return [(path, name, int(label), np.float32(score), np.float32(logit))
+                for path, name, label, score, logit in rows[1:]]  # fmt: skip
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged: expected {len(SCORE_COLUMNS)} columns a row ({error})"
+        ) from None
