@@ -1,8 +1,11 @@
 """The house rules: who imports whom, which options are read, how long files are, what the README says."""
 
 import ast
+import contextlib
 import functools
+import io
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -96,8 +99,17 @@ SUBCOMMANDS = ("npr", "curves", "training")
 @functools.cache
 def program_help(module, subcommand):
     """What `python -m module subcommand --help` prints; flags are checked against it."""
-    command = [sys.executable, "-m", module, *filter(None, [subcommand]), "--help"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    out, argv = io.TextIOWrapper(io.BytesIO()), [module, *filter(None, [subcommand]), "--help"]
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        pytest.raises(SystemExit) as end,
+    ):
+        patch.setattr(sys, "argv", argv)
+        runpy.run_module(module, run_name="__main__")
+    assert not end.value.code
+    out.seek(0)
+    return out.read()
 
 
 @pytest.fixture

@@ -222,12 +222,12 @@ def test_worker_processes_find_the_same_in_the_same_order(tree):
 
 
 def test_a_protocol_whose_folders_belong_to_a_complete_one_is_left_out(tmp_path, capsys):
-    names = "progan stylegan stylegan2 biggan cyclegan stargan gaugan deepfake".split()
-    make_tree(tmp_path / "ForenSynths", names, count=1)
+    names = "adm biggan glide midjourney sdv5 vqdm wukong".split()  # all of GenImage-NPR, without sdv4
+    make_tree(tmp_path / "GenImage", names, count=1)
     with pytest.raises(SystemExit):
         verify.main(["--dataroot", str(tmp_path), "--num_threads", "0"])
     text = capsys.readouterr().out
-    assert "CNNDetection-13 left out: only 8 of its 13" in text and "16 files in" in text
+    assert "GenImage-SSP left out: only 7 of its 8" in text and "14 files in" in text
 
 
 @pytest.mark.skipif(not (SAMPLES / "wild-mini").is_dir(), reason="no real samples here")
