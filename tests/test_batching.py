@@ -118,10 +118,7 @@ def test_logits_sorted_by_index_are_in_the_original_order(limit):
 def detector():
     """An NPR detector of random weights whose scores are spread and not at the ends."""
     torch.manual_seed(0)
-    made = NPRDetector().eval()
-    with torch.no_grad():
-        made.fc1.weight.mul_(2)
-    return made
+    return NPRDetector().eval()
 
 
 def alone(detector, images):
@@ -144,7 +141,7 @@ def test_a_shuffled_mixture_of_twelve_sizes_scores_as_one_by_one(detector, limit
     assert len(passes) < 60  # sizes were joined
     index, logit = (torch.cat(one) for one in zip(*passes, strict=True))
     expected = score(alone(detector, images))
-    assert np.ptp(expected) > 0.15
+    assert np.ptp(expected) > 0.05
     np.testing.assert_allclose(score(logit[index.argsort()]), expected, rtol=1e-6)
 
 

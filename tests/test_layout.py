@@ -9,6 +9,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+import warnings
 
 import pytest
 from conftest import ROOT
@@ -106,7 +107,9 @@ def program_help(module, subcommand):
         pytest.raises(SystemExit) as end,
     ):
         patch.setattr(sys, "argv", argv)
-        runpy.run_module(module, run_name="__main__")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # the module may be imported already
+            runpy.run_module(module, run_name="__main__")
     assert not end.value.code
     out.seek(0)
     return out.read()

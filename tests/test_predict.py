@@ -142,7 +142,8 @@ def test_scores_are_sigmoids_of_the_detectors_own_logits_at_mixed_native_sizes(s
     for row in rows:
         logit = by_hand(row["path"])
         assert float(row["logit"]) == pytest.approx(logit, rel=1e-5, abs=1e-6)
-        assert float(row["score"]) == pytest.approx(share(logit), rel=1e-6)
+        # Here images went together and the weights lay channels last: another order of float32 sums.
+        assert float(row["score"]) == pytest.approx(share(logit), rel=1e-5)
     assert len({float(row["score"]) > 0.5 for row in rows}) == 2
 
 
