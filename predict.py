@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 import data
-from data.inputs import UNLABELLED, passed_over
+from data.inputs import UNLABELLED
 from networks import checkpoint
 from options import PredictOptions
 from util import report, run
@@ -35,7 +35,7 @@ def main(argv=None):
     loaded = checkpoint.load(opt.model_path, opt.arch, opt)
     geometry = data.eval_geometry(opt, loaded.detector.data_config, trained=loaded.options)
     dataset = data.evaluation_images(opt, found, loaded.detector.data_config, geometry)
-    left_out = f"passed over: {passed_over(found)}" if found.passed_over else ""
+    left_out = f"passed over: {found.others()}" if found.passed_over else ""
     lines = [
         *loaded.notes,
         *loaded.marks,

@@ -50,15 +50,15 @@ def locate(opt, rows, asked):
     """[(protocol, its root)] of those there; ValueError when one that was asked for, or all, are missing."""
     found = [(row, root) for row in rows if (root := find_root(opt, row, asked)) is not None]
     absent = [row for row in rows if row.slug not in {present.slug for present, _ in found}]
-    looked_for = "\n".join(
+    looked_for = [
         f"{row.slug}: {opt.dataroot}/{{{','.join((*row.roots, '.'))}}}/{{{','.join(row.places)}}} with "
         f"{', '.join(generator.aliases[0] for generator in row.generators)}"
         for row in absent
-    )
+    ]
     if absent and (asked or not found):
-        raise ValueError(f"not found below --dataroot: {looked_for.replace(chr(10), '; ')}")
+        raise ValueError(f"not found below --dataroot: {'; '.join(looked_for)}")
     if absent:
-        print(f"not found, left out:\n{looked_for}")
+        print("\n".join(["not found, left out:", *looked_for]))
     return found
 
 

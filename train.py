@@ -115,9 +115,9 @@ class Trainer:
         )
         self.train_loader = data.create_dataloader(self.trainset, self.sampler, workers, pin)
         if self.valset is not None:
-            indices = range(len(self.valset))
-            batches = [indices[first : first + opt.batch_size] for first in indices[:: opt.batch_size]]
-            self.val_loader = data.create_dataloader(self.valset, batches, workers, pin)
+            self.val_loader = data.loader_over(
+                opt, self.valset, range(len(self.valset)), workers, self.device
+            )
 
     def begin(self, saved):
         """Takes up a saved run, or makes the folder of a new one."""

@@ -62,9 +62,12 @@ class Scan:
         line = f"{self.root}: {len(self.samples):,} images ({real:,} real, {fake:,} fake)"
         line += f" in {len(self.counts())} folders"
         if self.passed_over:
-            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.passed_over.items()))
-            line += f"; passed over: {kinds}"
+            line += f"; passed over: {self.others()}"
         return line
+
+    def others(self):
+        """The files that were passed over, in words; "" for none."""
+        return ", ".join(f"{count} {kind}" for kind, count in sorted(self.passed_over.items()))
 
 
 def discover(root, classes=()):
@@ -171,7 +174,7 @@ def _scan_generator(result, name, folder, above):
             raise ValueError(
                 f"{labels[label]} and {inside[1 - label].name} in it contradict each other; rename one"
             )
-        for place, names in _files(labels[label], result.passed_over, above):
+        for place, names in image_files(labels[label], result.passed_over, above):
             relative = Path(os.path.relpath(place, result.root)).as_posix()
             result.samples += [Sample(f"{relative}/{file}", name, label) for file in names]
     children = [child for child in _inner(folder, above) if child not in labels.values()]
@@ -182,7 +185,7 @@ def _scan_generator(result, name, folder, above):
         _scan_generator(result, name, child, above)
 
 
-def _files(folder, passed_over, above):
+def image_files(folder, passed_over, above=()):
     """Yields (folder, names of its image files) in sorted order; other files are counted."""
     seen = {os.path.realpath(place) for place in above}
     for place, subfolders, names in os.walk(folder, followlinks=True, onerror=_raise):

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from data.folder import EXTENSIONS, LABELS, Sample, Scan
+from data.folder import EXTENSIONS, LABELS, Sample, Scan, image_files
 
 UNLABELLED = -1
 
@@ -29,15 +29,10 @@ def files_scan(inputs):
                 found.samples.append(Sample(path, "", label_of(inside)))
     if not found.samples:
         raise ValueError(
-            f"no images in {', '.join(map(str, inputs))}; found {passed_over(found) or 'nothing'}; "
+            f"no images in {', '.join(map(str, inputs))}; found {found.others() or 'nothing'}; "
             f"known extensions: {' '.join(sorted(EXTENSIONS))}"
         )
     return found
-
-
-def passed_over(found):
-    """The files that were left out, in words; "" for none."""
-    return ", ".join(f"{count} {kind}" for kind, count in sorted(found.passed_over.items()))
 
 
 def label_of(path):
@@ -46,23 +41,6 @@ def label_of(path):
     return next((LABELS[name] for name in reversed(names) if name in LABELS), UNLABELLED)
 
 
-def _images(folder, left_out):
-    visited = set()  # real paths, so that a link that leads back ends the walk
-    for place, subfolders, names in os.walk(folder, followlinks=True, onerror=_raise):
-        if os.path.realpath(place) in visited:
-            subfolders[:] = []
-            continue
-        visited.add(os.path.realpath(place))
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(names):
-            extension = os.path.splitext(name)[1].lower()
-            if name.startswith("."):
-                left_out["hidden"] += 1
-            elif extension in EXTENSIONS:
-                yield os.path.join(place, name)
-            else:
-                left_out[extension or "without extension"] += 1
-
-
-def _raise(error):  # os.walk leaves unreadable folders out unless told what to do
-    raise error
+def _images(folder, passed_over):
+    for place, names in image_files(folder, passed_over):
+        yield from (os.path.join(place, name) for name in names)

@@ -58,7 +58,7 @@ def generator_batches(samples, batch_size, wanted=None):
     for name, group in groupby(range(len(samples)), key=lambda index: samples[index].generator):
         indices = list(group)
         if wanted is None or name in wanted:
-            batches += [indices[first : first + batch_size] for first in range(0, len(indices), batch_size)]
+            batches += _chunks(indices, batch_size)
     return batches
 
 
@@ -104,8 +104,12 @@ def generator_loader(opt, dataset, num_threads, device):
 
 def loader_over(opt, dataset, indices, num_threads, device):
     """A loader over these samples, in this order."""
-    batches = [indices[first : first + opt.batch_size] for first in range(0, len(indices), opt.batch_size)]
+    batches = _chunks(indices, opt.batch_size)
     return create_dataloader(dataset, batches, num_threads, pin_memory=device.type == "cuda")
+
+
+def _chunks(indices, size):
+    return [indices[first : first + size] for first in range(0, len(indices), size)]
 
 
 def _join(items):

@@ -65,8 +65,10 @@ class Protocol:
         least = 1 if single or part != "test" else len(members) / 2
         if not self.tells_apart and not single:
             least = len(members) + 1  # a folder test/ alone says nothing
-        roots = self.roots if part == "test" else self.train_roots or self.roots
-        candidates = [*((name, 1) for name in roots), *((name, len(members)) for name in self.borrowed)]
+        candidates = [
+            *((name, 1) for name in self.roots_of(part)),
+            *((name, len(members)) for name in self.borrowed),
+        ]
         for folder, needed in (*candidates, (".", least)):
             root = _resolve(dataroot, folder)
             found = [self.find(root, generator, part) for generator in members] if root else []
@@ -77,6 +79,10 @@ class Protocol:
     def members(self, part="test"):
         """The generators of a part: "test", "train" or "val" (those of the training)."""
         return self.generators if part == "test" else self.training
+
+    def roots_of(self, part="test"):
+        """Names of the root of a part."""
+        return self.roots if part == "test" else self.train_roots or self.roots
 
     def places_of(self, part="test"):
         """Where the generators of a part stand."""

@@ -77,19 +77,16 @@ def _split_scan(opt, split):
 def _protocol_scan(opt, part):
     """The images of a protocol's training or test part, in its own folder names."""
     row = protocols.get(opt.protocol)
-    places = row.places_of(part)
     wanted = row.generators if part == "test" else row.pick(opt.classes or row.train_on, part)
-    roots = row.roots if part == "test" else row.train_roots or row.roots
     root = row.locate(opt.dataroot, part, single=True)
-    present = [(one.name, row.find(root, one, part)) for one in wanted] if root else []
-    absent = [
-        one.aliases[0] for one in wanted if one.name not in {name for name, folder in present if folder}
-    ]
-    present = [(name, folder) for name, folder in present if folder]
+    folders = {one: row.find(root, one, part) if root else None for one in wanted}
+    present = [(one.name, folder) for one, folder in folders.items() if folder]
+    absent = [one.aliases[0] for one, folder in folders.items() if not folder]
     if not present or (part != "test" and absent):
         raise ValueError(
             f"--protocol {row.slug} found no {part} folder of {', '.join(absent)} below {opt.dataroot}; "
-            f"looked for {' or '.join(places)} in {', '.join((*roots, opt.dataroot))}"
+            f"looked for {' or '.join(row.places_of(part))} in "
+            f"{', '.join((*row.roots_of(part), opt.dataroot))}"
         )
     return scan(root, present, row.label_map)
 

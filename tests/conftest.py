@@ -7,6 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from util import run
+
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT.parent / "shared" / "samples"  # real images; tests that use them skip where they are absent
 
@@ -38,6 +40,17 @@ def make_tree(root, folders, names=("0_real", "1_fake"), count=3, size=(32, 32),
             for number in range(count):
                 toy_image(rng, fake=label == 1, size=size).save(place / f"{number}{suffix}")
     return Path(root)
+
+
+def interrupt_after(monkeypatch, checks):
+    """Makes the run see a SIGINT at the given look at the signal flag."""
+    count = iter(range(10**6))
+
+    def check(self):
+        if next(count) == checks:
+            raise run.Interrupted(self.hint, 130)
+
+    monkeypatch.setattr(run.StopSignal, "check", check)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, interrupt_after
 from PIL import Image
 from sklearn.metrics import accuracy_score, average_precision_score, recall_score
 
@@ -98,17 +98,6 @@ def upstreams_view(image):
 
 def share(logit):
     return 1 / (1 + np.exp(-logit))
-
-
-def interrupt_after(monkeypatch, checks):
-    """Makes the run see a SIGINT at the given look at the signal flag."""
-    count = iter(range(10**6))
-
-    def check(self):
-        if next(count) == checks:
-            raise run.Interrupted(self.hint, 130)
-
-    monkeypatch.setattr(run.StopSignal, "check", check)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, interrupt_after
 from PIL import Image
 
 import data
@@ -55,17 +55,6 @@ def rows_of(folder):
 def same_weights(one, other):
     assert one["model"].keys() == other["model"].keys()
     return all(torch.equal(tensor, other["model"][name]) for name, tensor in one["model"].items())
-
-
-def interrupt_after(monkeypatch, checks):
-    """Makes the run see a SIGINT at the given look at the signal flag."""
-    count = iter(range(10**6))
-
-    def check(self):
-        if next(count) == checks:
-            raise run.Interrupted(self.hint, 130)
-
-    monkeypatch.setattr(run.StopSignal, "check", check)
 
 
 def test_a_run_leaves_what_the_readme_promises(start):
