@@ -6,9 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# ImageNet statistics of RGB in [0, 1]; every published detector here normalises with them.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from networks.color import SPACES
 
 
 @dataclass(frozen=True)
@@ -31,12 +29,12 @@ class Detector(nn.Module):
 
     data_config = DataConfig()
     unused_for_key_compat: tuple[str, ...] = ()  # parameters that exist only so that a published file loads
-    assumed_for_foreign_files = ""  # what a published weight file does not say and is taken for granted
 
-    def __init__(self):
+    def __init__(self, space=SPACES["rgb"]):
+        """space: the colour space whose constants `normalise` uses; ImageNet's for RGB."""
         super().__init__()
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(space.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(space.std).view(1, -1, 1, 1), persistent=False)
 
     @classmethod
     def add_arguments(cls, group):
@@ -48,24 +46,36 @@ class Detector(nn.Module):
         return cls()
 
     @classmethod
-    def recognise(cls, state):
-        """The options that a foreign state_dict decides by its keys, or None if it is not this detector's."""
+    def check_options(cls, opt):
+        """ValueError where the detector's own flags do not go together."""
+
+    @classmethod
+    def recognise(cls, state, given=None):
+        """The options of a foreign state_dict, or None if it is not this detector's.
+
+        given: {option: value} that the user states about it.  ValueError where keys contradict it, or where
+        neither decides.
+        """
         own = {name: tensor.shape for name, tensor in cls().state_dict().items()}
         return {} if own == {name: tensor.shape for name, tensor in state.items()} else None
 
-    def normalise(self, images):
-        """RGB uint8, or float in [0, 1], (B, 3, H, W) -> ImageNet-normalised float32 of the same shape.
-
-        The order of operations is the one of the published loaders, (u / 255 - mean) / std, so that a
-        published weight file meets the very numbers it was trained on.
-        """
+    def unit(self, images):
+        """RGB uint8, or float in [0, 1], (B, 3, H, W) -> float32 in [0, 1] of the same shape."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"a detector takes RGB images (B, 3, H, W), got shape {tuple(images.shape)}")
         if images.dtype == torch.uint8:
             images = images.float() / 255
         elif not images.is_floating_point():
             raise ValueError(f"a detector takes uint8 pixels or floats in [0, 1], got {images.dtype}")
-        return (images.float() - self.mean) / self.std
+        return images.float()
+
+    def normalise(self, images):
+        """RGB uint8, or float in [0, 1], (B, 3, H, W) -> normalised float32 of the same shape.
+
+        The order of operations is the one of the published loaders, (u / 255 - mean) / std, so that a
+        published weight file meets the very numbers it was trained on.
+        """
+        return (self.unit(images) - self.mean) / self.std
 
     def preprocess(self, images):
         """RGB uint8, or float in [0, 1], (B, 3, H, W) -> the float32 tensor that the trunk sees."""
@@ -85,6 +95,15 @@ class Detector(nn.Module):
     def cam_layer(self):
         """The module whose activations a class-activation map is drawn from."""
         raise TypeError(f"{type(self).__name__} names no layer for class-activation maps")
+
+    @property
+    def configuration(self):
+        """{name: value} of what differs from the detector's default build; pins down a record of results."""
+        return {}
+
+    def describe(self):
+        """The build in words, for a notice or a table."""
+        return "with its default options"
 
     def fused(self):
         """An equivalent module for inference; the detector itself unless it knows a faster form."""

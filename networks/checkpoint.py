@@ -55,7 +55,9 @@ class Loaded:
     @property
     def identity(self):
         """What pins the detector down in a record of results."""
-        return {"checkpoint": Path(self.path).name, "checkpoint_sha256": self.sha256, "arch": self.arch}
+        known = {"checkpoint": Path(self.path).name, "checkpoint_sha256": self.sha256, "arch": self.arch}
+        built = self.detector.configuration
+        return {**known, "detector": built} if built else known
 
 
 def save(path, detector, **content):
@@ -109,13 +111,16 @@ def load(path, arch=None, opt=None):
     content = read(path)
     state = weights(content, path)
     own = is_own(content)
-    found, implied = _described(content, path) if own else _recognise(state, arch, path)
+    given = vars(opt) if opt is not None else {}
+    found, implied = _described(content, path) if own else _recognise(state, arch, path, given)
     if arch is not None and arch != found:
         raise CheckpointError(f"{path} holds a {found!r} detector, not --arch {arch}")
-    description = Namespace(**{**(vars(opt) if opt is not None else {}), **implied, "arch": found})
-    detector = networks.create(description)
+    detector = networks.create(Namespace(**{**given, **implied, "arch": found}))
     load_weights(detector, state, path)
-    notes = [] if own else [f"{path} is a published file; taken as detector {found!r}, {_assumed(found)}"]
+    if own:
+        _require_no_contradiction(detector, Namespace(**{**implied, **_flags_of(found, given)}), path)
+    assumed = f"{path} is a published file; taken as detector {found!r}, {detector.describe()}"
+    notes = [] if own else [f"{assumed} (where the file does not say, --arch {found} and its flags do)"]
     return Loaded(detector, found, implied if own else {}, content, str(path), sha256(path), notes)
 
 
@@ -177,9 +182,27 @@ def _described(content, path):
     return arch, options
 
 
-def _recognise(state, arch, path):
+def _flags_of(arch, given):
+    """The detector's own flags among those given."""
+    return {name: value for name, value in given.items() if name.startswith(f"{arch}_")}
+
+
+def _require_no_contradiction(detector, described, path):
+    """A file of ours knows how it was built; flags may repeat that, not change it."""
+    try:
+        asked = networks.get(detector.arch).from_options(described).configuration
+    except ValueError as error:
+        raise CheckpointError(f"{path} was trained otherwise: {error}") from error
+    if asked != detector.configuration:
+        raise CheckpointError(f"{path} was trained as {detector.describe()}; the flags say otherwise")
+
+
+def _recognise(state, arch, path, given):
     candidates = [arch] if arch is not None else networks.names()
-    fitting = {name: networks.get(name).recognise(state) for name in candidates}
+    try:
+        fitting = {name: networks.get(name).recognise(state, _flags_of(name, given)) for name in candidates}
+    except ValueError as error:
+        raise CheckpointError(f"{path} {error}") from error
     fitting = {name: implied for name, implied in fitting.items() if implied is not None}
     if len(fitting) == 1:
         return next(iter(fitting.items()))
@@ -191,10 +214,6 @@ def _recognise(state, arch, path):
         f"{path} fits no known detector ({', '.join(candidates)}); it has {len(state)} entries: "
         f"{_shorten(list(state))}"
     )
-
-
-def _assumed(arch):
-    return networks.get(arch).assumed_for_foreign_files or "with its default options"
 
 
 def _read_safetensors(path):

@@ -1,22 +1,29 @@
-"""NPR detector: the NPR layer in front of the first two stages of a ResNet-50.  The place for ablations.
+"""NPR detector: the NPR layer in front of the first stages of a ResNet-50.  The place for ablations.
 
     front (npr.py) -> stem (conv1, bn1, relu, maxpool) -> stages (layer1, layer2) -> head (mean, fc1)
 
+Every variant (variants.py) goes through the same few lines of `forward`.
+
 Source: Tan et al., CVPR 2024 (NPR); He et al., CVPR 2016 (ResNet; the stride sits in the 3x3 convolution).
-Module names are those of the published weight files: 1,437,761 parameters, 146 state_dict entries.
+Module names are those of the published weight files: 1,437,761 parameters, 146 state_dict entries; with
+`--npr_factors 0.25,0.5,0.75 --npr_attention channel --npr_unused spatial` CVIMGDetection's 1,446,665 and 154.
 """
+
+from argparse import Namespace
+from dataclasses import replace
 
 import torch
 from torch import nn
 
-from networks import register
+from networks import npr, register, variants
+from networks.attention import ChannelAttention, ScaleAttention, SpatialAttention
 from networks.base import DataConfig, Detector
-from networks.npr import scaled_residual
+from networks.color import SPACES
+from networks.variants import STEMS, Variant
 
-STAGES = (
-    (64, 3, 1),
-    (128, 4, 2),
-)  # planes, blocks, stride of layer1 and layer2: the depth that was published
+STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))  # planes, blocks, stride of layer1 ... layer4
+STEM_WIDTH, LAYER1_WIDTH = 64, 256  # channels where attention sits
+START_SCALE = 2 / 3  # CVIMGDetection: the published scale, learned further
 
 
 class Bottleneck(nn.Module):
@@ -56,23 +63,70 @@ def make_stage(in_planes, planes, blocks, stride):
 
 @register("npr")
 class NPRDetector(Detector):
-    """NPR on the normalised image, scaled by 2/3, into a ResNet-50 cut after its second stage."""
+    """NPR maps, scaled by 2/3, into a ResNet-50 cut after its second stage; `variant` changes parts of it."""
 
     data_config = DataConfig(load_size=256, crop_size=224, min_side=2)
-    assumed_for_foreign_files = "NPR factor 0.5, nearest, scale 2/3 (a published file does not say)"
 
-    def __init__(self):
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+    def __init__(self, variant=None):
+        self.variant = variant = variant or Variant()
+        super().__init__(SPACES[variant.color])
+        self.data_config = replace(self.data_config, min_side=variant.window or 2)
+        channels = SPACES[variant.color].channels
+        scales = len(variant.factors)
+        inputs = channels * scales if variant.fusion == "concat" else channels
+        self.build_trunk(inputs)
+        self.init_weights()  # before attention is made, so that a seed gives every variant the same trunk
+        if variant.fusion == "weights":
+            self.npr_weights = nn.Parameter(torch.ones(scales))
+            self.npr_scale_factor = nn.Parameter(torch.tensor(START_SCALE))
+        elif variant.fusion == "scale_attention":
+            self.scale_attention = ScaleAttention(channels, scales)
+        self.build_attention()
+
+    @staticmethod
+    def add_arguments(group):
+        variants.add_arguments(group)
+
+    @classmethod
+    def from_options(cls, opt):
+        return cls(Variant.from_options(opt))
+
+    @classmethod
+    def check_options(cls, opt):
+        Variant.from_options(opt)
+
+    @classmethod
+    def recognise(cls, state, given=None):
+        shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        if not {"conv1.weight", "layer2.3.conv3.weight", "fc1.weight"} <= shapes.keys():
+            return None
+        flags = variants.flags_from_keys(shapes, {name: value for name, value in (given or {}).items()
+                                                  if name.startswith("npr_")})  # fmt: skip
+        own = cls.from_options(Namespace(**flags)).state_dict()
+        return flags if shapes == {name: tuple(tensor.shape) for name, tensor in own.items()} else None
+
+    def build_trunk(self, inputs):
+        """conv1 ... fc1 under their published names."""
+        kernel, stride = STEMS[self.variant.stem]
+        self.conv1 = nn.Conv2d(inputs, STEM_WIDTH, kernel, stride=stride, padding=kernel // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(STEM_WIDTH)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        width = 64
-        for number, (planes, blocks, stride) in enumerate(STAGES, start=1):
+        width = STEM_WIDTH
+        for number, (planes, blocks, stride) in enumerate(STAGES[: self.variant.stages], start=1):
             self.add_module(f"layer{number}", make_stage(width, planes, blocks, stride))
             width = planes * Bottleneck.expansion
         self.fc1 = nn.Linear(width, 1)
-        self.init_weights()
+
+    def build_attention(self):
+        """Attention in use, and attention that a published file holds without using it."""
+        registered = self.variant.attention + "_" + self.variant.unused
+        if "channel" in registered:
+            self.ca1 = ChannelAttention(STEM_WIDTH, self.variant.attention_form)
+            self.ca2 = ChannelAttention(LAYER1_WIDTH, self.variant.attention_form)
+        if "spatial" in registered:
+            self.spatial_att1 = SpatialAttention()
+            self.spatial_att2 = SpatialAttention()
 
     def init_weights(self):
         """Kaiming-normal convolutions (fan_out), batch norm at 1 and 0; fc1 keeps PyTorch's default."""
@@ -84,8 +138,17 @@ class NPRDetector(Detector):
                 nn.init.zeros_(module.bias)
 
     def preprocess(self, images):
-        """RGB uint8, or float in [0, 1], (B, 3, H, W) -> NPR * 2/3, (B, 3, H - H % 2, W - W % 2), float32."""
-        return scaled_residual(self.normalise(images))
+        """RGB uint8, or float in [0, 1], (B, 3, H, W) -> what conv1 sees, float32.
+
+        (B, C, H, W), C = 3 but for gray and concat; the published map loses an odd last row and column, and
+        windows lose what does not fill one.
+        """
+        return self.front(self.image(images))
+
+    def image(self, images):
+        """The image in its colour space, normalised or (`--npr_norm after`) in [0, 1]."""
+        x = SPACES[self.variant.color].convert(self.unit(images))
+        return (x - self.mean) / self.std if self.variant.norm == "before" else x
 
     def forward(self, images):
         """RGB uint8, or float in [0, 1], (B, 3, H, W), at least 2x2 -> logits (B,), float32."""
@@ -94,20 +157,84 @@ class NPRDetector(Detector):
         x = self.stages(x)  # (B, 512, H/8, W/8)
         return self.head(x)
 
+    def front(self, x):
+        """Image in its colour space -> what conv1 sees."""
+        if self.variant.front == "none":
+            return x
+        if self.variant.front == "local_grad":
+            return npr.local_gradient(x)
+        if self.variant.fusion == "weights":
+            return npr.weighted_sum(self.maps(x), self.npr_weights.softmax(0)) * self.npr_scale_factor
+        return npr.scaled(self.fuse(self.maps(x), x))
+
+    def fuse(self, maps, x):
+        """The maps of several scales as one; the only map as it is."""
+        if self.variant.fusion == "concat":
+            return torch.cat(maps, dim=1)
+        if self.variant.fusion == "average":
+            return torch.stack(maps).mean(dim=0)
+        if self.variant.fusion == "scale_attention":
+            return npr.weighted_sum(maps, self.scale_attention(x).T[..., None, None, None])
+        return maps[0]
+
+    def maps(self, x):
+        """The NPR maps that are fused, or the only one, before the scale of 2/3."""
+        variant = self.variant
+        if variant.published:
+            return [npr.neighbour_residual(x)]
+        if variant.window:
+            return [npr.window_residual(x, variant.window, variant.ref)]
+        return [npr.factor_residual(x, one, variant.mode) for one in variant.factors or (variant.factor,)]
+
     def stem(self, x):
-        return self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        return self.maxpool(self.attend(self.relu(self.bn1(self.conv1(x))), "1"))
 
     def stages(self, x):
-        return self.layer2(self.layer1(x))
+        x = self.attend(self.layer1(x), "2")
+        for number in range(2, self.variant.stages + 1):
+            x = getattr(self, f"layer{number}")(x)
+        return x
+
+    def attend(self, x, place):
+        """Channel attention, then spatial attention, as far as the variant has them."""
+        if "channel" in self.variant.attention:
+            x = getattr(self, f"ca{place}")(x)
+        if "spatial" in self.variant.attention:
+            x = getattr(self, f"spatial_att{place}")(x)
+        return x
 
     def head(self, x):
         # Outside autocast: bf16 logits tie and move AP.
         with torch.autocast(device_type=x.device.type, enabled=False):
             return self.fc1(x.float().mean(dim=(2, 3))).squeeze(1)
 
+    @torch.no_grad()
+    def scale_weights(self, images):
+        """{factor: (B,) weight of that scale for each image}; None where no weights are learned."""
+        if self.variant.fusion == "weights":
+            weights = self.npr_weights.softmax(0).expand(len(images), -1)
+        elif self.variant.fusion == "scale_attention":
+            weights = self.scale_attention(self.image(images))
+        else:
+            return None
+        return dict(zip(self.variant.factors, weights.T, strict=True))
+
     @property
     def cam_layer(self):
-        return self.layer2[-1]
+        return getattr(self, f"layer{self.variant.stages}")[-1]
+
+    @property
+    def unused_for_key_compat(self):
+        kinds = self.variant.unused.split("_")
+        prefixes = [name for kind, name in (("channel", "ca"), ("spatial", "spatial_att")) if kind in kinds]
+        return tuple(name for name, _ in self.named_parameters() if name.startswith(tuple(prefixes)))
+
+    @property
+    def configuration(self):
+        return self.variant.changed
+
+    def describe(self):
+        return self.variant.describe()
 
 
 def resnet50(num_classes=1):

@@ -72,7 +72,11 @@ class BaseOptions:
         self.given = {name for name, value in vars(typed).items() if value is not _NOT_GIVEN}
         for name in self.given:
             setattr(opt, name, getattr(typed, name))
+        if not self.needs_arch:  # a weight file of ours knows its flags: only those given say something new
+            for name in detector_flags(opt.arch) - self.given:
+                delattr(opt, name)
         self.check(opt)
+        self.check_detector(opt)
         return opt
 
     def build_parser(self, arch):
@@ -162,6 +166,14 @@ class BaseOptions:
         if name is not None and (name in ("", ".", "..") or "/" in name):
             self.parser.error(f"--name must be a plain folder name, got {opt.name!r}")
 
+    def check_detector(self, opt):
+        """Rules among the detector's own flags."""
+        if opt.arch is not None:
+            try:
+                networks.get(opt.arch).check_options(opt)
+            except ValueError as error:
+                self.parser.error(str(error))
+
     def describe(self, opt):
         """A table of all options; changed ones carry their default."""
         lines = ["----- options -----"]
@@ -181,6 +193,14 @@ class BaseOptions:
     def add_deciding(self, add):
         """The flags of the first stage."""
         add("--arch", choices=networks.names(), default="npr" if self.needs_arch else None)
+
+
+def detector_flags(arch):
+    """Names of a detector's own options; none without a detector."""
+    parser = argparse.ArgumentParser(add_help=False)
+    if arch is not None:
+        networks.get(arch).add_arguments(parser)
+    return set(vars(parser.parse_args([])))
 
 
 class HelpFormatter(argparse.HelpFormatter):

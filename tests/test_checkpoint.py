@@ -287,7 +287,7 @@ def test_a_published_file_loads_although_the_command_line_has_other_options(publ
 
 def test_a_published_file_comes_with_a_note_of_what_was_assumed(published):
     (note,) = checkpoint.load(published).notes
-    assert str(published) in note and "'npr'" in note and "2/3" in note
+    assert str(published) in note and "'npr', NPR factor 0.5, nearest" in note
 
 
 def test_a_published_file_has_no_options(published):

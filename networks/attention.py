@@ -1,0 +1,68 @@
+"""Attention over channels, over places, and over the scales of an NPR layer.
+
+Source: Woo et al., "CBAM: Convolutional Block Attention Module", ECCV 2018, for the two forms that
+CVIMGDetection puts into NPR; NPR-DeepfakeDetection for the attention over scales.  Module names are those of
+CVIMGDetection's weight files.
+"""
+
+import torch
+from torch import nn
+
+FORMS = ("sum", "cbam")
+REDUCTION = 16
+SPATIAL_KERNEL = 7
+HIDDEN = 16  # width of the scale attention's hidden layer
+
+
+class ChannelAttention(nn.Module):
+    """Weighs the channels of (B, C, H, W) by their mean and maximum, each through the same two layers f.
+
+    form "sum", as CVIMGDetection's code has it: sigmoid(f(mean)) + sigmoid(f(max)), from 0 to 2;
+    form "cbam", as the paper and CVIMGDetection's report: sigmoid(f(mean) + f(max)), from 0 to 1.
+    """
+
+    def __init__(self, channels, form="sum"):
+        super().__init__()
+        self.form = form
+        hidden = channels // REDUCTION
+        self.fc = nn.Sequential(
+            nn.Linear(channels, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, channels, bias=False)
+        )
+
+    def forward(self, x):
+        mean, largest = self.fc(x.mean(dim=(2, 3))), self.fc(x.amax(dim=(2, 3)))
+        return x * self.gate(mean, largest)[:, :, None, None]
+
+    def gate(self, mean, largest):
+        if self.form == "sum":
+            return mean.sigmoid() + largest.sigmoid()
+        return (mean + largest).sigmoid()
+
+
+class SpatialAttention(nn.Module):
+    """Weighs the places of (B, C, H, W), from 0 to 1, by the mean and maximum over their channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, SPATIAL_KERNEL, padding=SPATIAL_KERNEL // 2, bias=False)
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x):
+        summary = torch.cat([x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)], dim=1)
+        return x * self.conv(summary).sigmoid()
+
+
+class ScaleAttention(nn.Module):
+    """A weight per scale, summing to 1, from an image's channel means: (B, C, H, W) -> (B, scales).
+
+    It sees the mean colour and nothing else, so it can express little more than constant weights.
+    """
+
+    def __init__(self, channels, scales):
+        super().__init__()
+        self.attention = nn.Sequential(
+            nn.Linear(channels, HIDDEN), nn.ReLU(inplace=True), nn.Linear(HIDDEN, scales)
+        )
+
+    def forward(self, image):
+        return self.attention(image.mean(dim=(2, 3))).softmax(dim=1)
