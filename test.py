@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import data
 from data import published
+from data.protocol import locate_all
 from networks import checkpoint
 from options import TestOptions
 from options.test_options import NO_COMPARISON
@@ -30,7 +31,10 @@ def main(argv=None):
     print(options.describe(opt))
     device = run.start(opt)
 
-    located = [(row, list_images(opt, row, root)) for row, root in locate(opt, options.rows, options.asked)]
+    roots, absent = locate_all(options.rows, opt.dataroot, options.asked)
+    if absent:
+        print("\n".join(["not found, left out:", *absent]))
+    located = [(row, list_images(opt, row, root)) for row, root in roots]
     located = without_empty(located, options.asked)
     loaded = checkpoint.load(opt.model_path, opt.arch, opt)
     print("\n".join(loaded.notes))
@@ -44,27 +48,6 @@ def main(argv=None):
                 differing += differences(row, result.rows, opt.expect)
     if opt.expect:
         sys.exit(judge(opt.expect, [row.slug for row, _ in located], differing))
-
-
-def locate(opt, rows, asked):
-    """[(protocol, its root)] of those there; ValueError when one that was asked for, or all, are missing."""
-    found = [(row, root) for row in rows if (root := find_root(opt, row, asked)) is not None]
-    absent = [row for row in rows if row.slug not in {present.slug for present, _ in found}]
-    looked_for = [
-        f"{row.slug}: {opt.dataroot}/{{{','.join((*row.roots, '.'))}}}/{{{','.join(row.places)}}} with "
-        f"{', '.join(generator.aliases[0] for generator in row.generators)}"
-        for row in absent
-    ]
-    if absent and (asked or not found):
-        raise ValueError(f"not found below --dataroot: {'; '.join(looked_for)}")
-    if absent:
-        print("\n".join(["not found, left out:", *looked_for]))
-    return found
-
-
-def find_root(opt, row, asked):
-    """A protocol's root; one without generators' names in its places has to be asked for to be --dataroot."""
-    return row.locate(opt.dataroot, single=asked and not row.tells_apart)
 
 
 def list_images(opt, row, root):

@@ -22,6 +22,7 @@ from tqdm import tqdm
 import data
 import networks
 from networks import checkpoint
+from networks.start import start
 from options import TrainOptions
 from util import run
 from util.evaluate import BadImageError, BadImages, file_list_sha256, predict
@@ -56,9 +57,11 @@ def main(argv=None):
         print(f"{folder} is finished: {saved['epoch']} epochs; {early}")
         return
     device = run.start(opt)
-    trainset, valset, notices = data.training_sets(opt, networks.get(opt.arch).data_config)
+    detector = networks.create(opt)
+    print(f"detector {detector.arch}: {detector.describe()}")
+    trainset, valset, notices = data.training_sets(opt, detector.data_config)
     print("\n".join(notices))
-    trainer = Trainer(opt, folder, device, trainset, valset)
+    trainer = Trainer(opt, folder, device, detector, trainset, valset)
     trainer.begin(saved)
     with run.StopSignal(f"{RESUME_HINT} goes on at the next batch") as stop:
         trainer.fit(stop)
@@ -83,10 +86,10 @@ def open_run(options, opt, folder):
 class Trainer:
     """One detector, its optimiser and its data; the only training loop of the project."""
 
-    def __init__(self, opt, folder, device, trainset, valset):
+    def __init__(self, opt, folder, device, detector, trainset, valset):
         self.opt, self.folder, self.device = opt, folder, device
         self.trainset, self.valset = trainset, valset
-        self.detector = networks.create(opt).to(device, memory_format=torch.channels_last)
+        self.detector = detector.to(device, memory_format=torch.channels_last)
         self.optimizer = self.make_optimizer()
         # Upstream lowers the rate after the steps of epochs delr_freq, 2 * delr_freq, ..., counted from 0.
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -124,7 +127,8 @@ class Trainer:
         if saved is not None:
             self.restore(saved)
         else:
-            self.start_weights()
+            notice = start(self.detector, self.opt)
+            print(notice, end="\n" if notice else "")
             run.require_free(self.folder, self.opt.overwrite)  # again: the scan took time
             if self.opt.overwrite and self.folder.exists():
                 shutil.rmtree(self.folder)
@@ -134,12 +138,6 @@ class Trainer:
         notice = run.record_session(self.folder / "env.json", session)
         self.writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.progress.step + 1)
         print("\n".join(filter(None, [notice, f"{self.device}, {self.precision}, run folder {self.folder}"])))
-
-    def start_weights(self):
-        path = self.opt.model_path
-        if path:
-            checkpoint.load_weights(self.detector, checkpoint.weights(checkpoint.read(path), path), path)
-            print(f"starts from the weights of {path}")
 
     @property
     def precision(self):

@@ -139,6 +139,24 @@ class Protocol:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def locate_all(rows, dataroot, asked):
+    """([(protocol, its root)] of those there, [what was looked for] of the others).
+
+    With `asked` (the user named them) a missing one is a ValueError; so is it when none is there.  A protocol
+    whose places do not name its generators has to be asked for to be --dataroot itself.
+    """
+    roots = [(row, row.locate(dataroot, single=asked and not row.tells_apart)) for row in rows]
+    absent = [
+        f"{row.slug}: {dataroot}/{{{','.join((*row.roots, '.'))}}}/{{{','.join(row.places)}}} with "
+        f"{', '.join(generator.aliases[0] for generator in row.generators)}"
+        for row, root in roots
+        if root is None
+    ]
+    if absent and (asked or len(absent) == len(roots)):
+        raise ValueError(f"not found below --dataroot: {'; '.join(absent)}")
+    return [(row, root) for row, root in roots if root is not None], absent
+
+
 def _resolve(root, relative):
     """root/relative with each step's case ignored; None unless it is a folder."""
     folder = Path(root)

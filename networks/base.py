@@ -105,6 +105,10 @@ class Detector(nn.Module):
         """The build in words, for a notice or a table."""
         return "with its default options"
 
+    def facts(self):
+        """{name: text} of what an experiment's results.csv tells of a detector beside its words."""
+        return {}
+
     def fused(self):
         """An equivalent module for inference; the detector itself unless it knows a faster form."""
         return self

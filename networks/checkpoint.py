@@ -115,7 +115,7 @@ def load(path, arch=None, opt=None):
     found, implied = _described(content, path) if own else _recognise(state, arch, path, given)
     if arch is not None and arch != found:
         raise CheckpointError(f"{path} holds a {found!r} detector, not --arch {arch}")
-    detector = networks.create(Namespace(**{**given, **implied, "arch": found}))
+    detector = networks.create(Namespace(**{**implied, "arch": found}))
     load_weights(detector, state, path)
     if own:
         _require_no_contradiction(detector, Namespace(**{**implied, **_flags_of(found, given)}), path)

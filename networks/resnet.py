@@ -75,7 +75,7 @@ class NPRDetector(Detector):
         scales = len(variant.factors)
         inputs = channels * scales if variant.fusion == "concat" else channels
         self.build_trunk(inputs)
-        self.init_weights()  # before attention is made, so that a seed gives every variant the same trunk
+        self.init_weights()  # before attention is made: with one seed, a trunk of one shape is the same trunk
         if variant.fusion == "weights":
             self.npr_weights = nn.Parameter(torch.ones(scales))
             self.npr_scale_factor = nn.Parameter(torch.tensor(START_SCALE))
@@ -100,10 +100,17 @@ class NPRDetector(Detector):
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
         if not {"conv1.weight", "layer2.3.conv3.weight", "fc1.weight"} <= shapes.keys():
             return None
-        flags = variants.flags_from_keys(shapes, {name: value for name, value in (given or {}).items()
-                                                  if name.startswith("npr_")})  # fmt: skip
-        own = cls.from_options(Namespace(**flags)).state_dict()
-        return flags if shapes == {name: tuple(tensor.shape) for name, tensor in own.items()} else None
+        given = {name: value for name, value in (given or {}).items() if name.startswith("npr_")}
+        flags = variants.flags_from_keys(shapes, given)
+        detector = cls.from_options(Namespace(**flags))
+        own = {name: tuple(tensor.shape) for name, tensor in detector.state_dict().items()}
+        differing = [name for name in {**shapes, **own} if own.get(name) != shapes.get(name)]
+        if differing and given:
+            raise variants.Undecided(
+                f"does not hold what the flags say, {detector.describe()}: it differs in "
+                f"{', '.join(sorted(differing)[:8])}"
+            )
+        return None if differing else flags
 
     def build_trunk(self, inputs):
         """conv1 ... fc1 under their published names."""
@@ -209,15 +216,29 @@ class NPRDetector(Detector):
             return self.fc1(x.float().mean(dim=(2, 3))).squeeze(1)
 
     @torch.no_grad()
-    def scale_weights(self, images):
-        """{factor: (B,) weight of that scale for each image}; None where no weights are learned."""
+    def scale_weights(self):
+        """{factor: weight} that fusion has learned, for an image of the mean colour where it depends on that.
+
+        Empty where no weights are learned.
+        """
         if self.variant.fusion == "weights":
-            weights = self.npr_weights.softmax(0).expand(len(images), -1)
+            weights = self.npr_weights.softmax(0)
         elif self.variant.fusion == "scale_attention":
-            weights = self.scale_attention(self.image(images))
+            image = torch.zeros_like(self.mean) if self.variant.norm == "before" else self.mean
+            weights = self.scale_attention(image)[0]
         else:
-            return None
-        return dict(zip(self.variant.factors, weights.T, strict=True))
+            return {}
+        return dict(zip(self.variant.factors, weights.tolist(), strict=True))
+
+    def facts(self):
+        variant, weights = self.variant, self.scale_weights()
+        learned = self.npr_scale_factor.item() if variant.fusion == "weights" else ""
+        factors = variant.factors or ([] if variant.factor is None else [variant.factor])
+        return {
+            "factors": " ".join(map(str, factors)),
+            "scale_weights": " ".join(f"{factor}:{weight:.6f}" for factor, weight in weights.items()),
+            "scale_factor": learned,
+        }
 
     @property
     def cam_layer(self):

@@ -84,11 +84,11 @@ class Variant:
                     f"got {flags['ref']!r}"
                 )
         else:
-            _refuse(given, {"ref"}, "--npr_ref needs --npr_window")
+            _refuse(given, {"ref"}, "there is no --npr_window")
         if "factors" in given:
             flags.update(factor=None, fusion=flags.get("fusion", "weights"))
         else:
-            _refuse(given, {"fusion"}, "--npr_fusion needs --npr_factors")
+            _refuse(given, {"fusion"}, "there are no --npr_factors")
         return _checked_attention(cls(**flags), given)
 
     @property
@@ -168,15 +168,16 @@ def flags_from_keys(shapes, given):
     Raises Undecided where a flag is needed or contradicts the keys.
     """
     decided = {"npr_stages": 2 + ("layer3.0.conv1.weight" in shapes) + ("layer4.0.conv1.weight" in shapes)}
-    if shapes["conv1.weight"][-1] == 7:
+    if shapes["conv1.weight"][-1:] == (7,):
         decided["npr_stem"] = "7x7s2"
     if "npr_weights" in shapes:
         decided.update(npr_fusion="weights", npr_factors=_named_factors(shapes["npr_weights"], given))
-    contradicted = {name for name in decided if name in given and given[name] != decided[name]}
+    decided.update(_attention_from_keys(shapes, given))
+    contradicted = [name for name in decided if name in given and given[name] != decided[name]]
     if contradicted:
         words = ", ".join(f"--{name} {given[name]} (its keys say {decided[name]})" for name in contradicted)
         raise Undecided(f"does not fit {words}")
-    return {**given, **decided, **_attention_from_keys(shapes, given)}
+    return {**given, **decided}
 
 
 def _attention_from_keys(shapes, given):
@@ -198,9 +199,11 @@ def _attention_from_keys(shapes, given):
 
 
 def _named_factors(shape, given):
-    factors = given.get("npr_factors") or (CVIMG_FACTORS if shape[0] == len(CVIMG_FACTORS) else ())
-    if len(factors) != shape[0]:
-        raise Undecided(f"fuses {shape[0]} scales; say which: --arch npr --npr_factors F,F,...")
+    scales = shape[0] if shape else 0
+    factors = given.get("npr_factors") or (CVIMG_FACTORS if scales == len(CVIMG_FACTORS) else ())
+    if len(factors) != scales or scales < 2:
+        named = f", not the {len(factors)} of --npr_factors" if factors else ""
+        raise Undecided(f"fuses {scales} scales{named}; say which: --arch npr --npr_factors F,F,...")
     return factors
 
 
@@ -215,7 +218,7 @@ def _checked_attention(variant, given):
 
 def _refuse(given, unfit, reason):
     if given & unfit:
-        raise ValueError(f"{reason}; {_flags(given & unfit)} does not go with it")
+        raise ValueError(f"{reason}; leave out {_flags(given & unfit)}")
 
 
 def _flags(names):

@@ -73,7 +73,7 @@ class BaseOptions:
         for name in self.given:
             setattr(opt, name, getattr(typed, name))
         if not self.needs_arch:  # a weight file of ours knows its flags: only those given say something new
-            for name in detector_flags(opt.arch) - self.given:
+            for name in detector_flags(getattr(opt, "arch", None)) - self.given:
                 delattr(opt, name)
         self.check(opt)
         self.check_detector(opt)
@@ -167,8 +167,8 @@ class BaseOptions:
             self.parser.error(f"--name must be a plain folder name, got {opt.name!r}")
 
     def check_detector(self, opt):
-        """Rules among the detector's own flags."""
-        if opt.arch is not None:
+        """Rules among the detector's own flags; an evaluation knows the rest of them from its weight file."""
+        if self.needs_arch:
             try:
                 networks.get(opt.arch).check_options(opt)
             except ValueError as error:

@@ -102,6 +102,13 @@ class TrainOptions(BaseOptions):
         )
         add("--checkpoints_dir", type=file_path, default="./checkpoints", help="where runs are kept")
         add("--model_path", type=file_path, help="start from the weights in this file (strict)")
+        add("--init_weights", type=file_path, help="start from those layers of this file that match")
+        add(
+            "--pretrained",
+            action="store_true",
+            help="start from ImageNet's ResNet-50 where layers match (--npr_stem 7x7s2 matches its stem)",
+        )
+        add("--no_pretrained", dest="pretrained", action="store_false", help="start from random weights")
         add("--continue_train", action="store_true", help="go on with the run of this name")
         add("--overwrite", action="store_true", help="replace a run of this name")
 
@@ -166,6 +173,9 @@ class TrainOptions(BaseOptions):
             opt.no_resize = False  # a flag wins over the protocol
         super().check(opt)
         self.check_validation(opt)
+        starts = [name for name in ("model_path", "init_weights", "pretrained") if getattr(opt, name)]
+        if len(starts) > 1:
+            self.parser.error(f"one kind of start weights at a time, got --{', --'.join(starts)}")
         if opt.continue_train and opt.overwrite:
             self.parser.error("--continue_train and --overwrite exclude each other")
         if not opt.no_resize and opt.loadSize < opt.cropSize:

@@ -14,10 +14,20 @@ import warnings
 import pytest
 from conftest import ROOT
 
-from options import PredictOptions, TestOptions, TrainOptions, ValOptions
+from options import ExperimentOptions, PredictOptions, TestOptions, TrainOptions, ValOptions
 
-SCRIPTS = {"train": TrainOptions, "val": ValOptions, "test": TestOptions, "predict": PredictOptions}
-NEEDED = {"train": [], "predict": ["--model_path", "x", "--input", "x"]}
+SCRIPTS = {
+    "train": TrainOptions,
+    "val": ValOptions,
+    "test": TestOptions,
+    "predict": PredictOptions,
+    "train_multiscale_experiment": ExperimentOptions,
+}
+NEEDED = {
+    "train": [],
+    "predict": ["--model_path", "x", "--input", "x"],
+    "train_multiscale_experiment": ["--preset", "sample"],
+}
 ROOMS = ("networks", "data", "options", "util", "tools")
 MAY_IMPORT = {  # room -> rooms it may import; scripts may import all but tools
     "networks": set(),
@@ -94,7 +104,7 @@ def readme_commands():
     return [line.split("#")[0].strip() for line in lines if line.split("#")[0].strip()]
 
 
-SUBCOMMANDS = ("npr", "curves", "training")
+SUBCOMMANDS = ("npr", "curves", "training", "maps", "cam")
 
 
 @functools.cache
@@ -130,7 +140,7 @@ def test_every_readme_command_parses(command):
     while "=" in words[0]:
         words = words[1:]
     if words[0] == "python" and words[1].removesuffix(".py") in SCRIPTS:
-        SCRIPTS[words[1][:-3]]().parse(words[2:])
+        SCRIPTS[words[1].removesuffix(".py")]().parse(words[2:])
     elif words[:2] == ["python", "-m"]:
         module = ROOT / (words[2].replace(".", "/") + ".py")
         assert module.is_file()
@@ -140,7 +150,7 @@ def test_every_readme_command_parses(command):
     elif words[0] == "bash":
         assert (ROOT / words[1]).is_file()
     else:
-        assert words[0] in ("git", "cd", "tensorboard"), f"unknown kind of command: {command}"
+        assert words[0] in ("git", "cd", "tensorboard", "jupyter"), f"unknown kind of command: {command}"
 
 
 def test_the_repository_names_no_place_of_one_machine():

@@ -1,8 +1,9 @@
-"""Speed of scoring, measured: how batches of one size, and images of many sizes, go through a detector.
+"""Speed of scoring, measured: batches of one size, images of many sizes; and what variants of NPR cost.
 
     python -m tools.benchmark batches                    images/s at batch 1, 2, 4, ... of 256 px
     python -m tools.benchmark mixed                      500 images of 25 sizes, one by one and joined by size
     python -m tools.benchmark mixed --model_path M --device cuda
+    python -m tools.benchmark variants --side 224        parameters and multiply-adds of each variant of NPR
 
 Pixels are random, weights too unless --model_path names some; neither changes the speed.  Rounds alternate
 between the ways compared, and medians are printed.  The last line is JSON.
@@ -16,18 +17,47 @@ from argparse import Namespace
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import networks
 from networks import checkpoint
+from options import TrainOptions
 from options.types import file_path, positive_int
 from util import run
 from util.batching import logits_by_size, logits_of, pixels_per_pass
 
 BATCHES = (1, 2, 4, 8, 24, 64)
+VARIANTS = (  # what the README's table of ablations lists
+    "",
+    "--npr_factor 0.25",
+    "--npr_mode bilinear",
+    "--npr_window 3 --npr_ref mean",
+    "--npr_color lab",
+    "--npr_color gray",
+    "--npr_norm after",
+    "--npr_front local_grad",
+    "--npr_front none",
+    "--npr_factors 0.25,0.5,0.75 --npr_fusion weights",
+    "--npr_factors 0.25,0.5,0.75 --npr_fusion concat",
+    "--npr_factors 0.25,0.5,0.75 --npr_fusion average",
+    "--npr_factors 0.25,0.5,0.75 --npr_fusion scale_attention",
+    "--npr_attention channel",
+    "--npr_attention channel --npr_attention_form cbam",
+    "--npr_attention spatial",
+    "--npr_attention channel_spatial",
+    "--npr_factors 0.25,0.5,0.75 --npr_attention channel --npr_unused spatial",
+    "--npr_stem 7x7s2",
+    "--npr_stem 3x3s1",
+    "--npr_stages 3",
+    "--npr_stages 4",
+)
 
 
 def main():
     opt = parse()
+    if opt.what == "variants":
+        print(variants(opt.side))
+        return
     device = run.pick_device(opt)
     run.seed_everything(0)
     torch.backends.cudnn.benchmark = False  # many sizes: see util/evaluate.py
@@ -45,13 +75,17 @@ def main():
 def parse():
     """The command line."""
     parser = argparse.ArgumentParser(prog="tools.benchmark", description="Measures the speed of scoring.")
-    parser.add_argument("what", choices=("batches", "mixed"), help="one size in batches, or many sizes")
+    parser.add_argument(
+        "what",
+        choices=("batches", "mixed", "variants"),
+        help="one size in batches, many sizes, or what each variant of NPR costs",
+    )
     parser.add_argument("--arch", choices=networks.names(), default="npr", help="detector")
     parser.add_argument("--model_path", type=file_path, help="weight file in place of random weights")
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to run"
     )
-    parser.add_argument("--side", type=positive_int, default=256, help="pixels per side (batches)")
+    parser.add_argument("--side", type=positive_int, default=256, help="pixels per side (batches, variants)")
     parser.add_argument("--number", type=positive_int, default=500, help="images (mixed)")
     parser.add_argument("--sizes", type=positive_int, default=25, help="different sizes (mixed)")
     parser.add_argument("--repeats", type=positive_int, default=3, help="rounds; medians are printed")
@@ -72,6 +106,20 @@ def batches(opt, detector, device):
     for size, value in medians.items():
         print(f"batch {size:>3} of {opt.side}x{opt.side}: {value:8.1f} images/s")
     return {"side": opt.side, "images_per_second": medians}
+
+
+def variants(side):
+    """A Markdown table of VARIANTS: flags, parameters, multiply-adds for one image of side x side pixels."""
+    lines = ["| flags | what it is | parameters | multiply-adds |", "| :-- | :-- | --: | --: |"]
+    for flags in VARIANTS:
+        detector = networks.create(TrainOptions().parse(flags.split())).eval()
+        parameters = sum(one.numel() for one in detector.parameters())
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            detector(pictures(1, side, side))
+        cost = counter.get_total_flops() / 2  # it counts a multiply-add as two
+        shown = f"`{flags}`" if flags else "(none)"
+        lines.append(f"| {shown} | {detector.describe()} | {parameters:,} | {cost / 1e9:.2f} G |")
+    return "\n".join(lines)
 
 
 def mixed(opt, detector, device):

@@ -1,40 +1,39 @@
 """Pictures of what a detector sees and of what it reached.
 
     python -m tools.visualize npr --dataroot datasets/sample/test --output npr_maps.png
+    python -m tools.visualize maps --image photo.png
+    python -m tools.visualize cam --model_path checkpoints/sample/model_epoch_best.pth --images photo.png
     python -m tools.visualize curves --results results/sample/Sample
     python -m tools.visualize training --run checkpoints/sample
 
-`npr` shows a real image and a fake of every generator with their NPR maps; `curves` draws ROC and
-precision-recall per generator from a scores.csv; `training` draws loss and validation accuracy over epochs
-from a train.csv.
+`npr` shows a real image and a fake of every generator with their NPR maps; `maps` one image with its maps at
+all scales, windows and colour spaces; `cam` where checkpoints find evidence for "fake" (Grad-CAM; needs
+pip install grad-cam); `curves` draws ROC and precision-recall per generator from a scores.csv; `training`
+draws loss and validation accuracy over epochs from a train.csv.
+The suffix of --output, .png or .pdf, decides the format.
 """
 
 import argparse
 import csv
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
-import data
-import networks
-from data.decode import BadImage, decode
-from data.transforms import to_tensor
-from options.types import whole_int
+from options.types import positive_int, whole_int
+from tools.maps import LARGEST, MOST_IMAGES, draw_cam, draw_maps, draw_npr
 from util import run
+from util.plot import canvas, check_suffix, save
 from util.record import read_scores
-
-GAIN = 3.0  # display gain of an NPR map: the residual of a photograph is a few percent of its range
-ZOOM = 24  # side in pixels of the detail that is shown enlarged
-CAPTION_GREY = "0.35"
 
 
 def main(argv=None):
     opt = parse(argv)
-    matplotlib.use("Agg")
-    path = {"npr": draw_npr, "curves": draw_curves, "training": draw_training}[opt.picture](opt)
-    print(f"-> {path}")
+    if opt.output is not None:
+        check_suffix(opt.output)
+    draw = {"npr": draw_npr, "maps": draw_maps, "cam": draw_cam, "curves": draw_curves,
+            "training": draw_training}[opt.picture]  # fmt: skip
+    print(f"-> {draw(opt)}")
 
 
 def parse(argv):
@@ -42,17 +41,34 @@ def parse(argv):
     parser = argparse.ArgumentParser(
         prog="tools.visualize", description=__doc__.splitlines()[0], allow_abbrev=False
     )
-    pictures = parser.add_subparsers(dest="picture", required=True, metavar="{npr,curves,training}")
+    pictures = parser.add_subparsers(dest="picture", required=True, metavar="{npr,maps,cam,curves,training}")
+    which = "which image of each folder, counted from 0"
+    written = "picture to write (PNG or PDF); default: %(default)s"
+
     npr = pictures.add_parser(
         "npr", help="NPR maps of a real image and of a fake per generator", allow_abbrev=False
     )
     npr.add_argument(
         "--dataroot", type=Path, required=True, help="folder of generators with real and fake images"
     )
-    npr.add_argument("--number", type=whole_int, default=0, help="which image of each folder, counted from 0")
-    npr.add_argument(
-        "--output", type=Path, default=Path("npr_maps.png"), help="picture to write (PNG or PDF)"
+    npr.add_argument("--number", type=whole_int, default=0, help=which)
+    npr.add_argument("--output", type=Path, default=Path("npr_maps.png"), help=written)
+
+    maps = pictures.add_parser("maps", help="one image and all kinds of NPR maps", allow_abbrev=False)
+    maps.add_argument("--image", type=Path, required=True, help="image file")
+    maps.add_argument(
+        "--size", type=positive_int, default=256, help=f"side of the centre crop, at most {LARGEST}"
     )
+    maps.add_argument("--output", type=Path, default=Path("maps.png"), help=written)
+
+    cam = pictures.add_parser("cam", help="where checkpoints see evidence for fake", allow_abbrev=False)
+    cam.add_argument("--model_path", nargs="+", required=True, metavar="FILE", help="weight files")
+    source = cam.add_mutually_exclusive_group(required=True)
+    source.add_argument("--dataroot", type=Path, help="folder of generators with real and fake images")
+    source.add_argument("--images", type=Path, nargs="+", help=f"image files, at most {MOST_IMAGES}")
+    cam.add_argument("--number", type=whole_int, help=f"with --dataroot: {which}; default: 0")
+    cam.add_argument("--output", type=Path, default=Path("cam.png"), help=written)
+
     curves = pictures.add_parser("curves", help="ROC and precision-recall curves", allow_abbrev=False)
     curves.add_argument("--results", type=Path, required=True, help="results folder that holds scores.csv")
     curves.add_argument("--output", type=Path, help="picture to write; default: curves.png in that folder")
@@ -64,50 +80,11 @@ def parse(argv):
     return parser.parse_args(argv)
 
 
-def draw_npr(opt):
-    """A column per image: the image, its NPR map, an enlarged detail of both."""
-    columns = npr_examples(opt.dataroot, opt.number)
-    detector = networks.get("npr")()
-    figure, axes = _plots(4, len(columns), width=2.15 * len(columns) + 0.3, height=8.8)
-    for line, (title, path) in zip(axes.T, columns, strict=True):
-        image = _read(path)
-        residual = detector.preprocess(to_tensor(image)[None])[0].permute(1, 2, 0).numpy()
-        shown = np.clip(0.5 + GAIN * residual / 2, 0, 1)
-        pixels, detail = np.asarray(image), _busiest_window(residual)
-        for axis, picture in zip(line, (pixels, shown, pixels[detail], shown[detail]), strict=True):
-            axis.imshow(picture, interpolation="nearest")
-            axis.set(xticks=[], yticks=[])
-        line[0].set_title(title, fontsize=11)
-    heads = ("image", "NPR map", f"image, {ZOOM}x{ZOOM} detail", "NPR, same detail")
-    for axis, head in zip(axes[:, 0], heads, strict=True):
-        axis.set_ylabel(head, fontsize=10, color=CAPTION_GREY)
-    return _save(figure, opt.output)
-
-
-def npr_examples(dataroot, number):
-    """[(title, path)]: one real image, then one fake per generator."""
-    scan = data.scan(dataroot, data.discover(dataroot))
-    chosen = []
-    for title, generator, label in [
-        ("real", scan.generators()[0], 0),
-        *((name, name, 1) for name in scan.generators()),
-    ]:
-        files = [
-            sample.path for sample in scan.samples if (sample.generator, sample.label) == (generator, label)
-        ]
-        if number >= len(files):
-            raise ValueError(
-                f"--number {number}: {generator} has {len(files)} {'fake' if label else 'real'} images"
-            )
-        chosen.append((title if label == 0 else f"fake: {title}", scan.root / files[number]))
-    return chosen
-
-
 def draw_curves(opt):
     """ROC (left) and precision-recall (right), one line per generator."""
     require_file(opt.results / "scores.csv", "a results folder of val.py or test.py")
     rows = read_scores(opt.results / "scores.csv")
-    figure, ((roc, pr),) = _plots(1, 2, width=10, height=4.6)
+    figure, ((roc, pr),) = canvas(1, 2, width=10, height=4.6)
     for name in dict.fromkeys(row[1] for row in rows):
         labels = np.array([row[2] for row in rows if row[1] == name])
         scores = np.array([row[3] for row in rows if row[1] == name])
@@ -138,7 +115,7 @@ def draw_curves(opt):
     for axis in (roc, pr):
         axis.grid(color="0.92")
         axis.legend(fontsize=8, loc="lower left" if axis is pr else "lower right", frameon=False)
-    return _save(figure, opt.output or opt.results / "curves.png")
+    return save(figure, opt.output or opt.results / "curves.png")
 
 
 def draw_training(opt):
@@ -149,7 +126,7 @@ def draw_training(opt):
     if not rows:
         raise ValueError(f"{opt.run / 'train.csv'} holds no epoch yet")
     column = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
-    figure, ((loss, accuracy),) = _plots(1, 2, width=10, height=4)
+    figure, ((loss, accuracy),) = canvas(1, 2, width=10, height=4)
     epochs = column["epoch"] + 1
     loss.plot(epochs, column["loss"], marker="o")
     loss.set(xlabel="epoch", ylabel="binary cross-entropy", title="training loss", ylim=(0, None))
@@ -164,45 +141,13 @@ def draw_training(opt):
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(color="0.92")
     accuracy.legend(fontsize=9, frameon=False)
-    return _save(figure, opt.output or opt.run / "training.png")
+    return save(figure, opt.output or opt.run / "training.png")
 
 
 def require_file(path, kind):
     """ValueError when the folder that was named is not of its kind."""
     if not path.is_file():
         raise ValueError(f"{path.parent} is not {kind}: it holds no {path.name}")
-
-
-def _read(path):
-    try:
-        return decode(path)
-    except BadImage as error:
-        raise ValueError(f"bad image {path}: {error}") from error
-
-
-def _busiest_window(residual):
-    """Slices of the window, even-aligned, whose residual varies most: a flat sky would show nothing."""
-    zoom = min(ZOOM, *residual.shape[:2])
-    height, width = (side - side % zoom for side in residual.shape[:2])
-    energy = np.abs(residual[:height, :width]).sum(axis=2)
-    energy = energy.reshape(height // zoom, zoom, width // zoom, zoom).sum(axis=(1, 3))
-    top, left = np.unravel_index(np.argmax(energy), energy.shape)
-    return slice(top * zoom, (top + 1) * zoom), slice(left * zoom, (left + 1) * zoom)
-
-
-def _plots(rows, columns, width, height):
-    from matplotlib import pyplot
-
-    return pyplot.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained")
-
-
-def _save(figure, path):
-    from matplotlib import pyplot
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
-    return path
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class Progress:
         row = {"epoch": self.epoch, "step": self.step, "lr": rate}
         row.update(loss=self.loss_sum / seen, acc=self.correct / seen)
         row.update({f"val_{name}": scores[name] for name in VAL_METRICS} if scores else {})
-        row["images_per_second"] = self.seen / max(self.seconds, 1e-9)
+        row.update(seconds=self.seconds, images_per_second=self.seen / max(self.seconds, 1e-9))
         return row
 
     def note_validation(self, scores, patience):
@@ -95,7 +95,8 @@ def write_history(path, history):
         return
     part = path.with_name(path.name + ".part")
     with open(part, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(history[0]))
+        columns = dict.fromkeys(name for row in history for name in row)  # an older run may have had fewer
+        writer = csv.DictWriter(file, list(columns))
         writer.writeheader()
         writer.writerows(history)
     os.replace(part, path)

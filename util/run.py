@@ -23,6 +23,7 @@ REMEDIES = {
     "DataLoader worker": "try --num_threads 0, or more shared memory",
     "Too many open files": "try a smaller --num_threads",
 }
+PARENT = "NPR_LAB_PARENT"  # environment variable: process number of the program that started this one
 RECORDED_PACKAGES = ("torchvision", "numpy", "pillow", "opencv-python", "scikit-learn", "scipy")
 
 
@@ -257,7 +258,9 @@ class StopSignal:
         self.number = number
 
     def check(self):
-        """Raises Interrupted once a signal has come."""
+        """Raises Interrupted once a signal has come, or once the program that started this one is gone."""
         if self.number is not None:
             name = signal.Signals(self.number).name
             raise Interrupted(f"stopped by {name}; {self.hint}", 128 + self.number)
+        if os.environ.get(PARENT, str(os.getppid())) != str(os.getppid()):
+            raise Interrupted(f"the program that started this is gone; {self.hint}", 128 + signal.SIGTERM)

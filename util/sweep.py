@@ -1,0 +1,130 @@
+"""results.csv of an experiment: a row per cell (one variant trained with one seed), and views of it.
+
+Columns: what a cell is (`cell`, `variant`, `seed`, `status`, `error`, `description`, `factors`,
+`parameters`), its training (`epochs`; `loss`, `val_acc`, `val_ap`: a value per epoch, separated by spaces;
+`scale_weights`, `scale_factor`: learned fusion), its test (`<protocol>/<generator>/<metric>`: fractions;
+`reals`, `fakes`: counts), and its times in seconds (`train_seconds`, `test_seconds`).  Empty: no value.
+"""
+
+import csv
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+FINISHED, FAILED = "finished", "failed"
+TEST_METRICS = ("acc", "ap", "auc", "r_acc", "f_acc", "reals", "fakes")
+FIRST = ("cell", "variant", "seed", "status", "error", "description", "factors", "parameters",
+         "epochs", "loss", "val_acc", "val_ap", "scale_weights", "scale_factor")  # fmt: skip
+LAST = ("train_seconds", "test_seconds")
+SEPARATOR = "/"  # between protocol, generator and metric
+
+
+class Sweep:
+    """The rows of results.csv."""
+
+    def __init__(self, rows, source="results.csv"):
+        """rows: list of {column: text}, as csv reads them."""
+        self.rows, self.source = rows, str(source)
+        self.finished = [row for row in rows if row["status"] == FINISHED]
+        self.failed = [row for row in rows if row["status"] == FAILED]
+
+    @classmethod
+    def read(cls, path):
+        """Reads results.csv; ValueError where the file is of another kind."""
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in FIRST if name not in (reader.fieldnames or ())]
+            if missing:
+                raise ValueError(f"{path} is no results.csv of an experiment: no column {', '.join(missing)}")
+            return cls(list(reader), path)
+
+    @property
+    def variants(self):
+        """Names of the variants with a finished cell, in the order of the grid."""
+        return list(dict.fromkeys(row["variant"] for row in self.finished))
+
+    @property
+    def columns(self):
+        """[(protocol, generator)] that were tested, in the order of the tables."""
+        found = {}
+        for row in self.finished:
+            for name in row:
+                if name.count(SEPARATOR) >= 2 and name.endswith(SEPARATOR + "acc"):
+                    protocol, generator = name.removesuffix(SEPARATOR + "acc").split(SEPARATOR, 1)
+                    found[protocol, generator] = None
+        return list(found)
+
+    @property
+    def protocols(self):
+        """Slugs of the protocols that were tested."""
+        return list(dict.fromkeys(protocol for protocol, _ in self.columns))
+
+    def values(self, metric="acc", protocol=None):
+        """{variant: DataFrame} of a test metric: a row per seed, a column per (protocol, generator).
+
+        Generators without a value in any cell are left out.
+        """
+        wanted = [pair for pair in self.columns if protocol in (None, pair[0])]
+        frames = {}
+        for variant in self.variants:
+            rows = [row for row in self.finished if row["variant"] == variant]
+            table = [[_number(row, SEPARATOR.join((*pair, metric))) for pair in wanted] for row in rows]
+            index = pd.Index([int(row["seed"]) for row in rows], name="seed")
+            frames[variant] = pd.DataFrame(table, index, pd.MultiIndex.from_tuples(wanted), dtype=float)
+        empty = [pair for pair in wanted if all(frame[pair].isna().all() for frame in frames.values())]
+        return {variant: frame.drop(columns=empty) for variant, frame in frames.items()}
+
+    def curves(self, column):
+        """{variant: DataFrame} of `loss`, `val_acc` or `val_ap`: a row per seed, a column per epoch."""
+        frames = {}
+        for variant in self.variants:
+            rows = {int(row["seed"]): [float(part) for part in row[column].split()]
+                    for row in self.finished if row["variant"] == variant}  # fmt: skip
+            frame = pd.DataFrame.from_dict(rows, orient="index", dtype=float)
+            frames[variant] = frame.set_axis(range(1, frame.shape[1] + 1), axis=1)
+        return {variant: frame for variant, frame in frames.items() if frame.size}
+
+    def factors(self):
+        """{variant: its factors}; () for one without, such as a window or the plain image."""
+        return {
+            row["variant"]: tuple(float(part) for part in row["factors"].split()) for row in self.finished
+        }
+
+    def scale_weights(self):
+        """{variant: DataFrame} of learned fusion weights: a row per seed, a column per factor."""
+        frames = {}
+        for row in self.finished:
+            pairs = dict(part.split(":") for part in row["scale_weights"].split())
+            if pairs:
+                weights = {float(factor): float(weight) for factor, weight in pairs.items()}
+                frames.setdefault(row["variant"], {})[int(row["seed"])] = weights
+        return {variant: pd.DataFrame.from_dict(rows, orient="index") for variant, rows in frames.items()}
+
+    def confusion(self, variant):
+        """[[reals called real, reals called fake], [fakes called real, called fake]], over all its cells."""
+        total = np.zeros((2, 2))
+        for label, (metric, count) in enumerate((("r_acc", "reals"), ("f_acc", "fakes"))):
+            shares, counts = (self.values(name).get(variant) for name in (metric, count))
+            right = (shares * counts).sum().sum()
+            total[label, label], total[label, 1 - label] = right, counts.sum().sum() - right
+        return np.rint(total).astype(int)
+
+
+def write_results(path, rows):
+    """Writes results.csv whole, so that a reader or a kill never meets half of it."""
+    tested = list(dict.fromkeys(name for row in rows for name in row if name not in (*FIRST, *LAST)))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*FIRST, *tested, *LAST], restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text.getvalue(), encoding="utf-8")
+    os.replace(part, path)
+
+
+def _number(row, column):
+    return float(row[column]) if row.get(column) not in (None, "") else float("nan")
