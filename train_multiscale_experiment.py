@@ -19,6 +19,7 @@ import sys
 import time
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from data import protocols
@@ -29,11 +30,14 @@ from options import ExperimentOptions, TestOptions, TrainOptions
 from util import figures, run
 from util.answers import write_report
 from util.jobs import CommandFailed, Jobs, held
-from util.metrics import tabulate
 from util.record import read_scores
 from util.stats import compare
-from util.sweep import FAILED, FINISHED, SEPARATOR, TEST_METRICS, Sweep, write_results
+from util.sweep import FAILED, FINISHED, SEPARATOR, Sweep, tested, write_results
 
+EXAMPLES = 6  # images and variants in the picture of Grad-CAM
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+MOST_JOBS = 8  # on a CPU, unless --jobs says otherwise
+GRID, LOCK = "grid.json", "lock"
 HERE = Path(__file__).resolve().parent
 COUNTED = ("loss", "val_acc", "val_ap")  # columns of train.csv that results.csv keeps, a value per epoch
 
@@ -43,10 +47,11 @@ def main(argv=None):
     opt = options.parse(argv)
     experiment = Experiment(options.grid, Path(opt.output), opt)
     with run.StopSignal("the same command (without --overwrite) goes on") as stop:
-        with held(experiment.folder / "lock", stop.check, print) as lock:
-            experiment.open()
+        with held(experiment.folder / LOCK, stop.check, print) as lock:
+            experiment.require_folder()
             experiment.make_sample()
             experiment.require_images()
+            experiment.take_folder()
             experiment.train_and_test(stop, lock)
         experiment.conclude()
     if experiment.failed:
@@ -62,29 +67,45 @@ class Experiment:
         parsed = {cell: TrainOptions().parse(grid.train_argv(cell, self.runs)) for cell in grid.cells}
         self.train_options = parsed[grid.cells[0]]
         self.epochs = {cell: opt.niter for cell, opt in parsed.items()}
+        alone = torch.cuda.is_available() or torch.backends.mps.is_available()  # one device: one cell
+        self.jobs = opt.jobs or len(opt.gpus) or (1 if alone else min(CORES, len(grid.cells), MOST_JOBS))
 
-    def open(self):
-        """Makes the folder; refuses one that holds another experiment, or files of another kind."""
-        record = self.folder / "grid.json"
-        others = [path.name for path in self.folder.iterdir() if path.name not in ("lock", "grid.json")]
-        if others and not record.is_file():
-            raise ValueError(f"{self.folder} holds {', '.join(sorted(others)[:3])} and no experiment; "
-                             "name another --output")  # fmt: skip
+    def require_folder(self):
+        """Refuses a folder that holds another experiment, or files of another kind."""
+        record = self.folder / GRID
+        if self.contents() and not record.is_file():
+            raise ValueError(
+                f"{self.folder} holds {', '.join(self.contents()[:3])}, no experiment; name another --output"
+            )
+        if self.opt.overwrite or not record.is_file():
+            return
+        known, wanted = json.loads(record.read_text(encoding="utf-8")), self.grid.as_dict()
+        changed = [name for name in wanted if name != "variants" and wanted[name] != known[name]]
+        changed += [f"variant {name!r}" for name, flags in known["variants"].items()
+                    if wanted["variants"].get(name, flags) != flags]  # fmt: skip
+        if changed:
+            raise ValueError(
+                f"{self.folder} holds an experiment with other {', '.join(changed)}; "
+                "--overwrite starts over, --output names another folder"
+            )
+
+    def take_folder(self):
+        """Writes down what the folder holds; --overwrite empties it first."""
+        record, wanted = self.folder / GRID, self.grid.as_dict()
         if self.opt.overwrite:
-            for name in others:
+            for name in self.contents():
                 path = self.folder / name
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
-        wanted = self.grid.as_dict()
-        if known and not self.opt.overwrite:
-            wanted["variants"] = {**known["variants"], **wanted["variants"]}
-            changed = [name for name in wanted if name != "variants" and wanted[name] != known[name]]
-            changed += [f"variant {name!r}" for name, flags in known["variants"].items()
-                        if wanted["variants"][name] != flags]  # fmt: skip
-            if changed:
-                raise ValueError(f"{self.folder} holds an experiment with other {', '.join(changed)}; "
-                                 "--overwrite starts over, --output names another folder")  # fmt: skip
+        elif record.is_file():  # variants of earlier calls stay
+            wanted["variants"] = (
+                json.loads(record.read_text(encoding="utf-8"))["variants"] | wanted["variants"]
+            )
         run.write_json(record, wanted)
+
+    def contents(self):
+        """What stands in the folder beside the files that say what it is."""
+        own = (LOCK, GRID, f"{GRID}.part")
+        return sorted(path.name for path in self.folder.iterdir() if path.name not in own)
 
     def make_sample(self):
         """The sample dataset, where the grid asks for it and it is not there."""
@@ -99,7 +120,8 @@ class Experiment:
         training_scans(self.train_options)
         options = TestOptions()
         test = options.parse(self.grid.test_argv(self.grid.cells[0], self.runs, self.tests))
-        _, absent = locate_all(options.rows, test.dataroot, options.asked)
+        located, absent = locate_all(options.rows, test.dataroot, options.asked)
+        self.test_roots = {row.slug: root for row, root in located}
         if absent:
             print("\n".join(["not found, left out of the tests:", *absent]))
 
@@ -109,7 +131,7 @@ class Experiment:
         total = sum(self.epochs.values()) + len(self.grid.cells)
         print(f"{len(self.grid.cells)} cells: {len(self.grid.variants)} variants x {len(self.grid.seeds)} "
               f"seeds, {min(self.epochs.values())} epochs; {len(self.grid.cells) - len(cells)} finished; "
-              f"{self.opt.jobs} at a time")  # fmt: skip
+              f"{self.jobs} at a time")  # fmt: skip
         jobs = Jobs(self.slots(), self.folder / "logs", [lock])
         with tqdm(total=total, initial=self.done(), unit="epoch", smoothing=0, dynamic_ncols=True) as bar:
 
@@ -126,10 +148,16 @@ class Experiment:
 
     def slots(self):
         """Environment variables of each cell that runs at the same time."""
-        jobs, cores = self.opt.jobs, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-        threads = {} if jobs == 1 else {"OMP_NUM_THREADS": str(max(1, cores // jobs))}
-        gpus = self.opt.gpus or [None] * jobs
-        return [threads if gpu is None else {**threads, "CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus[:jobs]]
+        threads = {"OMP_NUM_THREADS": str(max(1, CORES // self.jobs))} if self.jobs > 1 else {}
+        gpus = self.opt.gpus or [None] * self.jobs
+        return [
+            threads if gpu is None else {**threads, "CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus[: self.jobs]
+        ]
+
+    def share(self, words):
+        """Loader processes for a cell that is not alone, unless the grid says how many."""
+        given = self.jobs == 1 or any(word.startswith("--num_threads") for word in words)
+        return words if given else [*words, "--num_threads", str(max(1, CORES // self.jobs) - 1)]
 
     def work(self, cell, execute):
         """Trains one cell, tests it, and leaves its row."""
@@ -139,12 +167,10 @@ class Experiment:
             words.append("--continue_train")
         elif folder.exists():  # stopped before anything was saved
             shutil.rmtree(folder)
-        if self.opt.jobs > 1 and "--num_threads" not in words:
-            words += ["--num_threads", "1"]
-        execute([sys.executable, str(HERE / "train.py"), *words])
+        execute([sys.executable, str(HERE / "train.py"), *self.share(words)])
         start = time.monotonic()
         words = self.grid.test_argv(cell, self.runs, self.tests)
-        execute([sys.executable, str(HERE / "test.py"), *words, "--resume"])
+        execute([sys.executable, str(HERE / "test.py"), *self.share(words), "--resume"])
         run.write_json(
             self.row_path(cell), self.row(cell) | {"test_seconds": round(time.monotonic() - start, 1)}
         )
@@ -161,7 +187,7 @@ class Experiment:
         row.update(loaded.detector.facts())
         row.update({name: " ".join(line[name] for line in history if name in line) for name in COUNTED})
         for scores in sorted((self.tests / cell.name).glob("*/scores.csv")):
-            row.update(test_columns(scores.parent.name, read_scores(scores)))
+            row.update(tested(scores.parent.name, read_scores(scores)))
         return row | {"train_seconds": round(sum(float(line["seconds"]) for line in history), 1)}
 
     def note_failure(self, cell, error):
@@ -208,7 +234,7 @@ class Experiment:
         return [cell for cell in self.grid.cells if self.status(cell) == FAILED]
 
     def conclude(self):
-        """Tables, verdicts and figures from results.csv alone."""
+        """Tables, verdicts and figures from results.csv, and pictures of a few test images."""
         sweep = Sweep.read(self.folder / "results.csv")
         if not sweep.finished:
             raise ValueError(f"no cell finished; first: {sweep.failed[0]['error']}")
@@ -220,20 +246,37 @@ class Experiment:
         drawn = figures.draw_all(
             sweep, families, comparisons, self.folder / "figures", f".{self.opt.figures}"
         )
+        drawn += self.draw_examples(sweep)
         print(write_report(self.folder, sweep, reference, families, self.grid.question, drawn))
         print(f"-> {self.folder} (results.csv, report.md, table.csv, figures/)")
 
-
-def test_columns(protocol, scores):
-    """{"protocol/generator/metric": number or ""} from the rows of a scores.csv."""
-    _, generators, labels, values, _ = zip(*scores, strict=True)
-    columns = {}
-    for line in tabulate(generators, labels, values)[:-1]:
-        mine = [label for name, label in zip(generators, labels, strict=True) if name == line["generator"]]
-        line |= {"reals": mine.count(0), "fakes": mine.count(1)}
-        columns |= {SEPARATOR.join((protocol, line["generator"], name)): "" if line[name] != line[name]
-                    else line[name] for name in TEST_METRICS}  # fmt: skip
-    return columns
+    def draw_examples(self, sweep):
+        """NPR maps of a test image, Grad-CAM of every variant's first seed; returns what could be drawn."""
+        cells = [next(row for row in sweep.finished if row["variant"] == name) for name in sweep.variants]
+        found = [name for name in sweep.protocols if name in self.test_roots]
+        scores = [self.tests / row["cell"] / name / "scores.csv" for row in cells for name in found[:1]]
+        if not scores or not scores[0].is_file():
+            print("no pictures of test images: none of those that were scored are there")
+            return []
+        protocol, rows = found[0], read_scores(scores[0])
+        first = {(generator, label): path for path, generator, label, *_ in reversed(rows)}
+        fakes = [path for (_, label), path in first.items() if label == 1]
+        shown = [path for (_, label), path in first.items() if label == 0][:1] + fakes
+        shown = [str(self.test_roots[protocol].resolve() / path) for path in shown[:EXAMPLES]]
+        weights = [str((self.runs / row["cell"] / f"model_epoch_{self.grid.checkpoint}.pth").resolve())
+                   for row in cells[:EXAMPLES]]  # fmt: skip
+        wanted = {"npr_maps": ["maps", "--image", shown[-1]],
+                  "grad_cam": ["cam", "--model_path", *weights, "--images", *shown]}  # fmt: skip
+        drawn = []
+        for name, words in wanted.items():
+            path = (self.folder / "figures" / f"{name}.{self.opt.figures}").resolve()
+            command = [sys.executable, "-m", "tools.visualize", *words, "--output", str(path)]
+            done = subprocess.run(command, cwd=HERE, check=False, capture_output=True, text=True)
+            if done.returncode:
+                print(f"no {path.name}: {(done.stderr.strip() or 'no output').splitlines()[-1]}")
+            else:
+                drawn.append(self.folder / "figures" / path.name)
+        return drawn
 
 
 def epochs_in(folder):

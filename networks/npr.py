@@ -69,15 +69,15 @@ def scaled(residual):
     return residual * SCALE_NUMERATOR / SCALE_DENOMINATOR
 
 
-def index_map(length, factor):
-    """For each of `length` pixels along an axis, the pixel that nearest-neighbour sampling puts there.
+def index_map(length, factor, device=None):
+    """For each of `length` pixels along an axis, the pixel that nearest-neighbour sampling puts there, int64.
 
     The axis shrinks to floor(length * factor) pixels, at least 1, and grows back; whole numbers alone, so no
     rounding error moves a pixel.  Equal to the published layers where those run: 0,0,0,0,4,4,4,4 at factor
     0.25; 0,0,2,2 at 0.5; 0,0,1,2,4,4,5,6 at 0.75.
     """
     small = shrunk(length, factor)
-    return [(place * small // length) * length // small for place in range(length)]
+    return torch.arange(length, device=device) * small // length * length // small
 
 
 def shrunk(length, factor):
@@ -92,8 +92,7 @@ def factor_residual(x, factor, mode="nearest"):
     """
     height, width = x.shape[-2:]
     if mode == "nearest":
-        rows = torch.tensor(index_map(height, factor), device=x.device)
-        columns = torch.tensor(index_map(width, factor), device=x.device)
+        rows, columns = (index_map(length, factor, x.device) for length in (height, width))
         return x - x.index_select(-2, rows).index_select(-1, columns)
     small = F.interpolate(x, size=(shrunk(height, factor), shrunk(width, factor)), mode=mode)
     return x - F.interpolate(small, size=(height, width), mode=mode)

@@ -24,12 +24,15 @@ class ExperimentOptions(BaseOptions):
         add("--preset", choices=presets, help="grid that comes with the project: experiments/NAME.yaml")
         add("--grid", type=file_path, help="YAML file of a grid; options/grid.py says what stands in it")
         add("--output", type=file_path, help="folder of the experiment; default: results/experiment-NAME")
-        add("--seeds", type=_seeds, help="number of seeds, or a comma list of seeds; default: the grid's")
+        add("--seeds", type=_seeds, help="how many seeds, or which (100,101); default: the grid's")
         add("--train_flags", type=_words, default=(), metavar="'--X Y'",
-            help="further flags of train.py for every cell; they win over the grid's")  # fmt: skip
+            help="flags of train.py for all cells, as in --train_flags='--niter 5'; they win over the grid's "
+            "`train`, a variant's own flags over them")  # fmt: skip
         add("--test_flags", type=_words, default=(), metavar="'--X Y'", help="the same for test.py")
         add(
-            "--jobs", type=positive_int, help="cells at the same time; default: one per GPU of --gpus, else 1"
+            "--jobs",
+            type=positive_int,
+            help="cells at a time; default: one per GPU of --gpus, 1 on a single GPU, one per core on a CPU",
         )
         add(
             "--gpus", type=_gpus, default=(), metavar="N,N", help="numbers of the CUDA devices, one cell each"
@@ -40,8 +43,7 @@ class ExperimentOptions(BaseOptions):
     def check(self, opt):
         if (opt.preset is None) == (opt.grid is None):
             self.parser.error("give one of --preset and --grid")
-        opt.jobs = opt.jobs or max(1, len(opt.gpus))
-        if opt.gpus and opt.jobs > len(opt.gpus):
+        if opt.gpus and opt.jobs and opt.jobs > len(opt.gpus):
             self.parser.error(f"--jobs {opt.jobs} is more than the {len(opt.gpus)} devices of --gpus")
         path = opt.grid or str(PRESETS / f"{opt.preset}.yaml")
         try:
@@ -59,7 +61,12 @@ class ExperimentOptions(BaseOptions):
 def _seeds(text):
     if "," not in text:
         return positive_int(text)
-    return tuple(whole_int(part) for part in text.split(",") if part.strip())
+    seeds = tuple(whole_int(part) for part in text.split(",") if part.strip())
+    if not seeds:
+        raise argparse.ArgumentTypeError(
+            f"expected a number of seeds, or seeds such as 100,101; got {text!r}"
+        )
+    return seeds
 
 
 def _words(text):

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import yaml
 
+from data.training import NO_VALIDATION
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
 
@@ -33,9 +34,28 @@ DEFAULT_SEEDS = (100, 101, 102)
 CHECKPOINTS = ("last", "best")
 KEYS = ("question", "sample", "train", "test", "checkpoint", "seeds", "reference", "variants", "grid")
 MANAGED = {  # the experiment sets these itself
-    "train": ("name", "checkpoints_dir", "seed", "continue_train", "overwrite"),
-    "test": ("name", "results_dir", "model_path", "resume", "overwrite"),
+    "train": ("name", "checkpoints_dir", "seed", "continue_train", "overwrite", "help"),
+    "test": ("name", "results_dir", "model_path", "resume", "overwrite", "help"),
 }
+
+
+class Loader(yaml.SafeLoader):
+    """YAML in which `off` is a word, as flags have it, and a repeated key is an error."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":bool")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node, deep=False):
+        names = [str(self.construct_object(key, deep=True)) for key, _ in node.value]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise yaml.YAMLError(f"{', '.join(twice)} stands twice in line {node.start_mark.line + 1}")
+        return super().construct_mapping(node, deep)
+
+
+Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$", re.IGNORECASE), "tTfF")
 
 
 @dataclass(frozen=True)
@@ -96,7 +116,7 @@ def read_grid(path, seeds=None, train_flags=(), test_flags=()):
     seeds, train_flags and test_flags of the command line win over the file's.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
     try:
@@ -104,7 +124,10 @@ def read_grid(path, seeds=None, train_flags=(), test_flags=()):
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     for cell in grid.cells[: len(grid.variants)]:
-        _parse(TrainOptions(), grid.train_argv(cell, "runs"), f"{path}, variant {cell.variant!r}, train.py")
+        place = f"{path}, variant {cell.variant!r}, train.py"
+        opt = _parse(TrainOptions(), grid.train_argv(cell, "runs"), place)
+        if grid.checkpoint == "best" and opt.val_split == NO_VALIDATION:
+            raise ValueError(f"{place}: checkpoint best needs a validation set, and --val_split is none")
     _parse(TestOptions(), grid.test_argv(grid.cells[0], "runs", "tests"), f"{path}, test.py")
     return grid
 
@@ -117,8 +140,9 @@ def _build(content, source, seeds, train_flags, test_flags):
         raise ValueError(f"unknown key {', '.join(unknown)}; known: {', '.join(KEYS)}")
     if ("variants" in content) == ("grid" in content):
         raise ValueError("give either variants or grid")
+    key = "variants" if "variants" in content else "grid"
+    variants = _mapping(content, key) if key == "variants" else _product(_mapping(content, key))
     content = {key: value for key, value in content.items() if value is not None}
-    variants = content.get("variants") or _product(_mapping(content, "grid"))
     variants = {str(name): _flags(flags, "train", f"variant {name!r}") for name, flags in
                 _mapping({"variants": variants}, "variants").items()}  # fmt: skip
     _require_names(variants)
@@ -130,7 +154,8 @@ def _build(content, source, seeds, train_flags, test_flags):
         raise ValueError(f"checkpoint is one of {', '.join(CHECKPOINTS)}, got {checkpoint!r}")
     for name in MANAGED:
         flags = {"train": train_flags, "test": test_flags}[name]
-        _refuse_managed([flag[2:].split("=")[0] for flag in flags if flag.startswith("--")], name)
+        names = [flag[2:].split("=")[0] for flag in flags if flag.startswith("--")]
+        _refuse_managed(names, name, f"--{name}_flags")
     parts = {name: _flags(content.get(name, {}), name, name) for name in MANAGED}
     words = {name: str(content.get(name, "")) for name in ("question", "sample")}
     seeds = _seeds(seeds or content.get("seeds", DEFAULT_SEEDS))
@@ -163,7 +188,10 @@ def _product(axes):
     if not lists or not all(lists.values()):
         raise ValueError("grid needs lists of values, e.g. {npr_factor: [0.25, 0.5]}")
     combinations = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
-    return {" ".join(_spell(value) for value in one.values()): one for one in combinations}
+    named = {" ".join(_spell(value) for value in one.values()): one for one in combinations}
+    if len(named) < len(combinations):
+        raise ValueError("grid has a value twice, so that variants have one name")
+    return named
 
 
 def _spell(value):
@@ -173,17 +201,20 @@ def _spell(value):
 def _flags(flags, script, place):
     if not isinstance(flags, dict):
         raise ValueError(f"{place} takes flags and values, e.g. {{npr_factor: 0.25}}, got {flags!r}")
-    _refuse_managed(flags, script)
+    _refuse_managed(flags, script, place)
+    wrong = [str(name) for name in flags if not re.fullmatch(r"\w+", str(name))]
+    if wrong:
+        raise ValueError(f"{place}: {', '.join(wrong)} is no name of a flag; they stand without dashes")
     strange = [str(name) for name, value in flags.items() if isinstance(value, dict)]
     if strange:
         raise ValueError(f"{place}: {', '.join(strange)} takes one value or a list")
     return {str(name): value for name, value in flags.items()}
 
 
-def _refuse_managed(names, script):
+def _refuse_managed(names, script, place):
     managed = [str(name) for name in names if name in MANAGED[script]]
     if managed:
-        raise ValueError(f"the experiment itself sets {', '.join(managed)} of {script}.py")
+        raise ValueError(f"{place}: the experiment itself sets {', '.join(managed)} of {script}.py")
 
 
 def _mapping(content, key):

@@ -10,6 +10,7 @@ from itertools import product
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import ROOT
 from torch import nn
 from torchvision.models import resnet50
 
@@ -21,6 +22,7 @@ from networks.npr import local_gradient
 from networks.resnet import NPRDetector
 from networks.variants import Variant
 from options import TrainOptions, ValOptions
+from tools import benchmark
 
 THREE = "--npr_factors 0.25,0.5,0.75"
 CVIMG = f"{THREE} --npr_attention channel --npr_unused spatial"  # CVIMGDetection's last source
@@ -965,3 +967,21 @@ def test_a_checkpoint_from_before_there_were_variants_is_the_published_detector(
 def test_a_checkpoint_whose_options_do_not_fit_its_weights_is_refused(tmp_path):
     checkpoint.save(tmp_path / "a.pth", trained(), options=vars(parse("--npr_attention channel")))
     assert "4 missing: ca1.fc.0.weight" in refused(tmp_path / "a.pth")
+
+
+# --- the README and the GPU
+
+
+def test_the_readme_lists_what_every_variant_costs():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert benchmark.variants(224) in text
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("line", VARIANTS)
+def test_cuda_gives_the_logits_of_the_cpu(line):
+    detector, images = trained(line), pixels(2, 33, 36)
+    with torch.no_grad():
+        expected = detector(images)
+        found = detector.cuda()(images.cuda()).cpu()
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)

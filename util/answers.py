@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from util.stats import ALPHA, between_groups, compare, interaction, sentence, summarise
+from util.stats import ALPHA, between_groups, compare, interaction, sentence, summarise, turned
 
 COARSE, PUBLISHED = 0.25, 0.5  # the two factors that the first question compares
 QUESTIONS = (
@@ -44,7 +44,7 @@ def by_family(sweep, families, metric="acc"):
     """Mean of each variant over the generators of each family (fractions): a row per variant."""
     rows = {}
     for variant, frame in sweep.values(metric).items():
-        kinds = frame.columns.map(lambda pair: families.get(pair) or "unknown")
+        kinds = frame.columns.map(lambda pair: families.get(pair) or "other")
         rows[variant] = {kind: summarise(frame.loc[:, kinds == kind]).mean for kind in dict.fromkeys(kinds)}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant")
 
@@ -73,16 +73,15 @@ def _other_artifacts(values, of_factor):
     if not {COARSE, PUBLISHED} <= of_factor.keys():
         return [f"Not answered: needs a variant of factor {COARSE} and one of {PUBLISHED}."]
     pair = {of_factor[factor]: values[of_factor[factor]] for factor in (COARSE, PUBLISHED)}
-    apart = _per_generator(*pair.values()).sort_values()
-    p = interaction(pair)
-    if pd.isna(p):
-        return ["Not answered: needs two seeds of both factors and two generators."]
+    apart, p = _per_generator(*pair.values()).sort_values(), interaction(pair)
+    if pd.isna(p) or apart.empty:
+        return ["Not answered: needs two common seeds of both factors and two generators."]
     verdict = (
         "Yes: what each gains and loses depends on the generator beyond the noise of the seeds"
         if p < ALPHA
         else "Within noise: the two profiles over the generators do not differ more than seeds do"
     )
-    ends = [f"{100 * apart.iloc[place]:+.1f} points on {'/'.join(apart.index[place])}" for place in (0, -1)]
+    ends = [f"{100 * apart.iloc[place]:+z.1f} points on {'/'.join(apart.index[place])}" for place in (0, -1)]
     return [
         f"{verdict} (generator x factor interaction p = {p:.3g}).",
         f"{COARSE} minus {PUBLISHED} runs from {ends[0]} to {ends[1]}.",
@@ -95,23 +94,32 @@ def _families_apart(values, of_factor, families):
         return [f"Not answered: needs a variant of factor {PUBLISHED} and one of another factor."]
     told = []
     for factor in others:
-        apart = _per_generator(values[of_factor[factor]], values[of_factor[PUBLISHED]])
+        pair = values[of_factor[factor]], values[of_factor[PUBLISHED]]
+        if len(pair[0].index.intersection(pair[1].index)) < 2:
+            told.append(f"Not answered for {factor}: needs two seeds that it and {PUBLISHED} have in common.")
+            continue
+        apart = _per_generator(*pair)
         groups = [
             apart[[families.get(pair) == kind for pair in apart.index]] for kind in ("gan", "diffusion")
         ]
         if min(map(len, groups)) < 2:
-            counts = " and ".join(f"{len(group)} {kind}" for group, kind in
-                                  zip(groups, ("GANs", "diffusion models"), strict=True))  # fmt: skip
-            return [f"Not answered: needs at least two generators of each family, tested were {counts}."]
-        difference, p = between_groups(*groups)
-        verdict = "Yes" if p * len(others) < ALPHA else "Within noise"
-        changes = [f"{100 * group.mean():+.1f} points on {len(group)}" for group in groups]
-        change = f"{changes[0]} GANs, {changes[1]} diffusion models (difference {100 * difference:+.1f}"
-        told.append(
-            f"{verdict}: {factor} against {PUBLISHED} gives {change}, Welch p = "
-            f"{min(1.0, p * len(others)):.3g}, corrected for {len(others)} comparisons)."
-        )
+            return [
+                "Not answered: needs at least two generators of each family, tested were "
+                f"{len(groups[0])} GANs and {len(groups[1])} diffusion models."
+            ]
+        told.append(_apart(factor, *groups, len(others)))
     return told
+
+
+def _apart(factor, gans, diffusion, comparisons):
+    difference, p = between_groups(gans, diffusion)
+    p = min(1.0, p * comparisons)  # Bonferroni
+    changes = [f"{100 * group.mean():+z.1f} points on {len(group)}" for group in (gans, diffusion)]
+    corrected = "" if comparisons == 1 else f", corrected for {comparisons} comparisons"
+    return (
+        f"{'Yes' if p < ALPHA else 'Within noise'}: {factor} against {PUBLISHED} gives {changes[0]} GANs, "
+        f"{changes[1]} diffusion models (difference {100 * difference:+z.1f}, Welch p = {p:.3g}{corrected})."
+    )
 
 
 def _fusion(values, single, fused):
@@ -119,14 +127,19 @@ def _fusion(values, single, fused):
         return ["Not answered: needs a variant with several factors and one with a single factor."]
     told = []
     for name in fused:
-        found = compare({**single, name: values[name]}, name)  # each single scale minus the fused one
-        better = [one.variant for one in found if one.verdict == "worse"]
-        worse = [one.variant for one in found if one.verdict == "better"]
-        parts = [f"better than {', '.join(better)}"] if better else []
-        parts += [f"worse than {', '.join(worse)}"] if worse else []
-        undecided = [one.variant for one in found if one.variant not in (*better, *worse)]
-        parts += [f"within noise of {', '.join(undecided)}"] if undecided else []
-        told.append(f"{name}: {'; '.join(parts)}.")
+        found = [turned(one) for one in compare({**single, name: values[name]}, name)]
+        kinds = {one.verdict for one in found}
+        if kinds == {"better"}:
+            told.append(f"Yes: {name} is better than every single scale.")
+        elif kinds == {"worse"}:
+            told.append(f"No: {name} is worse than every single scale.")
+        elif kinds & {"better", "worse"}:
+            told.append(f"In part: what {name} does depends on the scale it is compared with.")
+        elif any("noise" in kind for kind in kinds):
+            told.append(f"Within noise: {name} is neither better nor worse than a single scale for sure.")
+        else:
+            told.append(f"Not answered for {name}: {', '.join(sorted(kinds))}.")
+        told += [f"{sentence(one)}." for one in found]
     return told
 
 
@@ -147,7 +160,11 @@ def write_report(folder, sweep, reference, families, question="", drawn=()):
     )
     table = _table(tables)
     words = [*verdicts(sweep, reference), *verdicts(sweep, reference, "ap")]
-    asked = [line for title, told in answers(sweep, families) for line in (f"**{title}**", "", *told, "")]
+    asked = [
+        line
+        for title, told in answers(sweep, families)
+        for line in (f"**{title}**", "", *(f"* {one}" for one in told), "")
+    ]
     lines = [
         f"# {question or 'Experiment'}",
         "",
@@ -189,9 +206,9 @@ def _caption(sweep):
 
 
 def _spread(row):
-    return (
-        f"{100 * row['mean']:.1f} ± {100 * row['std']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
-    )
+    spread = "" if pd.isna(row["std"]) else f" ± {100 * row['std']:.1f}"
+    interval = "" if pd.isna(row["low"]) else f" [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+    return f"{100 * row['mean']:.1f}{spread}{interval}"
 
 
 def _percent(frame):

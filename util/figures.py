@@ -222,7 +222,7 @@ def differences(sweep, comparisons, path, what="accuracy"):
         )
         axis.plot([100 * one.low, 100 * one.high], [place, place], color=colour, linewidth=2)
         axis.plot(100 * one.difference, place, marker, color=colour, markersize=7)
-        numbers = "" if math.isnan(one.difference) else f"{100 * one.difference:+.1f}  "
+        numbers = "" if math.isnan(one.difference) else f"{100 * one.difference:+z.1f}  "
         axis.text(1.02, place, numbers + one.verdict, transform=axis.get_yaxis_transform(), va="center",
                   fontsize=FONT, color="black" if one.verdict in ("better", "worse") else GREY)  # fmt: skip
     axis.axvline(0, color="black", linewidth=1, zorder=1)

@@ -144,6 +144,21 @@ def sentence(comparison, unit="points"):
     )
 
 
+def turned(comparison):
+    """The same Comparison seen from the other side: reference minus variant."""
+    c, sides = comparison, {"better": "worse", "worse": "better"}
+    return replace(
+        c,
+        variant=c.reference,
+        reference=c.variant,
+        difference=-c.difference,
+        low=-c.high,
+        high=-c.low,
+        effect=-c.effect,
+        verdict=sides.get(c.verdict, c.verdict),
+    )
+
+
 def interaction(values):
     """p-value of generator x variant: do the variants have different profiles over the generators?
 

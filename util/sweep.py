@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from util.metrics import tabulate
+
 FINISHED, FAILED = "finished", "failed"
 TEST_METRICS = ("acc", "ap", "auc", "r_acc", "f_acc", "reals", "fakes")
 FIRST = ("cell", "variant", "seed", "status", "error", "description", "factors", "parameters",
@@ -68,6 +70,8 @@ class Sweep:
         Generators without a value in any cell are left out.
         """
         wanted = [pair for pair in self.columns if protocol in (None, pair[0])]
+        if protocol is not None and not wanted:
+            raise ValueError(f"no protocol {protocol!r} in {self.source}; it has {', '.join(self.protocols)}")
         frames = {}
         for variant in self.variants:
             rows = [row for row in self.finished if row["variant"] == variant]
@@ -83,8 +87,9 @@ class Sweep:
         for variant in self.variants:
             rows = {int(row["seed"]): [float(part) for part in row[column].split()]
                     for row in self.finished if row["variant"] == variant}  # fmt: skip
-            frame = pd.DataFrame.from_dict(rows, orient="index", dtype=float)
-            frames[variant] = frame.set_axis(range(1, frame.shape[1] + 1), axis=1)
+            longest = max(map(len, rows.values()))  # a run that stopped early is shorter
+            table = [curve + [float("nan")] * (longest - len(curve)) for curve in rows.values()]
+            frames[variant] = pd.DataFrame(table, rows, range(1, longest + 1), dtype=float)
         return {variant: frame for variant, frame in frames.items() if frame.size}
 
     def factors(self):
@@ -111,6 +116,18 @@ class Sweep:
             right = (shares * counts).sum().sum()
             total[label, label], total[label, 1 - label] = right, counts.sum().sum() - right
         return np.rint(total).astype(int)
+
+
+def tested(protocol, scores):
+    """{"protocol/generator/metric": number or ""} from the rows of a scores.csv."""
+    _, generators, labels, values, _ = zip(*scores, strict=True)
+    columns = {}
+    for line in tabulate(generators, labels, values)[:-1]:
+        mine = [label for name, label in zip(generators, labels, strict=True) if name == line["generator"]]
+        line |= {"reals": mine.count(0), "fakes": mine.count(1)}
+        columns |= {SEPARATOR.join((protocol, line["generator"], name)): "" if line[name] != line[name]
+                    else line[name] for name in TEST_METRICS}  # fmt: skip
+    return columns
 
 
 def write_results(path, rows):
