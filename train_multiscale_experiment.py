@@ -11,12 +11,12 @@ Results: <output>/{results.csv, report.md, table.csv, figures/}; runs/, tests/, 
 """
 
 import csv
-import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import torch
@@ -30,14 +30,14 @@ from options import ExperimentOptions, TestOptions, TrainOptions
 from util import figures, run
 from util.answers import write_report
 from util.jobs import CommandFailed, Jobs, held
+from util.ledger import Ledger
 from util.record import read_scores
 from util.stats import compare
-from util.sweep import FAILED, FINISHED, SEPARATOR, Sweep, tested, write_results
+from util.sweep import FAILED, FINISHED, SEPARATOR, Sweep, tested
 
 EXAMPLES = 6  # images and variants in the picture of Grad-CAM
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 MOST_JOBS = 8  # on a CPU, unless --jobs says otherwise
-GRID, LOCK = "grid.json", "lock"
 HERE = Path(__file__).resolve().parent
 COUNTED = ("loss", "val_acc", "val_ap")  # columns of train.csv that results.csv keeps, a value per epoch
 
@@ -46,16 +46,21 @@ def main(argv=None):
     options = ExperimentOptions()
     opt = options.parse(argv)
     experiment = Experiment(options.grid, Path(opt.output), opt)
-    with run.StopSignal("the same command (without --overwrite) goes on") as stop:
-        with held(experiment.folder / LOCK, stop.check, print) as lock:
-            experiment.require_folder()
-            experiment.make_sample()
-            experiment.require_images()
-            experiment.take_folder()
-            experiment.train_and_test(stop, lock)
-        experiment.conclude()
-    if experiment.failed:
-        sys.exit(f"error: {len(experiment.failed)} cells failed; the same command tries them again")
+    ledger, wanted = experiment.ledger, options.grid.as_dict()
+    ledger.require(wanted, opt.overwrite)
+    with (
+        run.StopSignal("the same command (without --overwrite) goes on") as stop,
+        held(ledger.lock, stop.check, print) as lock,
+    ):
+        ledger.require(wanted, opt.overwrite)
+        experiment.make_sample(lock)
+        experiment.require_images()
+        ledger.take(wanted, opt.overwrite)
+        experiment.train_and_test(stop, lock)
+        experiment.conclude(stop)
+    failed = [cell for cell in options.grid.cells if ledger.failed(cell)]
+    if failed:
+        sys.exit(f"error: {len(failed)} cells failed; the same command tries them again")
 
 
 class Experiment:
@@ -63,71 +68,45 @@ class Experiment:
 
     def __init__(self, grid, folder, opt):
         self.grid, self.folder, self.opt = grid, folder, opt
-        self.runs, self.tests, self.rows = folder / "runs", folder / "tests", folder / "rows"
-        parsed = {cell: TrainOptions().parse(grid.train_argv(cell, self.runs)) for cell in grid.cells}
-        self.train_options = parsed[grid.cells[0]]
-        self.epochs = {cell: opt.niter for cell, opt in parsed.items()}
+        self.ledger = Ledger(folder)
+        self.runs, self.tests = self.ledger.runs, self.ledger.tests
+        self.parsed = {cell: TrainOptions().parse(grid.train_argv(cell, self.runs)) for cell in grid.cells}
+        self.epochs = {cell: opt.niter for cell, opt in self.parsed.items()}
+        self.gpus = visible_gpus(opt.gpus)
         alone = torch.cuda.is_available() or torch.backends.mps.is_available()  # one device: one cell
         self.jobs = opt.jobs or len(opt.gpus) or (1 if alone else min(CORES, len(grid.cells), MOST_JOBS))
 
-    def require_folder(self):
-        """Refuses a folder that holds another experiment, or files of another kind."""
-        record = self.folder / GRID
-        if self.contents() and not record.is_file():
-            raise ValueError(
-                f"{self.folder} holds {', '.join(self.contents()[:3])}, no experiment; name another --output"
-            )
-        if self.opt.overwrite or not record.is_file():
-            return
-        known, wanted = json.loads(record.read_text(encoding="utf-8")), self.grid.as_dict()
-        changed = [name for name in wanted if name != "variants" and wanted[name] != known[name]]
-        changed += [f"variant {name!r}" for name, flags in known["variants"].items()
-                    if wanted["variants"].get(name, flags) != flags]  # fmt: skip
-        if changed:
-            raise ValueError(
-                f"{self.folder} holds an experiment with other {', '.join(changed)}; "
-                "--overwrite starts over, --output names another folder"
-            )
-
-    def take_folder(self):
-        """Writes down what the folder holds; --overwrite empties it first."""
-        record, wanted = self.folder / GRID, self.grid.as_dict()
-        if self.opt.overwrite:
-            for name in self.contents():
-                path = self.folder / name
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        elif record.is_file():  # variants of earlier calls stay
-            wanted["variants"] = (
-                json.loads(record.read_text(encoding="utf-8"))["variants"] | wanted["variants"]
-            )
-        run.write_json(record, wanted)
-
-    def contents(self):
-        """What stands in the folder beside the files that say what it is."""
-        own = (LOCK, GRID, f"{GRID}.part")
-        return sorted(path.name for path in self.folder.iterdir() if path.name not in own)
-
-    def make_sample(self):
+    def make_sample(self, lock):
         """The sample dataset, where the grid asks for it and it is not there."""
         if self.grid.sample and not (Path(self.grid.sample) / "sample.json").is_file():
             command = [sys.executable, "-m", "data.sample", "--output", str(Path(self.grid.sample).resolve())]
-            status = subprocess.run(command, cwd=HERE, check=False).returncode
+            status = subprocess.run(command, cwd=HERE, check=False, pass_fds=[lock]).returncode
             if status:
                 raise ValueError(f"could not make the sample dataset at {self.grid.sample} (status {status})")
 
     def require_images(self):
         """ValueError before hours of training where the images to train or to test on are not there."""
-        training_scans(self.train_options)
+        for opt in self.different_training():
+            training_scans(opt)
+            for path in filter(None, (opt.model_path, opt.init_weights)):
+                checkpoint.read(path)
         options = TestOptions()
         test = options.parse(self.grid.test_argv(self.grid.cells[0], self.runs, self.tests))
         located, absent = locate_all(options.rows, test.dataroot, options.asked)
         self.test_roots = {row.slug: root for row, root in located}
+        absent += [f"{row.slug}: no folder for {one.name}" for row, root in located
+                   for one in row.pick(test.classes) if not row.find(root, one)]  # fmt: skip
         if absent:
             print("\n".join(["not found, left out of the tests:", *absent]))
 
+    def different_training(self):
+        """Options of one cell for each set of training images and start weights."""
+        keys = ("dataroot", "classes", "train_split", "val_split", "protocol", "model_path", "init_weights")
+        return {tuple(getattr(opt, key) for key in keys): opt for opt in self.parsed.values()}.values()
+
     def train_and_test(self, stop, lock):
         """All cells that are not finished; results.csv is written anew after each."""
-        cells = [cell for cell in self.grid.cells if self.status(cell) != FINISHED]
+        cells = [cell for cell in self.grid.cells if not self.ledger.finished(cell)]
         total = sum(self.epochs.values()) + len(self.grid.cells)
         print(f"{len(self.grid.cells)} cells: {len(self.grid.variants)} variants x {len(self.grid.seeds)} "
               f"seeds, {min(self.epochs.values())} epochs; {len(self.grid.cells) - len(cells)} finished; "
@@ -136,26 +115,30 @@ class Experiment:
         with tqdm(total=total, initial=self.done(), unit="epoch", smoothing=0, dynamic_ncols=True) as bar:
 
             def look():
-                bar.update(self.done() - bar.n)
+                if self.done() > bar.n:
+                    bar.update(self.done() - bar.n)
+                elif sys.stderr.isatty():
+                    bar.refresh()
                 stop.check()
 
             for cell, error in jobs.run(cells, self.work, look):
                 if error is not None:
                     self.note_failure(cell, error)
                 tqdm.write(f"{cell.name}: {self.sketch(cell)}")
-                self.write_results()
-        self.write_results()
+                self.ledger.write_results(self.grid.cells, self.grid.reference)
+        self.ledger.write_results(self.grid.cells, self.grid.reference)
 
     def slots(self):
         """Environment variables of each cell that runs at the same time."""
         threads = {"OMP_NUM_THREADS": str(max(1, CORES // self.jobs))} if self.jobs > 1 else {}
-        gpus = self.opt.gpus or [None] * self.jobs
+        gpus = self.gpus or [None] * self.jobs
         return [
             threads if gpu is None else {**threads, "CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus[: self.jobs]
         ]
 
     def share(self, words):
-        """Loader processes for a cell that is not alone, unless the grid says how many."""
+        """A cell's flags with its part of the machine: its GPU, and loader processes unless given."""
+        words = [*words, *(["--device", "cuda"] if self.gpus else [])]
         given = self.jobs == 1 or any(word.startswith("--num_threads") for word in words)
         return words if given else [*words, "--num_threads", str(max(1, CORES // self.jobs) - 1)]
 
@@ -171,17 +154,15 @@ class Experiment:
         start = time.monotonic()
         words = self.grid.test_argv(cell, self.runs, self.tests)
         execute([sys.executable, str(HERE / "test.py"), *self.share(words), "--resume"])
-        run.write_json(
-            self.row_path(cell), self.row(cell) | {"test_seconds": round(time.monotonic() - start, 1)}
-        )
+        seconds = round(time.monotonic() - start, 1)
+        self.ledger.note(cell, status=FINISHED, **self.row(cell), test_seconds=seconds)
 
     def row(self, cell):
         """A finished cell in numbers."""
         loaded = checkpoint.load(self.runs / cell.name / f"model_epoch_{self.grid.checkpoint}.pth")
         with open(self.runs / cell.name / "train.csv", newline="", encoding="utf-8") as file:
             history = list(csv.DictReader(file))
-        row = {"cell": cell.name, "variant": cell.variant, "seed": cell.seed, "status": FINISHED, "error": ""}
-        row["description"] = loaded.detector.describe()
+        row = {"description": loaded.detector.describe()}
         row["parameters"] = sum(one.numel() for one in loaded.detector.parameters())
         row["epochs"] = len(history)
         row.update(loaded.detector.facts())
@@ -191,54 +172,40 @@ class Experiment:
         return row | {"train_seconds": round(sum(float(line["seconds"]) for line in history), 1)}
 
     def note_failure(self, cell, error):
-        kind = "" if isinstance(error, (CommandFailed, ValueError, OSError)) else f"{type(error).__name__}: "
-        row = {"cell": cell.name, "variant": cell.variant, "seed": cell.seed, "status": FAILED}
-        run.write_json(self.row_path(cell), row | {"error": kind + run.one_line(error)})
+        kind = ""
+        if not isinstance(error, (CommandFailed, ValueError, OSError)):  # our own fault: keep all of it
+            kind = f"{type(error).__name__}: "
+            log = self.folder / "logs" / f"{cell.name}.log"
+            log.parent.mkdir(exist_ok=True)
+            with open(log, "a", encoding="utf-8") as file:
+                file.writelines(traceback.format_exception(error))
+        self.ledger.note(cell, status=FAILED, error=kind + run.one_line(error))
 
     def sketch(self, cell):
         """A cell's row in a few words."""
-        row = self.saved(cell)
+        row = self.ledger.row(cell)
         if row["status"] == FAILED:
             return f"failed: {row['error']}"
         values = [value for name, value in row.items() if name.endswith(SEPARATOR + "acc") and value != ""]
         mean = f"{100 * sum(values) / len(values):.1f}" if values else "-"
         return f"accuracy {mean}, trained {row['train_seconds']:.0f} s, tested {row['test_seconds']:.0f} s"
 
-    def row_path(self, cell):
-        return self.rows / f"{cell.name}.json"
-
-    def saved(self, cell):
-        path = self.row_path(cell)
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-    def status(self, cell):
-        return self.saved(cell).get("status")
-
     def done(self):
         """Epochs trained and tests finished so far."""
         return sum(
-            epochs + 1 if self.status(cell) == FINISHED else epochs_in(self.runs / cell.name)
+            epochs + 1 if self.ledger.finished(cell) else self.ledger.epochs(cell)
             for cell, epochs in self.epochs.items()
         )
 
-    def write_results(self):
-        """results.csv: the cells of this grid in its order, then those of earlier calls."""
-        rows = [row for cell in self.grid.cells if (row := self.saved(cell))]
-        names = {row["cell"] for row in rows}
-        others = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.rows.glob("*.json"))
-                  if path.stem not in names] if self.rows.is_dir() else []  # fmt: skip
-        write_results(self.folder / "results.csv", rows + others)
-
-    @property
-    def failed(self):
-        return [cell for cell in self.grid.cells if self.status(cell) == FAILED]
-
-    def conclude(self):
+    def conclude(self, stop):
         """Tables, verdicts and figures from results.csv, and pictures of a few test images."""
         sweep = Sweep.read(self.folder / "results.csv")
         if not sweep.finished:
             raise ValueError(f"no cell finished; first: {sweep.failed[0]['error']}")
-        reference = self.grid.reference if self.grid.reference in sweep.variants else sweep.variants[0]
+        reference, notes = self.grid.reference, []
+        if reference not in sweep.variants:
+            notes = [f"No cell of the reference {reference} is finished: compared with {sweep.variants[0]}."]
+            reference = sweep.variants[0]
         test = TestOptions().parse(self.grid.test_argv(self.grid.cells[0], self.runs, self.tests))
         families = {(row.slug, one.name): one.family for row in protocols.known(test.protocol_file).values()
                     for one in row.generators}  # fmt: skip
@@ -247,31 +214,37 @@ class Experiment:
             sweep, families, comparisons, self.folder / "figures", f".{self.opt.figures}"
         )
         drawn += self.draw_examples(sweep)
-        print(write_report(self.folder, sweep, reference, families, self.grid.question, drawn))
+        stop.check()
+        print(write_report(self.folder, sweep, reference, families, self.grid.question, drawn, notes))
         print(f"-> {self.folder} (results.csv, report.md, table.csv, figures/)")
 
     def draw_examples(self, sweep):
-        """NPR maps of a test image, Grad-CAM of every variant's first seed; returns what could be drawn."""
-        cells = [next(row for row in sweep.finished if row["variant"] == name) for name in sweep.variants]
+        """NPR maps of a test image, Grad-CAM of a cell per variant; returns what could be drawn."""
+        weights = {}
+        for row in sweep.finished:
+            path = self.runs / row["cell"] / f"model_epoch_{self.grid.checkpoint}.pth"
+            if path.is_file():
+                weights.setdefault(row["variant"], path.resolve())
         found = [name for name in sweep.protocols if name in self.test_roots]
-        scores = [self.tests / row["cell"] / name / "scores.csv" for row in cells for name in found[:1]]
-        if not scores or not scores[0].is_file():
-            print("no pictures of test images: none of those that were scored are there")
+        scores = [path for row in sweep.finished for name in found[:1]
+                  if (path := self.tests / row["cell"] / name / "scores.csv").is_file()]  # fmt: skip
+        if not scores or not weights:
+            print("no pictures of test images: the images or weights are no longer there")
             return []
-        protocol, rows = found[0], read_scores(scores[0])
-        first = {(generator, label): path for path, generator, label, *_ in reversed(rows)}
-        fakes = [path for (_, label), path in first.items() if label == 1]
-        shown = [path for (_, label), path in first.items() if label == 0][:1] + fakes
-        shown = [str(self.test_roots[protocol].resolve() / path) for path in shown[:EXAMPLES]]
-        weights = [str((self.runs / row["cell"] / f"model_epoch_{self.grid.checkpoint}.pth").resolve())
-                   for row in cells[:EXAMPLES]]  # fmt: skip
+        root, rows = self.test_roots[found[0]].resolve(), read_scores(scores[0])
+        first = {(generator, label): str(root / path) for path, generator, label, *_ in reversed(rows)}
+        reals, fakes = ([path for (_, label), path in first.items() if label == one] for one in (0, 1))
+        shown = [*reals[:1], *fakes][:EXAMPLES]
+        models = [str(path) for path in weights.values()][:EXAMPLES]
         wanted = {"npr_maps": ["maps", "--image", shown[-1]],
-                  "grad_cam": ["cam", "--model_path", *weights, "--images", *shown]}  # fmt: skip
+                  "grad_cam": ["cam", "--model_path", *models, "--images", *shown]}  # fmt: skip
         drawn = []
         for name, words in wanted.items():
             path = (self.folder / "figures" / f"{name}.{self.opt.figures}").resolve()
             command = [sys.executable, "-m", "tools.visualize", *words, "--output", str(path)]
-            done = subprocess.run(command, cwd=HERE, check=False, capture_output=True, text=True)
+            done = subprocess.run(
+                command, cwd=HERE, check=False, capture_output=True, text=True, start_new_session=True
+            )
             if done.returncode:
                 print(f"no {path.name}: {(done.stderr.strip() or 'no output').splitlines()[-1]}")
             else:
@@ -279,13 +252,14 @@ class Experiment:
         return drawn
 
 
-def epochs_in(folder):
-    """Epochs that a run has finished."""
-    try:
-        with open(folder / "train.csv", encoding="utf-8") as file:
-            return max(0, sum(1 for _ in file) - 1)
-    except FileNotFoundError:
-        return 0
+def visible_gpus(numbers):
+    """What CUDA_VISIBLE_DEVICES calls the devices of --gpus; ValueError for one that is not there."""
+    present = torch.cuda.device_count()
+    absent = [number for number in numbers if int(number) >= present]
+    if absent:
+        raise ValueError(f"--gpus {','.join(absent)}: torch sees {present} CUDA devices, numbered from 0")
+    names = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(present)))
+    return [names.split(",")[int(number)].strip() for number in numbers]
 
 
 if __name__ == "__main__":

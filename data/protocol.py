@@ -147,7 +147,7 @@ def locate_all(rows, dataroot, asked):
     """
     roots = [(row, row.locate(dataroot, single=asked and not row.tells_apart)) for row in rows]
     absent = [
-        f"{row.slug}: {dataroot}/{{{','.join((*row.roots, '.'))}}}/{{{','.join(row.places)}}} with "
+        f"{row.slug}: {dataroot}/{{{','.join((*row.roots, '.'))}}}/({' or '.join(row.places)}) with "
         f"{', '.join(generator.aliases[0] for generator in row.generators)}"
         for row, root in roots
         if root is None

@@ -23,6 +23,7 @@ from networks.variants import STEMS, Variant
 
 STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))  # planes, blocks, stride of layer1 ... layer4
 STEM_WIDTH, LAYER1_WIDTH = 64, 256  # channels where attention sits
+SCALES = ("factor", "factors", "fusion")  # what an experiment about scales varies
 START_SCALE = 2 / 3  # CVIMGDetection: the published scale, learned further
 
 
@@ -234,8 +235,10 @@ class NPRDetector(Detector):
         variant, weights = self.variant, self.scale_weights()
         learned = self.npr_scale_factor.item() if variant.fusion == "weights" else ""
         factors = variant.factors or ([] if variant.factor is None else [variant.factor])
+        setting = {name: value for name, value in variant.changed.items() if name not in SCALES}
         return {
             "factors": " ".join(map(str, factors)),
+            "setting": " ".join(f"{name}={value}" for name, value in setting.items()),
             "scale_weights": " ".join(f"{factor}:{weight:.6f}" for factor, weight in weights.items()),
             "scale_factor": learned,
         }

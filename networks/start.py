@@ -38,6 +38,9 @@ def load_matching(detector, state, source):
     own = detector.state_dict()
     matching = {name: value for name, value in state.items()
                 if name in own and own[name].shape == value.shape}  # fmt: skip
+    broken = [name for name, value in matching.items() if not value.isfinite().all()]
+    if broken:
+        raise CheckpointError(f"{source} holds values that are no numbers, first in {broken[0]}")
     trained = {name for name, _ in detector.named_parameters()}
     if not trained & matching.keys():
         raise CheckpointError(f"no layer of {source} has name and shape of one of {detector.arch!r}")

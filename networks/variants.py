@@ -171,6 +171,9 @@ def flags_from_keys(shapes, given):
     if shapes["conv1.weight"][-1:] == (7,):
         decided["npr_stem"] = "7x7s2"
     if "npr_weights" in shapes:
+        single = [f"--{name} {given[name]}" for name in ("npr_factor", "npr_window") if name in given]
+        if single:
+            raise Undecided(f"does not fit {', '.join(single)} (its keys say several scales)")
         decided.update(npr_fusion="weights", npr_factors=_named_factors(shapes["npr_weights"], given))
     decided.update(_attention_from_keys(shapes, given))
     contradicted = [name for name in decided if name in given and given[name] != decided[name]]

@@ -30,12 +30,13 @@ from options.test_options import TestOptions
 from options.train_options import TrainOptions
 
 PRESETS = Path(__file__).resolve().parent.parent / "experiments"
+LONGEST_NAME, LARGEST_SEED = 100, 2**32 - 1
 DEFAULT_SEEDS = (100, 101, 102)
 CHECKPOINTS = ("last", "best")
 KEYS = ("question", "sample", "train", "test", "checkpoint", "seeds", "reference", "variants", "grid")
 MANAGED = {  # the experiment sets these itself
-    "train": ("name", "checkpoints_dir", "seed", "continue_train", "overwrite", "help"),
-    "test": ("name", "results_dir", "model_path", "resume", "overwrite", "help"),
+    "train": ("name", "checkpoints_dir", "seed", "continue_train", "overwrite", "help", "h"),
+    "test": ("name", "results_dir", "model_path", "resume", "overwrite", "help", "h"),
 }
 
 
@@ -48,8 +49,10 @@ class Loader(yaml.SafeLoader):
     }
 
     def construct_mapping(self, node, deep=False):
-        names = [str(self.construct_object(key, deep=True)) for key, _ in node.value]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        keys = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        names = [key.value for key in keys if isinstance(key, yaml.ScalarNode)]
+        alike = len({self.construct_object(key) for key in keys if isinstance(key, yaml.ScalarNode)})
+        twice = sorted({name for name in names if names.count(name) > 1}) or names[alike:]
         if twice:
             raise yaml.YAMLError(f"{', '.join(twice)} stands twice in line {node.start_mark.line + 1}")
         return super().construct_mapping(node, deep)
@@ -117,7 +120,7 @@ def read_grid(path, seeds=None, train_flags=(), test_flags=()):
     """
     try:
         content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
     try:
         grid = _build(content, str(path), seeds, tuple(train_flags), tuple(test_flags))
@@ -154,7 +157,7 @@ def _build(content, source, seeds, train_flags, test_flags):
         raise ValueError(f"checkpoint is one of {', '.join(CHECKPOINTS)}, got {checkpoint!r}")
     for name in MANAGED:
         flags = {"train": train_flags, "test": test_flags}[name]
-        names = [flag[2:].split("=")[0] for flag in flags if flag.startswith("--")]
+        names = [flag.lstrip("-").split("=")[0] for flag in flags if flag.startswith("-")]
         _refuse_managed(names, name, f"--{name}_flags")
     parts = {name: _flags(content.get(name, {}), name, name) for name in MANAGED}
     words = {name: str(content.get(name, "")) for name in ("question", "sample")}
@@ -199,6 +202,7 @@ def _spell(value):
 
 
 def _flags(flags, script, place):
+    flags = {} if flags is None else flags
     if not isinstance(flags, dict):
         raise ValueError(f"{place} takes flags and values, e.g. {{npr_factor: 0.25}}, got {flags!r}")
     _refuse_managed(flags, script, place)
@@ -225,6 +229,9 @@ def _mapping(content, key):
 
 def _require_names(variants):
     folders = {}
+    long = [name for name in variants if len(name) > LONGEST_NAME]
+    if long:
+        raise ValueError(f"names of variants have at most {LONGEST_NAME} characters, got {long[0][:20]!r}...")
     for name in variants:
         folders.setdefault(slug(name).lower(), []).append(name)
     alike = [" and ".join(map(repr, names)) for names in folders.values() if len(names) > 1]
@@ -236,7 +243,9 @@ def _seeds(value):
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         value = range(DEFAULT_SEEDS[0], DEFAULT_SEEDS[0] + value)
     seeds = tuple(value) if isinstance(value, (list, tuple, range)) else ()
-    whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds)
+    whole = all(
+        isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= LARGEST_SEED for seed in seeds
+    )
     if not seeds or not whole or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds is a number of seeds, or a list of different whole numbers, got {value!r}")
     return seeds

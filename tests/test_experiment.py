@@ -17,8 +17,10 @@ from conftest import ROOT, interrupt_after, make_tree
 
 import tools.visualize
 import train_multiscale_experiment as experiment
+from options.grid import Cell
 from train_multiscale_experiment import Experiment
 from util import run
+from util.ledger import Ledger
 
 EPOCHS = 8  # of the cells that are really trained: enough to be killed among them
 DEADLINE = 300  # seconds until a test that waits gives up
@@ -163,7 +165,7 @@ def test_there_are_a_report_a_table_figures_and_logs(done):
 
 def test_running_again_does_nothing_new(done, monkeypatch, capsys):
     root, _ = done
-    before = {path: path.read_bytes() for path in (root / "out").glob("*.*")}
+    before = {path: path.read_bytes() for path in (root / "out").glob("[!.]*.*")}
     assert {path.name for path in before} == {"results.csv", "report.md", "table.csv", "grid.json"}
     drawn = sorted((root / "out" / "figures").iterdir())
     monkeypatch.setattr(Experiment, "work", pytest.fail)
@@ -172,7 +174,10 @@ def test_running_again_does_nothing_new(done, monkeypatch, capsys):
     experiment.main(write_grid(root))
     assert "2 finished" in capsys.readouterr().out
     changed = {path.name for path in before if path.read_bytes() != before[path]}
-    assert changed <= {"report.md"}  # its list of figures has another order here
+    assert changed <= {"report.md"}
+    text = (root / "out" / "report.md").read_text()
+    report = next(before[path] for path in before if path.name == "report.md").decode()
+    assert text.partition("![")[0] == report.partition("![")[0]  # the list of figures has another order here
 
 
 def test_a_killed_experiment_goes_on_to_the_same_results(done, tmp_path, monkeypatch):
@@ -180,12 +185,12 @@ def test_a_killed_experiment_goes_on_to_the_same_results(done, tmp_path, monkeyp
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     flags = [*write_grid(tmp_path, variants={"0.5": VARIANTS["0.5"]}), "--jobs", "1"]
     command = [sys.executable, str(ROOT / "train_multiscale_experiment.py"), *flags]
-    folder, log = tmp_path / "out" / "runs" / "0.5-seed100", tmp_path / "out" / "logs" / "0.5-seed100.log"
+    log = tmp_path / "out" / "logs" / "0.5-seed100.log"
     with open(tmp_path / "said", "w") as said:
         first = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
     try:
         end = time.monotonic() + DEADLINE
-        while experiment.epochs_in(folder) < 1:
+        while Ledger(tmp_path / "out").epochs(Cell("0.5", 100)) < 1:
             assert first.poll() is None and time.monotonic() < end, (tmp_path / "said").read_text()
             time.sleep(0.01)
     finally:
@@ -214,10 +219,9 @@ class Pretended:
         time.sleep(self.seconds)
         if cell.name in self.failing:
             raise ValueError("no luck today\nand more")
-        row = {"cell": cell.name, "variant": cell.variant, "seed": cell.seed, "status": "finished"}
-        row |= {"description": "pretended", "factors": "0.5", "parameters": 1, "epochs": EPOCHS}
+        row = {"description": "pretended", "factors": "0.5", "parameters": 1, "epochs": EPOCHS}
         values = {f"Toy/{name}/{metric}": 0.5 + cell.seed / 1000 for name in "ab" for metric in ("acc", "ap")}
-        run.write_json(one.row_path(cell), row | values | {"train_seconds": 1.0, "test_seconds": 1.0})
+        one.ledger.note(cell, status="finished", **row, **values, train_seconds=1.0, test_seconds=1.0)
 
     def take(self):
         """What was tried since the last time."""
@@ -352,7 +356,9 @@ def test_a_variant_that_failed_is_no_reference(pretended, go, tmp_path):
     pretended.failing = {"0.5-seed100"}
     with pytest.raises(SystemExit):
         go()
-    assert "## Against two scales\n" in (tmp_path / "out" / "report.md").read_text()
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "No cell of the reference 0.5 is finished: compared with two scales." in report
+    assert "## Against two scales\n" in report
 
 
 def test_when_all_cells_fail_the_first_reason_is_told(pretended, go, tmp_path):
@@ -372,6 +378,8 @@ def test_an_error_of_the_program_is_named(pretended, go, tmp_path, monkeypatch):
     with pytest.raises(SystemExit):
         go()
     assert rows_of(tmp_path)[0]["error"] == "KeyError: 'loss'"
+    log = (tmp_path / "out" / "logs" / "0.5-seed100.log").read_text()
+    assert "Traceback" in log and 'raise KeyError("loss")' in log
 
 
 def test_an_interrupted_experiment_keeps_what_is_finished_and_goes_on(pretended, go, tmp_path, monkeypatch):
@@ -389,7 +397,7 @@ def test_an_interrupted_experiment_keeps_what_is_finished_and_goes_on(pretended,
 
 @pytest.mark.parametrize(
     ("part", "message"),
-    [("train", r"data/train"), ("val", r"data/val"), ("test", r"not found.*Toy|Toy.*not found|Toy")],
+    [("train", r"data/train"), ("val", r"data/val"), ("test", r"not found below --dataroot: Toy: ")],
 )
 def test_missing_images_are_refused_before_training(pretended, go, tmp_path, part, message):
     (tmp_path / "data" / part).rename(tmp_path / "data" / "elsewhere")
@@ -408,7 +416,8 @@ def test_a_dataroot_that_was_wrong_can_be_corrected(pretended, go, tmp_path):
 def test_the_sample_is_made_where_it_is_not_there(pretended, go, tmp_path, monkeypatch):
     commands = []
 
-    def made(command, cwd, check):
+    def made(command, cwd, check, pass_fds):
+        assert len(pass_fds) == 1  # the lock: a second call waits for a build whose starter was killed
         commands.append(command[1:])
         (tmp_path / "sample").mkdir()
         (tmp_path / "sample" / "sample.json").write_text("{}")
@@ -436,7 +445,7 @@ def test_a_sample_that_cannot_be_made_stops_the_experiment(pretended, go, tmp_pa
 def work(tmp_path, monkeypatch):
     """work(flags...) -> (cell's folder, the commands of the first cell)."""
     make_data(tmp_path)
-    monkeypatch.setattr(Experiment, "row", lambda self, cell: {"cell": cell.name})
+    monkeypatch.setattr(Experiment, "row", lambda self, cell: {"epochs": 1})
 
     def go(*flags):
         options = experiment.ExperimentOptions()
@@ -444,7 +453,7 @@ def work(tmp_path, monkeypatch):
         opt = options.parse([*named, "--jobs", "1", *flags])
         one, commands = Experiment(options.grid, Path(opt.output), opt), []
         one.work(options.grid.cells[0], commands.append)
-        assert json.loads(one.row_path(options.grid.cells[0]).read_text())["cell"] == "0.5-seed100"
+        assert one.ledger.finished(options.grid.cells[0])
         return [(Path(command[1]).name, command[2:]) for command in commands]
 
     return go
@@ -513,6 +522,8 @@ def test_a_slot_is_a_gpu_or_a_share_of_the_cores(tmp_path, monkeypatch, flags, s
     monkeypatch.setattr(experiment.torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(experiment.torch.backends.mps, "is_available", lambda: False)
     options = experiment.ExperimentOptions()
+    monkeypatch.setattr(experiment.torch.cuda, "device_count", lambda: 7)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     opt = options.parse(["--preset", "modes", "--seeds", "1", *flags.split()])
     assert Experiment(options.grid, tmp_path, opt).slots() == slots
 
@@ -525,10 +536,47 @@ def test_a_single_gpu_has_one_cell_at_a_time(tmp_path, monkeypatch):
 
 
 def test_epochs_are_counted_from_the_history(tmp_path):
-    assert experiment.epochs_in(tmp_path) == 0
+    ledger, cell = Ledger(tmp_path), Cell("a", 1)
+    assert ledger.epochs(cell) == 0
+    (tmp_path / "runs" / cell.name).mkdir(parents=True)
     for text, epochs in (("", 0), ("epoch,loss\n", 0), ("epoch,loss\n0,1\n1,1\n", 2)):
-        (tmp_path / "train.csv").write_text(text)
-        assert experiment.epochs_in(tmp_path) == epochs
+        (tmp_path / "runs" / cell.name / "train.csv").write_text(text)
+        assert ledger.epochs(cell) == epochs
+
+
+@pytest.mark.parametrize("name", ["grid.json", "rows/a-seed1.json"])
+@pytest.mark.parametrize("text", ["{}", "[]", '{"cell": "a', ""])
+def test_a_damaged_record_is_named_with_the_remedy(tmp_path, name, text):
+    ledger, cell = Ledger(tmp_path), Cell("a", 1)
+    (tmp_path / "rows").mkdir()
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=rf"{name} is damaged; (--overwrite|remove it)"):
+        ledger.require({"variants": {}, "train": []}, False) if name == "grid.json" else ledger.row(cell)
+
+
+def test_a_variant_does_not_take_the_row_of_one_with_the_same_folder_name(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.note(Cell("two scales", 1), status="finished")
+    assert ledger.finished(Cell("two scales", 1))
+    with pytest.raises(ValueError, match="'two scales' and 'two_scales' would share the folder"):
+        ledger.finished(Cell("two_scales", 1))
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(experiment.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7")
+    assert experiment.visible_gpus(("1", "0")) == ["7", "6"]
+    with pytest.raises(ValueError, match="--gpus 2: torch sees 2 CUDA devices"):
+        experiment.visible_gpus(("0", "2"))
+
+
+def test_a_refused_folder_is_left_as_it_was(tmp_path, go, pretended):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "lock").write_text("precious")
+    with pytest.raises(ValueError, match="holds lock, no experiment"):
+        go()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["lock"]
+    assert (tmp_path / "out" / "lock").read_text() == "precious"
 
 
 def test_a_test_set_of_one_class_has_no_accuracy():

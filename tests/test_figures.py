@@ -22,7 +22,8 @@ def rows(variants, accuracies, seeds=(0, 1), **more):
     for name, factors in variants.items():
         for seed in seeds:
             row = {"cell": f"{name}-{seed}", "variant": name, "seed": seed, "status": "finished"}
-            row |= {"factors": factors, "epochs": "", "loss": "", "val_acc": "", "scale_weights": ""}
+            row |= {"factors": factors, "parameters": 1, "epochs": 1, "loss": "", "val_acc": ""}
+            row |= {"scale_weights": ""}
             row |= {key: value(name, seed) for key, value in more.items()}
             for (protocol, generator), table in accuracies.items():
                 acc = table.get((name, seed))
@@ -41,7 +42,7 @@ def make_sweep(folder, *args, **more):
 def grid(variants=VARIANTS, generators=(A, B, C), seeds=(0, 1)):
     """Accuracies that all differ: 0.5, +0.1 per generator, +0.02 per variant, +0.004 per seed."""
     return {
-        pair: {(name, seed): 0.5 + 0.1 * g + 0.02 * v + 0.004 * seed
+        pair: {(name, seed): min(1, 0.5 + 0.1 * g + 0.02 * v + 0.004 * seed)
                for v, name in enumerate(variants) for seed in seeds}
         for g, pair in enumerate(generators)
     }  # fmt: skip

@@ -93,7 +93,7 @@ def test_a_failing_command_gives_its_last_line_and_others_go_on(tmp_path):
     log = tmp_path / "logs" / "c1.log"
     assert (done["c0"], done["c2"]) == (None, None)
     assert isinstance(done["c1"], CommandFailed)
-    assert str(done["c1"]) == f"error: no such thing (status 1; {log})"
+    assert str(done["c1"]) == f"no such thing (status 1; {log})"
     assert "words" in log.read_text()
     assert "after" not in log.read_text()
 

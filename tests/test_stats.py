@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats as reference
+from statsmodels.stats.anova import AnovaRM
 
 from util.stats import (
     ALPHA,
@@ -17,9 +18,12 @@ from util.stats import (
     between_groups,
     bootstrap,
     compare,
-    interaction,
+    over_seeds,
+    paired,
+    profile,
     sentence,
     summarise,
+    turned,
 )
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -91,18 +95,25 @@ def slow_bootstrap(cells, resamples=3000):
     return means[int(0.025 * resamples)], means[int(0.975 * resamples)]
 
 
-def slow_interaction(cells):
-    """Balanced two-way analysis of variance from its sums of squares.  cells: (variants, S, G)."""
-    variants, seeds, generators = cells.shape
-    inner = cells.mean(axis=1)  # (variants, G)
-    total = inner.mean()
-    bends = error = 0.0
-    for v in range(variants):
-        for g in range(generators):
-            bends += seeds * (inner[v, g] - inner[v].mean() - inner[:, g].mean() + total) ** 2
-            error += sum((cells[v, s, g] - inner[v, g]) ** 2 for s in range(seeds))
-    freedom = (variants - 1) * (generators - 1), variants * generators * (seeds - 1)
-    return reference.f.sf((bends / freedom[0]) / (error / freedom[1]), *freedom)
+def slow_profile(differences):
+    """F of the generators with seeds as blocks, and its p-value, from statsmodels.  differences: (S, G)."""
+    long = pd.DataFrame(
+        [(seed, number, value) for seed, line in enumerate(differences) for number, value in enumerate(line)],
+        columns=["seed", "generator", "value"],
+    )
+    [row] = AnovaRM(long, "value", "seed", within=["generator"]).fit().anova_table.to_dict("records")
+    return row["F Value"], row["Pr > F"]
+
+
+def slow_crossed(first, second):
+    """p-value of variant x generator where seeds are the subjects of both.  first, second: (S, G)."""
+    long = pd.DataFrame(
+        [(variant, *place, value) for variant, cells in enumerate((first, second))
+         for place, value in np.ndenumerate(cells)],
+        columns=["variant", "seed", "generator", "value"],
+    )  # fmt: skip
+    table = AnovaRM(long, "value", "seed", within=["variant", "generator"]).fit().anova_table
+    return table.loc["variant:generator", "Pr > F"]
 
 
 # --- one variant
@@ -281,10 +292,11 @@ def test_a_failed_seed_written_as_nan_and_a_nan_generator_equal_their_absence():
 def test_the_order_of_seeds_and_generators_does_not_matter():
     rng = np.random.default_rng(6)
     values = {"a": noise(rng), "b": noise(rng, shift=0.01)}
-    turned = {"a": values["a"].iloc[::-1, ::-1], "b": values["b"].iloc[[1, 2, 0], [3, 1, 0, 2, 7, 5, 6, 4]]}
-    assert compare(turned, "a") == compare(values, "a")
-    assert summarise(turned["b"]) == summarise(values["b"])
-    assert interaction(turned) == pytest.approx(interaction(values), rel=1e-9)
+    mixed = {"a": values["a"].iloc[::-1, ::-1], "b": values["b"].iloc[[1, 2, 0], [3, 1, 0, 2, 7, 5, 6, 4]]}
+    assert compare(mixed, "a") == compare(values, "a")
+    assert summarise(mixed["b"]) == summarise(values["b"])
+    assert paired(mixed["b"], mixed["a"]).equals(paired(values["b"], values["a"]))
+    assert profile(mixed["b"], mixed["a"]) == profile(values["b"], values["a"])
 
 
 def test_a_variant_without_common_cells_is_left_out_of_holm():
@@ -381,45 +393,172 @@ def test_a_sentence_reads_as_in_the_log():
     assert sentence(Comparison("b", "a", verdict="no common seeds")) == "b against a: no common seeds"
 
 
-# --- interaction and groups of generators
+# --- the other side
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_interaction_equals_sums_of_squares_by_hand(seed):
-    cells = np.random.default_rng(seed).normal(0.8, 0.02, (3, 4, 5))
-    cells[0, :, 0] += 0.02 * seed
-    values = {name: frame(cells[number]) for number, name in enumerate("abc")}
-    assert interaction(values) == pytest.approx(slow_interaction(cells), rel=1e-6)
+@pytest.mark.parametrize("shift", [0.05, -0.05, 0.001])
+def test_a_comparison_turned_is_the_comparison_the_other_way_round(shift):
+    rng = np.random.default_rng(12)
+    values = {"a": noise(rng), "b": noise(rng, shift=shift)}
+    [one], [other] = compare(values, "a"), compare(values, "b")
+    assert turned(turned(one)) == one
+    found, expected = turned(one).as_dict(), other.as_dict()
+    for name in ("variant", "reference", "verdict"):
+        assert found.pop(name) == expected.pop(name)
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-11)
 
 
-def test_interaction_finds_a_different_profile_but_not_a_shift():
-    rng = np.random.default_rng(11)
-    base = noise(rng)
-    shifted, bent = noise(rng, shift=0.1), noise(rng) + np.linspace(-0.1, 0.1, 8)
-    assert interaction({"a": base, "b": shifted}) > 0.05
-    assert interaction({"a": base, "b": bent}) < 1e-6
-    assert interaction({"a": base, "b": bent.iloc[:2]}) < 1e-4  # unequal numbers of seeds
-    with_hole = {"a": base.assign(ADM=math.nan), "b": bent}
-    assert interaction(with_hole) == interaction({"a": base.drop(columns="ADM"), "b": bent})
+def test_turned_swaps_names_signs_interval_and_verdict():
+    one = Comparison("b", "a", 0.02, -0.01, 0.05, 0.4, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 24, 3, "better")
+    other = Comparison("a", "b", -0.02, -0.05, 0.01, -0.4, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 24, 3, "worse")
+    assert turned(one) == other and turned(other) == one
 
 
-def test_interaction_without_spread_between_seeds():
-    base = frame(np.tile([0.7, 0.8, 0.91], (3, 1)))
-    assert interaction({"a": base, "b": base + 0.01, "c": base - 0.1}) == 1
-    assert interaction({"a": base, "b": base + np.array([0.0, 0.01, 0.0])}) == 0
+@pytest.mark.parametrize("verdict", ["within noise", "within noise of the seeds", "no common seeds"])
+def test_turned_keeps_a_verdict_without_a_side(verdict):
+    empty = turned(Comparison("b", "a", verdict=verdict))
+    assert (empty.variant, empty.reference, empty.verdict) == ("a", "b", verdict)
+    assert math.isnan(empty.difference) and math.isnan(empty.low) and math.isnan(empty.effect)
 
 
-def test_interaction_is_nan_without_two_variants_generators_or_seeds():
-    base = noise(np.random.default_rng(0))
+# --- profiles
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (2, 5), (3, 8), (5, 3), (4, 6)])
+def test_profile_equals_repeated_measures_of_statsmodels(shape):
+    rng = np.random.default_rng(sum(shape))
+    second = rng.normal(0.8, 0.02, shape)
+    first = second + rng.normal(0, 0.02, shape) + np.linspace(0, 0.03, shape[1])
+    p, careful = profile(frame(first), frame(second))
+    ratio, expected = slow_profile(first - second)
+    assert p == pytest.approx(expected, rel=1e-6)
+    assert p == pytest.approx(slow_crossed(first, second), rel=1e-6)
+    assert careful == pytest.approx(reference.f.sf(ratio, 1, shape[0] - 1), rel=1e-6)
+
+
+def test_with_two_generators_both_p_values_are_the_paired_t_test_between_them():
+    differences = np.random.default_rng(13).normal(0, 0.02, (4, 2))
+    expected = slow_t((differences[:, 0] - differences[:, 1]).tolist())
+    assert profile(frame(0.5 + differences), frame(np.full((4, 2), 0.5))) == pytest.approx([expected] * 2)
+
+
+def test_profile_finds_a_bend_but_no_shift():
+    rng = np.random.default_rng(14)
+    base, other = noise(rng), noise(rng)
+    assert profile(other + np.linspace(-0.1, 0.1, 8), base)[0] < 1e-4
+    assert all(p < 0.02 for p in profile(other + np.linspace(-0.3, 0.3, 8), base))
+    assert all(p > 0.05 for p in profile(other, base))
+    assert profile(other + 0.1, base) == pytest.approx(profile(other, base), rel=1e-6)
+    assert profile(base, other) == pytest.approx(profile(other, base), rel=1e-9)
+
+
+def test_profile_does_not_see_a_shift_per_seed():
+    rng = np.random.default_rng(15)
+    base, other = noise(rng), noise(rng) + np.linspace(-0.02, 0.02, 8)
+    moved = other.add([0.3, -0.2, 0.05], axis=0)
+    assert profile(moved, base) == pytest.approx(profile(other, base), rel=1e-6)
+
+
+def test_profile_is_nan_without_two_common_seeds_and_generators():
+    rng = np.random.default_rng(0)
+    base, other = noise(rng), noise(rng)
     cases = [
-        {},
-        {"a": base},
-        {"a": base, "b": base.iloc[:1]},
-        {"a": base, "b": base.iloc[:0]},
-        {"a": base, "b": base[["ADM"]]},
-        {"a": base[["ADM"]], "b": base[["GLIDE"]]},
+        (base, other.iloc[:1]),
+        (base, other.iloc[:0]),
+        (base, other[["ADM"]]),
+        (base[["ADM", "SDv1"]], other[["GLIDE", "SDv1"]]),
+        (base[["ADM", "SDv1"]], other[["GLIDE", "DALLE"]]),
+        (base, other.set_axis([7, 8, 9])),
+        (base, other.set_axis([2, 8, 9])),
     ]
-    assert all(math.isnan(interaction(case)) for case in cases)
+    assert all(map(math.isnan, (p for case in cases for p in profile(*case))))
+
+
+def test_profile_without_any_error():
+    base = frame(np.tile([0.7, 0.8, 0.91], (3, 1)))
+    assert profile(base, base) == (1, 1)
+    assert profile(base + 0.01, base) == (1, 1)
+    assert profile(base.add([0.01, 0.02, -0.03], axis=0), base) == (1, 1)
+    assert profile(base + np.array([0.0, 0.01, 0.0]), base) == (0, 0)
+    assert profile(base.add([0.01, 0.02, -0.03], axis=0) + np.array([0.0, 0.01, 0.0]), base) == (0, 0)
+
+
+def test_profile_takes_what_both_have():
+    rng = np.random.default_rng(16)
+    a, b = noise(rng, seeds=4), noise(rng, seeds=4)
+    kept = [name for name in GENERATORS if name not in ("ADM", "GLIDE")]
+    expected = profile(a.loc[[1, 3], kept], b.loc[[1, 3], kept])
+    assert profile(a.drop(columns="GLIDE"), b.loc[[3, 1]].drop(columns="ADM")) == expected
+    holes = b.loc[[0, 1, 3]].assign(ADM=math.nan)
+    holes.loc[0] = math.nan  # a failed cell
+    assert profile(a.assign(GLIDE=math.nan), holes) == expected
+
+
+def test_paired_is_the_difference_of_what_both_have_in_one_order():
+    a = frame([[0.9, 0.5, 0.3], [0.7, 0.1, 0.8]], seeds=[5, 3])
+    b = frame([[0.4, 0.2, math.nan], [0.6, 0.4, 0.2]], seeds=[3, 4])
+    found = paired(a, b)
+    assert found.to_dict("index") == {3: {"ProGAN": 0.3, "StyleGAN": -0.1}}
+    assert [*paired(a, a).index] == [3, 5] and [*found.columns] == ["ProGAN", "StyleGAN"]
+
+
+# --- groups of generators
+
+
+def test_groups_over_seeds_by_a_t_test_by_hand():
+    rng = np.random.default_rng(17)
+    first, second = rng.normal(0.02, 0.02, (4, 3)), rng.normal(0, 0.02, (4, 5))
+    contrast = [sum(one) / 3 - sum(other) / 5 for one, other in zip(first, second, strict=True)]
+    p = over_seeds(frame(first), frame(second))
+    assert p == pytest.approx(slow_t(contrast), abs=1e-8)
+    assert over_seeds(frame(second), frame(first)) == pytest.approx(p, rel=1e-9)
+    assert over_seeds(frame(first).iloc[::-1], frame(second)) == pytest.approx(p, rel=1e-9)
+
+
+def test_groups_over_seeds_of_a_worked_example():
+    """Contrasts of 1, 2 and 3 points: t = 0.02 / (0.01 / sqrt(3)) = 3.464, 2 degrees of freedom."""
+    first, second = frame([[0.02, 0.0], [0.03, 0.01], [0.03, 0.03]]), frame(np.zeros((3, 4)))
+    assert over_seeds(first, second) == pytest.approx(0.07418, abs=1e-5)
+
+
+def test_groups_over_seeds_without_spread_or_with_one_seed():
+    flat = frame(np.tile([0.1, 0.3], (3, 1)))
+    assert over_seeds(flat, flat.iloc[:, ::-1]) == 1
+    assert over_seeds(flat + 0.1, flat) == 0
+    assert over_seeds(flat.add([0.1, 0.2, 0.3], axis=0), flat.add([0.1, 0.2, 0.3], axis=0)) == 1
+    assert math.isnan(over_seeds(flat.iloc[:1], flat)) and math.isnan(over_seeds(flat, flat.iloc[:0]))
+
+
+def nulls(shift):
+    """p-values of 60 nulls in four arrays: profile's, careful, Welch's over generators, over seeds.
+
+    3 seeds, 8 + 8 generators; a shift per (family, seed) and noise of 2 points per entry.
+    """
+    rng, found = np.random.default_rng(18), []
+    for _ in range(60):
+        shifts = np.repeat(shift * rng.standard_normal((3, 2)), 8, axis=1)
+        second = frame_wide(np.tile(np.linspace(0.5, 0.9, 16), (3, 1)))
+        first = second + shifts + 0.02 * rng.standard_normal((3, 16))
+        differences = paired(first, second)
+        groups = differences.iloc[:, :8], differences.iloc[:, 8:]
+        bold = between_groups(*(group.mean() for group in groups))[1]
+        found.append((*profile(first, second), bold, over_seeds(*groups)))
+    return np.transpose(found)
+
+
+def test_families_that_share_errors_seldom_differ_over_generators_and_seeds():
+    """Shifts of 2 points: at most 10 of 60 nulls have both p-values below alpha; Welch's alone has 25."""
+    _, _, bold, seeds = nulls(0.02)
+    assert np.sum((bold < ALPHA) & (seeds < ALPHA)) <= 10
+    assert np.sum(bold < ALPHA) > 15
+
+
+@pytest.mark.parametrize("shift", [0.02, 0.06])
+def test_generators_that_share_errors_seldom_have_another_profile(shift):
+    """At most 8 of 60 nulls have both p-values below alpha; with 6 points the bold one alone has more."""
+    p, careful, _, _ = nulls(shift)
+    assert np.sum((p < ALPHA) & (careful < ALPHA)) <= 8
+    assert shift < 0.06 or np.sum(p < ALPHA) > 10
 
 
 def test_groups_of_generators_by_the_formula_of_welch():
@@ -449,4 +588,6 @@ def test_no_warning_escapes_on_extreme_cells():
             values = {"a": frame(cells), "b": frame(cells[::-1] * 0.5), "c": frame(1 - cells)}
             assert len([sentence(result) for result in compare(values, "a")]) == 2
             assert all(summarise(values[name]).seeds == len(cells) for name in values)
-            assert math.isnan(interaction(values)) == (cells.shape[1] == 1)
+            p, careful = profile(values["a"], values["b"])
+            assert math.isnan(p) == math.isnan(careful) == (cells.shape[1] == 1)
+            assert 0 <= over_seeds(values["a"], values["b"]) <= 1

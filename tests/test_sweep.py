@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from util.answers import QUESTIONS, answers, by_family, summary, verdicts, write_report
+from util.answers import QUESTIONS, answers, by_family, common, summary, verdicts, write_report
 from util.sweep import FAILED, FINISHED, FIRST, LAST, Sweep, write_results
 
 GANS, DIFFUSION = ["ProGAN", "StyleGAN", "BigGAN", "GauGAN"], ["ADM", "SDv1", "GLIDE", "DALLE"]
@@ -172,6 +172,11 @@ def test_factors_are_numbers(sweep):
     assert sweep(rows).factors() == {"a": (0.5,), "three": (0.25, 0.5, 0.75), "window": ()}
 
 
+def test_settings_are_text_and_empty_for_the_plain_detector(sweep):
+    rows = [cell("a", 1), cell("b", 1, setting="attention=channel, norm=group"), failure("c", 1, "why")]
+    assert sweep(rows).settings() == {"a": "", "b": "attention=channel, norm=group"}
+
+
 def test_scale_weights_are_a_table_per_variant_that_learns_them(sweep):
     rows = [cell("a", 1), cell("f", 1, scale_weights="0.25:0.400000 0.5:0.600000"),
             cell("f", 2, scale_weights="0.25:0.300000 0.5:0.700000")]  # fmt: skip
@@ -239,6 +244,35 @@ def test_means_per_family_by_hand(sweep):
     assert found.to_dict("index") == {"a": {"gan": 0.625, "diffusion": 0.25, "other": 1}}
 
 
+def uneven():
+    """Variant b has no number for y in one seed, and none at all for z."""
+    rows = cells("a", [[0.5, 0.9, 1], [0.7, 0.7, 1]], ["x", "y", "z"], ("acc", "ap"))
+    return rows + cells("b", [[0.6, ""], [0.8, 1]], ["x", "y"], ("acc", "ap"))
+
+
+def test_means_are_over_the_generators_that_every_cell_has(sweep):
+    found = sweep(uneven())
+    assert {name: list(frame.columns) for name, frame in common(found.values()).items()} == {
+        "a": [("P", "x")],
+        "b": [("P", "x")],
+    }
+    table = summary(found)
+    assert table["mean"].tolist() == pytest.approx([0.6, 0.7])
+    assert table["generators"].tolist() == [1, 1]
+    families = {("P", "x"): "gan", ("P", "y"): "gan", ("P", "z"): "diffusion"}
+    assert by_family(found, families).to_dict("index") == {
+        "a": {"gan": pytest.approx(0.6)},
+        "b": {"gan": pytest.approx(0.7)},
+    }
+
+
+def test_the_report_counts_the_common_generators(sweep, tmp_path):
+    write_report(tmp_path, sweep(uneven()), "a", {})
+    report = (tmp_path / "report.md").read_text()
+    assert re.search(r"; 1 generators? \(of 3 tested; .*\) of P; 2 epochs\.", report)
+    assert "| a | 60.0 ± 14.1 " in report and "| b | 70.0 ± 14.1 " in report
+
+
 def test_a_verdict_per_variant_but_the_reference(sweep):
     rows = cells("a", LEVELS + SMALL, BOTH) + cells("b", LEVELS + 0.05 + SMALL[::-1], BOTH)
     rows += cells("c", LEVELS + SMALL, BOTH)
@@ -252,9 +286,9 @@ def test_a_verdict_per_variant_but_the_reference(sweep):
 # --- answers
 
 
-def told(sweep, rows, number, families=FAMILIES):
-    """The sentences that answer a question."""
-    found = answers(sweep(rows), families)
+def told(sweep, rows, number, families=FAMILIES, reference=None):
+    """The sentences that answer a question.  reference: by default the variant of the first row."""
+    found = answers(sweep(rows), families, reference or rows[0]["variant"])
     assert tuple(question for question, _ in found) == QUESTIONS
     return found[number][1]
 
@@ -268,7 +302,7 @@ def pair(apart, noise=SMALL):
 def test_factors_with_other_profiles_catch_other_artifacts(sweep):
     first, second = told(sweep, pair([0.1, -0.1, 0, 0, 0.05, 0, 0, 0]), 0)
     assert first.startswith("Yes: ")
-    assert "interaction p = " in first
+    assert re.search(r" \(generator x factor: p = \S+, \S+ if generators share their errors\)\.$", first)
     assert second.startswith("0.25 minus 0.5 runs from -10.")
     assert "points on P/StyleGAN to +" in second
     assert second.endswith("points on P/ProGAN.")
@@ -288,8 +322,14 @@ def test_a_better_factor_alone_catches_no_other_artifacts(sweep):
 def test_equal_numbers_of_every_seed_are_within_noise(sweep):
     first, second = told(sweep, pair(np.zeros(8), noise=np.zeros((3, 8))), 0)
     assert first.startswith("Within noise: ")
-    assert "p = 1)" in first
+    assert first.endswith(" (generator x factor: p = 1, 1 if generators share their errors).")
     assert second.startswith("0.25 minus 0.5 runs from +0.0 points on ")
+
+
+def test_a_bend_of_unequal_size_in_each_seed_is_within_noise_of_the_seeds(sweep):
+    bends = np.outer([0.06, 0.03, 0.01], [1, 1, 1, 1, -1, -1, -1, -1])
+    first, _ = told(sweep, pair(bends), 0)
+    assert first.startswith("Within noise of the seeds: what each gains and loses ")
 
 
 @pytest.mark.parametrize(
@@ -319,7 +359,9 @@ def test_seeds_that_are_not_common_answer_neither_question_on_factors(sweep):
 
 def test_families_that_differ_are_found(sweep):
     [said] = told(sweep, pair([0.06, 0.05, 0.04, 0.05, -0.05, -0.06, -0.05, -0.04]), 1)
-    assert said.startswith("Yes: 0.25 against 0.5 ")
+    assert said.startswith("Yes; 0.25 against 0.5 gives ")
+    bold, seeds = re.search(r", p = (\S+) over generators, (\S+) over seeds\)\.$", said).groups()
+    assert 0 < float(bold) < 0.05 and 0 < float(seeds) < 0.05
     assert re.search(r"\+5\.\d points on 4 GANs.*-5\.\d points on 4 diffusion models", said)
 
 
@@ -331,7 +373,23 @@ def test_the_difference_of_the_families_by_hand(sweep):
 
 def test_families_that_do_not_differ_are_within_noise(sweep):
     [said] = told(sweep, pair([0.05, -0.05, 0.03, -0.03, 0.04, -0.05, 0.03, -0.02]), 1)
-    assert said.startswith("Within noise: ")
+    assert said.startswith("Within noise: the families do not differ for sure; 0.25 against 0.5 gives ")
+
+
+@pytest.mark.parametrize(
+    ("shifts", "verdict"),
+    [
+        ((0.06, -0.02, 0.03), "Within noise of the seeds"),
+        ((0.06, -0.05, -0.01), "Within noise"),
+        ((0.06, 0.05, 0.055), "Yes"),
+    ],
+    ids=["unequal", "none on average", "equal"],
+)
+def test_a_shift_of_one_family_must_be_the_same_in_every_seed(sweep, shifts, verdict):
+    shares = np.repeat([1, 0], [len(GANS), len(DIFFUSION)])
+    [said] = told(sweep, pair(np.outer(shifts, shares)), 1)
+    rest = "" if verdict == "Yes" else ": the families do not differ for sure"
+    assert said.startswith(f"{verdict}{rest}; 0.25 against 0.5 gives ")
 
 
 def test_one_seed_does_not_answer_the_second_question(sweep):
@@ -343,8 +401,16 @@ def test_every_other_factor_is_told_and_corrected_for(sweep):
     rows = pair([0.02, 0.0, 0.01, 0.0, -0.01, 0.0, -0.01, 0.0])
     rows += cells("three quarters", LEVELS + SMALL, BOTH, factors="0.75")
     said = told(sweep, rows, 1)
-    assert [line.split(": ")[1][:16] for line in said] == ["0.25 against 0.5", "0.75 against 0.5"]
-    assert all("corrected for 2" in line for line in said)
+    assert [line.split("; ")[1][:16] for line in said] == ["0.25 against 0.5", "0.75 against 0.5"]
+    assert all(line.endswith(" over seeds, corrected for 2 comparisons).") for line in said)
+
+
+def test_two_comparisons_double_both_p_values_of_the_families(sweep):
+    rows = pair([0.02, 0.0, 0.01, 0.01, -0.01, 0.0, -0.01, 0.0])
+    more = cells("three quarters", LEVELS + SMALL, BOTH, factors="0.75")
+    ps = [re.search(r"p = (\S+) over generators, (\S+) over seeds", told(sweep, lines, 1)[0]).groups()
+          for lines in (rows, rows + more)]  # fmt: skip
+    assert [float(p) for p in ps[1]] == pytest.approx([2 * float(p) for p in ps[0]], rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -357,7 +423,22 @@ def test_every_other_factor_is_told_and_corrected_for(sweep):
 )
 def test_without_both_families_the_second_question_is_not_answered(sweep, families, counts):
     [said] = told(sweep, pair(np.zeros(8)), 1, families)
-    assert said == f"Not answered: needs at least two generators of each family, tested were {counts}."
+    assert said.startswith(
+        "Not answered for 0.25: needs two generators of each family that it and 0.5 have; "
+    )
+    assert said.endswith(f"there are {counts}.")
+
+
+def test_a_factor_without_both_families_does_not_hide_the_answer_of_another(sweep):
+    rows = pair([0.06, 0.05, 0.04, 0.05, -0.05, -0.06, -0.05, -0.04])
+    more = cells("three quarters", (LEVELS + SMALL)[:, 4:], DIFFUSION, factors="0.75")
+    first, second = told(sweep, rows + more, 1)
+    assert first.startswith("Yes") and second.startswith("Not answered for 0.75")
+
+
+def test_a_finished_cell_without_any_value_leaves_the_means_alone(sweep):
+    rows = cells("a", [[0.5, 0.6], [0.5, 0.7]], ["x", "y"])
+    assert summary(sweep([*rows, cell("a", 9)])).loc["a", "mean"] == pytest.approx(0.575)
 
 
 def test_without_another_factor_the_second_question_is_not_answered(sweep):
@@ -406,6 +487,31 @@ def test_every_way_of_fusing_is_told(sweep):
     rows = pair(np.zeros(8)) + fused(0.05) + cells("other", LEVELS - 0.05 + SMALL, BOTH, factors="0.25 0.75")
     said = told(sweep, rows, 2)
     assert [line.split(":")[0] for line in said if " against " not in line] == ["Yes", "No"]
+
+
+def test_a_single_scale_with_another_setting_does_not_count(sweep):
+    other = [row | {"setting": "attention=channel"} for row in pair(np.full(8, -0.2))]
+    for row in other:
+        row["variant"] += " with attention"
+    rows = pair(np.zeros(8)) + fused(0.05)
+    for number in range(3):
+        assert told(sweep, other + rows, number, reference="half") == told(sweep, rows, number)
+    first, *rest = told(sweep, other + rows, 2, reference="half")
+    assert first == "Yes: all is better than every single scale."
+    assert [line[: line.index(":")] for line in rest] == ["all against quarter", "all against half"]
+
+
+def test_a_reference_with_a_setting_counts_only_its_like(sweep):
+    rows = pair(np.zeros(8)) + fused(0.05)
+    other = cells("attended", LEVELS + SMALL, BOTH, factors="0.5", setting="attention=channel")
+    starts = [told(sweep, rows + other, number, reference="attended")[0] for number in range(3)]
+    assert all(said.startswith("Not answered: needs a variant ") for said in starts)
+
+
+def test_a_fused_variant_with_another_setting_does_not_count(sweep):
+    rows = pair(np.zeros(8)) + [row | {"setting": "attention=channel"} for row in fused(0.05)]
+    [said] = told(sweep, rows, 2)
+    assert said.startswith("Not answered: needs a variant with several factors")
 
 
 def test_without_fusion_the_third_question_is_not_answered(sweep):
@@ -462,3 +568,18 @@ def test_a_name_with_a_bar_does_not_break_the_table(sweep, tmp_path):
     write_report(tmp_path, sweep(rows), "a|b", {})
     lines = [line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| a/b")]
     assert len(lines) == 2
+
+
+def test_notes_stand_above_the_table(sweep, tmp_path):
+    notes = ["Only two epochs.", "One generator is missing."]
+    said = write_report(tmp_path, sweep(two_by_two()), "a", {}, "Is it?", notes=notes)
+    report = (tmp_path / "report.md").read_text()
+    assert report.startswith("# Is it?\n\nOnly two epochs.\n\nOne generator is missing.\n\n| variant |")
+    assert said.startswith("\nOnly two epochs.\nOne generator is missing.\n| variant |")
+
+
+def test_a_pdf_is_linked_and_not_shown(sweep, tmp_path):
+    drawn = [tmp_path / "figures" / name for name in ("one.png", "two.pdf")]
+    write_report(tmp_path, sweep(two_by_two()), "a", {}, drawn=drawn)
+    lines = (tmp_path / "report.md").read_text().splitlines()
+    assert "![one](figures/one.png)" in lines and "[two](figures/two.pdf)" in lines

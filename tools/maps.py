@@ -24,6 +24,7 @@ from util.plot import DPI, GREY, canvas, font_for, save, wrap
 
 GAIN = 3.0  # display gain of an NPR map: the residual of a photograph is a few percent of its range
 ZOOM = 24  # side in pixels of the detail that is shown enlarged
+ROUNDING = 1e-4  # smaller values are rounding errors, not structure
 PERCENTILE = 99  # of the absolute values of a map: what `maps` shows as white or black
 LARGEST = 1024  # pixels of the centre crop of `maps`; 24 of them are drawn without loss
 MOST_IMAGES = 6  # rows of a cam picture
@@ -98,7 +99,7 @@ def stretched(values):
     Where that percentile is 0 the largest value takes its place, and a map of zeros is grey.
     """
     size = np.abs(values)
-    limit = float(np.percentile(size, PERCENTILE)) or float(size.max())
+    limit = max(float(np.percentile(size, PERCENTILE)) or float(size.max()), ROUNDING)
     picture = np.clip(0.5 + values / (2 * (limit or 1)), 0, 1)
     return picture.repeat(3 // picture.shape[2], axis=2), limit
 
@@ -168,7 +169,7 @@ def cam_examples(opt):
             raise ValueError("--number chooses from --dataroot; --images names its files")
         if len(opt.images) > MOST_IMAGES:
             raise ValueError(f"--images takes at most {MOST_IMAGES} files, got {len(opt.images)}")
-        return [(path.name, path) for path in opt.images], ""
+        return [("/\n".join(path.parts[-3:]), path) for path in opt.images], ""
     found = npr_examples(opt.dataroot, opt.number or 0)
     left_out = len(found) - MOST_IMAGES
     return found[:MOST_IMAGES], f"Left out: {left_out} more." if left_out > 0 else ""

@@ -36,7 +36,7 @@ def factor_table(sweep, families, metric="acc"):
         taken.add(factor)
         groups = {}
         for pair in frame.columns:
-            groups.setdefault(families.get(pair, OTHER), []).append(pair)
+            groups.setdefault(families.get(pair) or OTHER, []).append(pair)
         for family, pairs in groups.items():
             found = summarise(frame[pairs])
             if not math.isnan(found.mean):
@@ -201,7 +201,10 @@ def scale_weights(sweep, path):
             axis.plot(spread, column, "o", color="white", markeredgecolor="black", markersize=4)
     turned = max(len(line) for name in names for line in name.split("\n")) * len(names) > 80
     axis.set_xticks(range(len(names)), names, fontsize=FONT, rotation=90 if turned else 0)
-    axis.set_title("learned weights of the scales; a point is a seed", fontsize=FONT + 2)
+    title = "learned weights of the scales; a point is a seed"
+    if any("scale_attention" in row["description"] for row in sweep.finished):
+        title += "\n(scale attention: of an image of the mean colour)"
+    axis.set_title(title, fontsize=FONT + 2)
     axis.tick_params(labelsize=FONT)
     legend_below(figure, axis)
     return save(figure, path)
@@ -270,7 +273,7 @@ def _factor_ticks(axis, factors, place):
     axis.set_xticks([*factors, *place.values()], names)
     for number, tick in enumerate(axis.get_xticklabels()):
         tick.set_rotation(90 if number >= len(factors) or crowded else 0)
-    axis.set_xlim(0, max([1, *(one + 0.08 for one in place.values())]))
+    axis.set_xlim(-0.02, max([1.02, *(one + 0.08 for one in place.values())]))
     if place:
         axis.axvspan(1.05, axis.get_xlim()[1], color="0.95", zorder=0)
     axis.annotate("factor", (0.5, 0), (0, -36 if crowded else -20), axis.get_xaxis_transform(),

@@ -12,7 +12,14 @@ from pathlib import Path
 from util.run import PARENT
 
 POLL_SECONDS = 0.5
-CUT_SHORT = (130, 143, -signal.SIGINT, -signal.SIGTERM)  # exit statuses of a command that was asked to stop
+GRACE_SECONDS = 60  # for a command to save and stop
+CUT_SHORT = (
+    130,
+    143,
+    -signal.SIGINT,
+    -signal.SIGTERM,
+    -signal.SIGKILL,
+)  # exit statuses of a command that was asked to stop
 
 
 class Stopped(Exception):
@@ -84,20 +91,25 @@ class Jobs:
                 start_new_session=True,  # Ctrl-C reaches it once, from here
             )
             status = self._wait(process)
-        if self.stopping and status in CUT_SHORT:
-            raise Stopped
+        if status in CUT_SHORT:  # a Ctrl-C may have reached it before its session was its own
+            time.sleep(0 if self.stopping else 3 * POLL_SECONDS)
+            if self.stopping:
+                raise Stopped
         if status:
-            raise CommandFailed(f"{last_line(path, start) or 'no output'} (status {status}; {path})")
+            reason = last_line(path, start).removeprefix("error: ") or "no output"
+            raise CommandFailed(f"{reason} (status {status}; {path})")
 
     def _wait(self, process):
-        asked = False
+        asked = None
         while True:
             try:
                 return process.wait(POLL_SECONDS)
             except subprocess.TimeoutExpired:
-                if self.stopping and not asked:
+                if self.stopping and asked is None:
                     process.terminate()
-                    asked = True
+                    asked = time.monotonic()
+                elif asked is not None and time.monotonic() - asked > GRACE_SECONDS:
+                    os.killpg(process.pid, signal.SIGKILL)  # it hangs; its session is its own
 
 
 def last_line(path, start=0):
@@ -117,7 +129,7 @@ def held(path, check, notify):
     import fcntl  # not on Windows, where nothing else of this project's shell scripts runs either
 
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", encoding="utf-8") as file:
+    with open(path, "a", encoding="utf-8") as file:
         told = False
         while True:
             try:

@@ -71,6 +71,8 @@ def ink(colour):
 def legend_below(figure, axis, title=None):
     """The axis' legend under the whole figure, in as many columns as its names leave room for."""
     handles, labels = axis.get_legend_handles_labels()
+    if not labels:
+        return
     longest = max(len(line) for label in labels for line in label.split("\n"))
     room = int(figure.get_figwidth() / (0.062 * longest + 0.55))
     figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(room, len(labels))),

@@ -19,10 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from math import nan
 
 import numpy as np
-import pandas as pd
 from scipy import stats
-from statsmodels.formula.api import ols
-from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.multitest import multipletests
 
 ALPHA = 0.05
@@ -136,9 +133,11 @@ def sentence(comparison, unit="points"):
     if not c.pairs:
         return f"{c.variant} against {c.reference}: {c.verdict}"
     difference, low, high = (f"{100 * number:+z.1f}" for number in (c.difference, c.low, c.high))
+    interval = "" if np.isnan(c.low) else f" [{low}, {high}]"
+    effect = "" if np.isnan(c.effect) else f"d_z {c.effect:z.2f}, "
     pairs, seeds = (f"{n} {word}{'s' * (n > 1)}" for n, word in ((c.pairs, "pair"), (c.seeds, "seed")))
     return (
-        f"{c.variant} against {c.reference}: {difference} {unit} [{low}, {high}], d_z {c.effect:z.2f}, "
+        f"{c.variant} against {c.reference}: {difference} {unit}{interval}, {effect}"
         f"Holm p {_digits(c.t_holm)} (t) {_digits(c.wilcoxon_holm)} (Wilcoxon) over {pairs}, "
         f"{_digits(c.seed_holm)} (t) over {seeds}: {c.verdict}"
     )
@@ -159,32 +158,45 @@ def turned(comparison):
     )
 
 
-def interaction(values):
-    """p-value of generator x variant: do the variants have different profiles over the generators?
+def profile(first, second):
+    """Does first minus second depend on the generator?  Returns two p-values: (p, careful).
 
-    Two-way analysis of variance, type II, seeds as replicates, over the generators that all variants have.
-    It assumes independent normal errors of one variance.  The generators of a seed share a network, so this
-    holds only roughly: what moves all generators of a seed alike adds to the error and makes the test
-    careful; what moves only some of them makes it bold.  NaN with fewer than two variants, two generators,
-    or two seeds in any variant; without spread between seeds, 1 for parallel profiles and 0 for others.
+    Analysis of variance of the differences with seeds as blocks.  p takes the errors as alike and
+    independent; the generators of a seed share a network, and what moves only some of them makes it bold.
+    careful is right whatever they share: with S seeds it has 1 and S - 1 degrees of freedom.  Both are NaN
+    with fewer than two common seeds or generators; without any error they are 1 for parallel profiles and 0
+    for others.
 
-    values: variant -> fractions, (S, G); S may differ between variants.
+    first, second: fractions, (S, G).
+    Source: Geisser and Greenhouse, "An Extension of Box's Results", Annals of Mathematical Statistics 1958.
     """
-    frames = [_cells(frame) for frame in values.values()]
-    if len(frames) < 2 or min(map(len, frames)) < 2:
-        return nan
-    joined = pd.concat(frames, join="inner", ignore_index=True).dropna(axis=1).round(DECIMALS)
-    if joined.shape[1] < 2:
-        return nan
-    joined.columns = range(joined.shape[1])  # the formula needs no names
-    variant = np.repeat(range(len(frames)), [len(frame) for frame in frames])  # one per row
-    cells = joined.groupby(variant)
-    if not np.any(cells.max() - cells.min()):
-        profiles = cells.mean() - cells.mean().iloc[0]
-        return float(not np.any(profiles.sub(profiles[0], axis=0).round(DECIMALS)))
-    table = joined.assign(variant=variant).melt("variant", var_name="generator", value_name="value")
-    rows = anova_lm(ols("value ~ C(variant) * C(generator)", table).fit(), typ=2)
-    return float(rows.loc["C(variant):C(generator)", "PR(>F)"])
+    differences = paired(first, second)
+    seeds, generators = differences.shape
+    if min(seeds, generators) < 2:
+        return nan, nan
+    cells = differences.to_numpy() - differences.to_numpy().mean(axis=1, keepdims=True)
+    effect = cells.mean(axis=0)
+    error = (cells - effect).round(DECIMALS)
+    if not np.any(error):
+        return (float(not np.any(effect.round(DECIMALS - 1))),) * 2
+    free, rest = generators - 1, (generators - 1) * (seeds - 1)
+    ratio = (seeds * np.sum(effect**2) / free) / (np.sum(error**2) / rest)
+    return float(stats.f.sf(ratio, free, rest)), float(stats.f.sf(ratio, 1, seeds - 1))
+
+
+def paired(first, second):
+    """first minus second over the seeds and generators that both have, in a fixed order."""
+    first, second = _cells(first).align(_cells(second), join="inner")
+    return (first - second).dropna(axis=1).round(DECIMALS)
+
+
+def over_seeds(first, second):
+    """p-value of a t-test over seeds that the mean over one group of generators is that over another.
+
+    first, second: differences of two variants on the generators of each group, (S, N) and (S, M).
+    """
+    contrast = (first.mean(axis=1) - second.mean(axis=1)).dropna().to_numpy().round(DECIMALS)
+    return _paired_t(contrast) if contrast.size > 1 else nan
 
 
 def between_groups(first, second):
@@ -215,10 +227,9 @@ def _cells(frame):
 
 def _compare_pair(variant, reference, frame, base, seed):
     """Everything of one comparison but the Holm-adjusted p-values and the verdict that rests on them."""
-    frame, base = _cells(frame).align(_cells(base), join="inner")
-    differences = (frame - base).dropna(axis=1).round(DECIMALS)
+    differences = paired(frame, base)
     if differences.empty:
-        missing = "generators" if len(frame) else "seeds"
+        missing = "generators" if len(differences) else "seeds"
         return Comparison(variant, reference, verdict=f"no common {missing}")
     pairs = differences.to_numpy().ravel()
     macro = differences.mean(axis=1).to_numpy().round(DECIMALS)

@@ -1,13 +1,15 @@
 """results.csv of an experiment: a row per cell (one variant trained with one seed), and views of it.
 
-Columns: what a cell is (`cell`, `variant`, `seed`, `status`, `error`, `description`, `factors`,
-`parameters`), its training (`epochs`; `loss`, `val_acc`, `val_ap`: a value per epoch, separated by spaces;
-`scale_weights`, `scale_factor`: learned fusion), its test (`<protocol>/<generator>/<metric>`: fractions;
-`reals`, `fakes`: counts), and its times in seconds (`train_seconds`, `test_seconds`).  Empty: no value.
+Columns: what a cell is (`cell`, `variant`, `seed`, `status`, `error`, the grid's `reference`, `description`,
+`factors`, `setting`: what else differs from the published detector, `parameters`), its training (`epochs`;
+`loss`, `val_acc`, `val_ap`: a value per epoch, separated by spaces; `scale_weights`, `scale_factor`: learned
+fusion), its test (`<protocol>/<generator>/<metric>`: fractions; `reals`, `fakes`: counts), and its times in
+seconds (`train_seconds`, `test_seconds`).  Empty: no value.
 """
 
 import csv
 import io
+import math
 import os
 from pathlib import Path
 
@@ -18,7 +20,8 @@ from util.metrics import tabulate
 
 FINISHED, FAILED = "finished", "failed"
 TEST_METRICS = ("acc", "ap", "auc", "r_acc", "f_acc", "reals", "fakes")
-FIRST = ("cell", "variant", "seed", "status", "error", "description", "factors", "parameters",
+FIRST = ("cell", "variant", "seed", "status", "error", "reference", "description", "factors", "setting",
+         "parameters",
          "epochs", "loss", "val_acc", "val_ap", "scale_weights", "scale_factor")  # fmt: skip
 LAST = ("train_seconds", "test_seconds")
 SEPARATOR = "/"  # between protocol, generator and metric
@@ -36,12 +39,23 @@ class Sweep:
     @classmethod
     def read(cls, path):
         """Reads results.csv; ValueError where the file is of another kind."""
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in FIRST if name not in (reader.fieldnames or ())]
-            if missing:
-                raise ValueError(f"{path} is no results.csv of an experiment: no column {', '.join(missing)}")
-            return cls(list(reader), path)
+        try:
+            with open(path, newline="", encoding="utf-8-sig") as file:
+                reader = csv.DictReader(file)
+                missing = [name for name in FIRST if name not in (reader.fieldnames or ())]
+                if missing:
+                    raise ValueError(f"no column {', '.join(missing)}")
+                rows = list(reader)
+        except (ValueError, csv.Error) as error:
+            raise ValueError(f"{path} is no results.csv of an experiment: {error}") from None
+        for number, row in enumerate(rows, start=2):
+            _require_sound(row, f"{path}, line {number}")
+        return cls(rows, path)
+
+    @property
+    def reference(self):
+        """The variant that the grid compares with, "" where it has no finished cell."""
+        return next((row["reference"] for row in self.finished if row["reference"] in self.variants), "")
 
     @property
     def variants(self):
@@ -98,6 +112,10 @@ class Sweep:
             row["variant"]: tuple(float(part) for part in row["factors"].split()) for row in self.finished
         }
 
+    def settings(self):
+        """{variant: how it is built but for its factors and their fusion}."""
+        return {row["variant"]: row["setting"] for row in self.finished}
+
     def scale_weights(self):
         """{variant: DataFrame} of learned fusion weights: a row per seed, a column per factor."""
         frames = {}
@@ -141,6 +159,26 @@ def write_results(path, rows):
     part = path.with_name(path.name + ".part")
     part.write_text(text.getvalue(), encoding="utf-8")
     os.replace(part, path)
+
+
+def _require_sound(row, place):
+    """ValueError where a line was damaged: too long or short, no numbers, shares beyond 0 and 1."""
+    if None in row or None in row.values():
+        raise ValueError(f"{place} has not as many values as the heading has columns")
+    if row["status"] not in (FINISHED, FAILED):
+        raise ValueError(f"{place}: status is {FINISHED} or {FAILED}, got {row['status']!r}")
+    for name in ("seed", "parameters", "epochs") if row["status"] == FINISHED else ("seed",):
+        if not row[name].isdecimal():
+            raise ValueError(f"{place}: {name} is a whole number, got {row[name]!r}")
+    for name, value in row.items():
+        if name.count(SEPARATOR) >= 2 and value:
+            most = math.inf if name.endswith(("/reals", "/fakes")) else 1
+            try:
+                sound = 0 <= float(value) <= most
+            except ValueError:
+                sound = False
+            if not sound:
+                raise ValueError(f"{place}: {name} is a number from 0 to {most}, got {value!r}")
 
 
 def _number(row, column):
