@@ -53,7 +53,7 @@ def main(argv=None):
         held(ledger.lock, stop.check, print) as lock,
     ):
         ledger.require(wanted, opt.overwrite)
-        experiment.make_sample(lock)
+        experiment.make_sample(lock, stop)
         experiment.require_images()
         ledger.take(wanted, opt.overwrite)
         experiment.train_and_test(stop, lock)
@@ -76,11 +76,12 @@ class Experiment:
         alone = torch.cuda.is_available() or torch.backends.mps.is_available()  # one device: one cell
         self.jobs = opt.jobs or len(opt.gpus) or (1 if alone else min(CORES, len(grid.cells), MOST_JOBS))
 
-    def make_sample(self, lock):
+    def make_sample(self, lock, stop):
         """The sample dataset, where the grid asks for it and it is not there."""
         if self.grid.sample and not (Path(self.grid.sample) / "sample.json").is_file():
             command = [sys.executable, "-m", "data.sample", "--output", str(Path(self.grid.sample).resolve())]
             status = subprocess.run(command, cwd=HERE, check=False, pass_fds=[lock]).returncode
+            stop.check()
             if status:
                 raise ValueError(f"could not make the sample dataset at {self.grid.sample} (status {status})")
 

@@ -163,3 +163,8 @@ def test_the_repository_names_no_place_of_one_machine():
     }
     pattern = re.compile(r"(?<![\w.])/(root|home|tmp|work|opt)/\w")
     assert [str(path) for path, text in texts.items() if pattern.search(text)] == []
+
+
+def test_no_line_of_the_readme_is_a_placeholder():
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if re.fullmatch(r"\(?(?:[A-Z]{3,}|TODO.*|.*\bfollow\))\)?", line)] == []
