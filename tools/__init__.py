@@ -1,1 +1,1 @@
-"""Programs on top of the project, each run as `python -m tools.<name>`; nothing imports them."""
+"""Programs on top of the project, each run as `python -m tools.<name>`; nothing outside imports them."""
