@@ -36,7 +36,7 @@ from util.stats import compare
 from util.sweep import FAILED, FINISHED, SEPARATOR, Sweep, tested
 
 EXAMPLES = 6  # images and variants in the picture of Grad-CAM
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+CORES = run.usable_cores()
 MOST_JOBS = 8  # on a CPU, unless --jobs says otherwise
 HERE = Path(__file__).resolve().parent
 COUNTED = ("loss", "val_acc", "val_ap")  # columns of train.csv that results.csv keeps, a value per epoch
@@ -116,8 +116,9 @@ class Experiment:
         with tqdm(total=total, initial=self.done(), unit="epoch", smoothing=0, dynamic_ncols=True) as bar:
 
             def look():
-                if self.done() > bar.n:
-                    bar.update(self.done() - bar.n)
+                done = self.done()  # it reads a file per cell
+                if done > bar.n:
+                    bar.update(done - bar.n)
                 elif sys.stderr.isatty():
                     bar.refresh()
                 stop.check()

@@ -96,11 +96,12 @@ def npr_map(pixels, flags):
 def stretched(values):
     """(picture in [0, 1], limit): values from -limit to limit become black to white; limit by PERCENTILE.
 
-    Where that percentile is 0 the largest value takes its place, and a map of zeros is grey.
+    Where that percentile is 0 the largest value takes its place; it is at least ROUNDING, so that a map of
+    zeros is grey.
     """
     size = np.abs(values)
     limit = max(float(np.percentile(size, PERCENTILE)) or float(size.max()), ROUNDING)
-    picture = np.clip(0.5 + values / (2 * (limit or 1)), 0, 1)
+    picture = np.clip(0.5 + values / (2 * limit), 0, 1)
     return picture.repeat(3 // picture.shape[2], axis=2), limit
 
 

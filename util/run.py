@@ -133,12 +133,14 @@ def _cpu_has_bf16():
     return any(flag in flags for flag in BF16_CPU_FLAGS)
 
 
+def usable_cores():
+    """CPU cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def worker_count(wanted):
     """Loader processes: as asked for, else one per usable core, at most 8."""
-    if wanted is not None:
-        return wanted
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, cores)
+    return min(8, usable_cores()) if wanted is None else wanted
 
 
 def environment(device):
