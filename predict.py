@@ -39,7 +39,7 @@ def main(argv=None):
     lines = [
         *loaded.notes,
         *loaded.marks,
-        f"{len(dataset):,} files, {geometry.describe()}, {device}",
+        f"{len(dataset):,} files, {dataset.describe_input()}, {device}",
         left_out,
     ]
     print("\n".join(filter(None, lines)))
@@ -49,7 +49,7 @@ def main(argv=None):
     if output:
         output.open(opt.resume, opt.overwrite, opt.environment)
     detector = loaded.detector.to(device, memory_format=torch.channels_last).eval()
-    tune_kernels(geometry, opt.deterministic)
+    tune_kernels(dataset, opt.deterministic)
     with run.StopSignal(
         "the same command with --resume goes on" if output else "no scores were kept"
     ) as stop:

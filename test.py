@@ -16,6 +16,7 @@ from dataclasses import replace
 import data
 from data import published
 from data.protocol import locate_all
+from data.protocols import STORED
 from networks import checkpoint
 from options import TestOptions
 from options.test_options import NO_COMPARISON
@@ -93,7 +94,11 @@ def make_task(opt, row, wanted, geometry, loaded):
     notes = list(loaded.marks)
     if beside is None and opt.published != NO_COMPARISON and (others := published.methods(row.slug)):
         notes.append(f"no published numbers of {opt.published} here; --published knows {', '.join(others)}")
-    if geometry != row.geometry:
+    if loaded.detector.data_config.patches:
+        if row.geometry != STORED:
+            whole = row.geometry.describe()
+            notes.append(f"patches are taken at the stored size; {whole} is for whole images")
+    elif geometry != row.geometry:
         notes.append(f"the published input is {row.geometry.describe()}; flags changed it")
     return Task(
         name=row.slug,

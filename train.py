@@ -27,17 +27,15 @@ from options import TrainOptions
 from util import run
 from util.evaluate import BadImageError, BadImages, file_list_sha256, predict
 from util.metrics import measure
-from util.progress import Losses, Progress, write_history
+from util.progress import Losses, Progress, learning_rate, write_history
 from util.record import sigmoid
 
-DECAY = 0.9  # factor of the learning rate every --delr_freq epochs (upstream's trainer.py)
 BETA2 = 0.999
 FLUSH_STEPS = 20  # steps between two looks at the losses
 RESUME_HINT = "the same command with --continue_train (and without --overwrite)"
 RUN_STATE = {
     "options",
     "optimizer",
-    "scheduler",
     "progress",
     "metrics",
     "rng",
@@ -91,10 +89,6 @@ class Trainer:
         self.trainset, self.valset = trainset, valset
         self.detector = detector.to(device, memory_format=torch.channels_last)
         self.optimizer = self.make_optimizer()
-        # Upstream lowers the rate after the steps of epochs delr_freq, 2 * delr_freq, ..., counted from 0.
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda epoch: DECAY ** max(0, (epoch - 1) // opt.delr_freq)
-        )
         self.bf16 = run.use_bf16(opt.amp, device, opt.deterministic)
         self.progress, self.history = Progress(), []
         self.losses = Losses(self.progress)
@@ -154,8 +148,7 @@ class Trainer:
                 self.save("last")
                 raise
             self.record(scores)
-            improved = scores is not None and self.progress.note_validation(scores, self.opt.earlystop_epoch)
-            self.scheduler.step()
+            improved = scores is not None and self.progress.note_validation(scores, self.opt)
             self.progress.next_epoch()
             if improved:
                 self.save("best")
@@ -166,6 +159,8 @@ class Trainer:
         """From the next batch of this epoch to its end."""
         progress, saved_at, started = self.progress, time.monotonic(), time.perf_counter()
         self.detector.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.opt, progress)
         self.sampler.start(progress.epoch, progress.batch)
         with self.progress_bar(self.trainset, f"epoch {progress.epoch}", self.sampler.skipped()) as bar:
             for batch in self.train_loader:
@@ -197,7 +192,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         terms["total"].backward()
         self.optimizer.step()
-        self.losses.add(terms["total"], terms["logits"], batch["label"])
+        self.losses.add(terms, batch["label"])
 
     def flush(self):
         """Looks at the losses since the last time; the first that is no number stops the run."""
@@ -247,7 +242,6 @@ class Trainer:
             self.detector,
             options=self.saved_options(),
             optimizer=self.optimizer.state_dict(),
-            scheduler=self.scheduler.state_dict(),
             epoch=self.progress.epoch,
             step=self.progress.step,
             progress=self.progress.as_dict(),
@@ -267,7 +261,6 @@ class Trainer:
             )
         checkpoint.load_weights(self.detector, saved["model"], self.folder)
         self.optimizer.load_state_dict(saved["optimizer"])
-        self.scheduler.load_state_dict(saved["scheduler"])
         vars(self.progress).update(saved["progress"])
         self.history = saved["metrics"]
         self.bad.found.update(self.progress.bad_files)

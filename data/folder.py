@@ -16,7 +16,9 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from data.decode import DEFAULT_MAX_MPX, BadImage, decode
-from data.transforms import Limits, prepare
+from data.patches import describe as describe_patches
+from data.patches import patch_sample
+from data.transforms import Degradation, Limits, prepare
 
 LAYOUTS = (("0_real", "1_fake"), ("nature", "ai"), ("real", "fake"))  # (label 0, label 1)
 LABELS = {name: label for layout in LAYOUTS for label, name in enumerate(layout)}
@@ -222,16 +224,29 @@ class RealFakeFolder(Dataset):
 
     An item is asked for by index (evaluation) or by (epoch, index) (training); what is random in it depends
     on (seed, epoch, index) alone, so the number of workers, a restart or a second process cannot change it.
-    Returns {"image": uint8 (3, H, W), "label": int, "index": int} or {"index": int, "bad": reason}.
+    Returns {"image": uint8 (3, H, W), "label": int, "index": int} or {"index": int, "bad": reason}; of a
+    detector of patches, `image` and what stands beside it are those of data/patches.py.
     """
 
     def __init__(
-        self, scan_result, geometry, augment=None, limits=None, seed=0, max_mpx=DEFAULT_MAX_MPX, exif="ignore"
+        self,
+        scan_result,
+        geometry,
+        augment=None,
+        limits=None,
+        seed=0,
+        max_mpx=DEFAULT_MAX_MPX,
+        exif="ignore",
+        patches=None,
+        clean_pair=False,
+        degradation=None,
     ):
+        """patches: the rule of a detector of patches; degradation: what an evaluation does to every image."""
         self.scan, self.root, self.samples = scan_result, scan_result.root, scan_result.samples
         self.labels = np.array([sample.label for sample in self.samples], dtype=np.int64)
         self.geometry, self.augment, self.limits = geometry, augment, limits or Limits()
         self.seed, self.max_mpx, self.exif = seed, max_mpx, exif
+        self.patches, self.clean_pair, self.degradation = patches, clean_pair, degradation or Degradation()
 
     def __len__(self):
         return len(self.samples)
@@ -241,7 +256,23 @@ class RealFakeFolder(Dataset):
         rng = np.random.default_rng((self.seed, epoch, index)) if self.augment else None
         try:
             image = decode(self.root / self.samples[index].path, self.max_mpx, self.exif)
-            image = prepare(image, self.geometry, self.limits, self.augment, rng)
+            item = self.prepare(self.degradation.apply(image), rng)
         except (BadImage, OSError, MemoryError) as error:
             return {"index": index, "bad": str(error) or type(error).__name__}
-        return {"image": image, "label": int(self.labels[index]), "index": index}
+        return {**item, "label": int(self.labels[index]), "index": index}
+
+    def prepare(self, image, rng=None):
+        """RGB PIL image -> its entries of a batch."""
+        if self.patches is None:
+            return {"image": prepare(image, self.geometry, self.limits, self.augment, rng)}
+        return patch_sample(image, self.geometry, self.patches, self.seed, self.augment, rng, self.clean_pair)
+
+    @property
+    def fixed_size(self):
+        """Whether all inputs of the network have one size."""
+        return self.patches is not None or self.geometry.fixed_size
+
+    def describe_input(self):
+        """What reaches the network, in words."""
+        patches = "" if self.patches is None else describe_patches(self.patches, self.seed)
+        return ", ".join(filter(None, [self.degradation.describe(), self.geometry.describe(), patches]))

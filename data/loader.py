@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from data.folder import RealFakeFolder
-from data.transforms import Limits
+from data.transforms import Degradation, Limits
 
 ORDER = 1  # keeps the stream of an epoch's order apart from those of its images, (seed, epoch, index)
 
@@ -89,7 +89,16 @@ def create_dataloader(dataset, batch_sampler, num_threads=0, pin_memory=False):
 def evaluation_images(opt, found, data_config, geometry):
     """The dataset of a Scan, prepared as an evaluation prepares it."""
     limits = Limits(data_config.min_side, opt.max_input_mpx, opt.large_images == "crop")
-    return RealFakeFolder(found, geometry, limits=limits, max_mpx=opt.max_mpx, exif=opt.exif)
+    return RealFakeFolder(
+        found,
+        geometry,
+        limits=limits,
+        seed=opt.seed,
+        max_mpx=opt.max_mpx,
+        exif=opt.exif,
+        patches=data_config.patches,
+        degradation=Degradation(opt.blur, opt.jpeg, opt.jpeg_method),
+    )
 
 
 def generator_loader(opt, dataset, num_threads, device):
@@ -113,11 +122,9 @@ def _chunks(indices, size):
 
 
 def _join(items):
-    return {
-        "image": torch.stack([item["image"] for item in items]),
-        "label": torch.tensor([item["label"] for item in items]),
-        "index": torch.tensor([item["index"] for item in items]),
-    }
+    joined = {name: [item[name] for item in items] for name in items[0]}
+    return {name: torch.stack(values) if isinstance(values[0], torch.Tensor) else torch.tensor(values)
+            for name, values in joined.items()}  # fmt: skip
 
 
 def _leave_signals_to_parent(worker):

@@ -99,7 +99,17 @@ def _notice(opt, use, found):
 def _dataset(opt, found, data_config, augment):
     geometry = Geometry(None if opt.no_resize else opt.loadSize, opt.cropSize, opt.rz_interp[0])
     limits = Limits(min_side=data_config.min_side)
-    return RealFakeFolder(found, geometry, augment, limits, opt.seed, opt.max_mpx, opt.exif)
+    return RealFakeFolder(
+        found,
+        geometry,
+        augment,
+        limits,
+        opt.seed,
+        opt.max_mpx,
+        opt.exif,
+        patches=data_config.patches,
+        clean_pair=data_config.clean_pair,
+    )
 
 
 def _augment(opt):

@@ -85,6 +85,32 @@ class Geometry:
 
 
 @dataclass(frozen=True)
+class Degradation:
+    """Blur, then JPEG; None leaves a step out."""
+
+    sigma: float | None = None  # pixels
+    quality: int | None = None  # 1 to 100
+    method: str = "pil"  # encoder, of JPEG_METHODS
+
+    def apply(self, image):
+        """RGB PIL image -> RGB PIL image of the same size."""
+        if self.sigma is None and self.quality is None:
+            return image
+        pixels = np.array(image)
+        if self.sigma is not None:
+            pixels = gaussian_blur(pixels, self.sigma)
+        if self.quality is not None:
+            pixels = JPEG_METHODS[self.method](pixels, self.quality)
+        return Image.fromarray(pixels)
+
+    def describe(self):
+        """In words; "" for none."""
+        blur = "" if self.sigma is None else f"blur {self.sigma:g}"
+        compression = "" if self.quality is None else f"JPEG {self.quality} ({self.method})"
+        return ", ".join(filter(None, [blur, compression]))
+
+
+@dataclass(frozen=True)
 class Augment:
     """Random part of training.  Ranges are (value,) or (lowest, highest), uniform, ends included."""
 
@@ -96,26 +122,25 @@ class Augment:
     interpolations: tuple = ("bilinear",)
     flip: bool = True
 
+    def degradation(self, rng):
+        """Blur and JPEG, each with its own probability."""
+        blur, compress = rng.random() < self.blur_prob, rng.random() < self.jpeg_prob
+        sigma = rng.uniform(self.blur_sigma[0], self.blur_sigma[-1]) if blur else None
+        method = self.jpeg_methods[rng.integers(len(self.jpeg_methods))] if compress else "cv2"
+        quality = int(rng.integers(self.jpeg_quality[0], self.jpeg_quality[-1] + 1)) if compress else None
+        return Degradation(sigma, quality, method)
+
     def degrade(self, image, rng):
         """Blur, then JPEG, each with its own probability."""
-        blur, compress = rng.random() < self.blur_prob, rng.random() < self.jpeg_prob
-        if not blur and not compress:
-            return image
-        pixels = np.array(image)
-        if blur:
-            pixels = gaussian_blur(pixels, rng.uniform(self.blur_sigma[0], self.blur_sigma[-1]))
-        if compress:
-            method = JPEG_METHODS[self.jpeg_methods[rng.integers(len(self.jpeg_methods))]]
-            pixels = method(pixels, int(rng.integers(self.jpeg_quality[0], self.jpeg_quality[-1] + 1)))
-        return Image.fromarray(pixels)
+        return self.degradation(rng).apply(image)
 
-    def crop(self, image, crop_size, rng):
-        """A crop at a uniformly random position."""
+    def crop_box(self, size, crop_size, rng):
+        """(left, top, right, bottom) of a crop at a uniformly random position of (width, height)."""
         if crop_size is None:
-            return image
-        left = int(rng.integers(image.width - crop_size + 1))
-        top = int(rng.integers(image.height - crop_size + 1))
-        return image.crop((left, top, left + crop_size, top + crop_size))
+            return (0, 0, *size)
+        left = int(rng.integers(size[0] - crop_size + 1))
+        top = int(rng.integers(size[1] - crop_size + 1))
+        return left, top, left + crop_size, top + crop_size
 
 
 @dataclass(frozen=True)
@@ -155,12 +180,20 @@ def prepare(image, geometry, limits, augment=None, rng=None):
     if augment is None:
         image = geometry.trim(geometry.center_crop(geometry.tile(geometry.resize(image))))
     else:
-        image = geometry.resize(image, augment.interpolations[rng.integers(len(augment.interpolations))])
-        image = geometry.tile(augment.degrade(image, rng))
-        image = augment.crop(image, geometry.crop_size, rng)
-        if augment.flip and rng.random() < 0.5:
-            image = TF.hflip(image)
+        (image,), _ = augmented(image, geometry, augment, rng)
     return to_tensor(limits.check(image))
+
+
+def augmented(image, geometry, augment, rng, clean=False):
+    """([the image as training sees it], its Degradation); with `clean` also the same view before that."""
+    image = geometry.resize(image, augment.interpolations[rng.integers(len(augment.interpolations))])
+    degradation = augment.degradation(rng)
+    views = [degradation.apply(image), *([image] if clean else [])]
+    views = [geometry.tile(view) for view in views]
+    box = augment.crop_box(views[0].size, geometry.crop_size, rng)
+    flip = augment.flip and rng.random() < 0.5
+    views = [view.crop(box) for view in views]
+    return [TF.hflip(view) if flip else view for view in views], degradation
 
 
 def to_tensor(image):
@@ -178,6 +211,7 @@ def eval_geometry(opt, data_config, row=None, trained=None):
     """
     trained = trained or {}
     load_size, crop_size, filters = data_config.load_size, data_config.crop_size, ("bilinear",)
+    row = None if data_config.patches else row  # patches are taken at the stored size
     if trained:
         load_size = None if trained.get("no_resize") else trained.get("loadSize") or load_size
         crop_size = trained.get("cropSize") or crop_size

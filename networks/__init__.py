@@ -38,4 +38,4 @@ def create(opt):
     return get(opt.arch).from_options(opt)
 
 
-from networks import resnet  # noqa: E402,F401  (registers itself)
+from networks import cnndet, essp, resnet, ssp  # noqa: E402,F401  (they register themselves)

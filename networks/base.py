@@ -1,5 +1,6 @@
 """The contract that every detector keeps: what it takes, what it returns, what scripts may ask of it."""
 
+import argparse
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +8,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from networks.color import SPACES
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Which patches of an image a detector sees (data/patches.py).  Lengths in pixels."""
+
+    size: int = 32
+    select: str = "random64"  # the places that are looked at: random64, grid, dense
+    stride: int = 8  # between two places of `dense`
+    vote: int = 1  # how many of the simplest are taken
 
 
 @dataclass(frozen=True)
@@ -18,6 +29,8 @@ class DataConfig:
         224  # side of the crop (random in training, central in validation); None takes all
     )
     min_side: int = 1  # a smaller image cannot be scored
+    patches: Patches | None = None  # the simplest of these stand for the image, taken at its stored size
+    clean_pair: bool = False  # training samples carry `clean`, `blurred` and `compressed` as well
 
 
 class Detector(nn.Module):
@@ -29,6 +42,8 @@ class Detector(nn.Module):
 
     data_config = DataConfig()
     unused_for_key_compat: tuple[str, ...] = ()  # parameters that exist only so that a published file loads
+    trunk_prefix = ""  # what stands before torchvision's names of a ResNet-50 in the state_dict
+    enlargement = 1  # pixels that the trunk sees for each pixel given
 
     def __init__(self, space=SPACES["rgb"]):
         """space: the colour space whose constants `normalise` uses; ImageNet's for RGB."""
@@ -46,6 +61,19 @@ class Detector(nn.Module):
         return cls()
 
     @classmethod
+    def flags(cls, opt):
+        """The detector's own flags in opt; those that are absent there have their defaults."""
+        parser = argparse.ArgumentParser(add_help=False)
+        cls.add_arguments(parser)
+        known = parser.parse_args([])
+        return argparse.Namespace(**{name: getattr(opt, name, value) for name, value in vars(known).items()})
+
+    @classmethod
+    def evaluation_flags(cls):
+        """Names of its options that an evaluation may set otherwise than the training did."""
+        return ()
+
+    @classmethod
     def check_options(cls, opt):
         """ValueError where the detector's own flags do not go together."""
 
@@ -56,8 +84,14 @@ class Detector(nn.Module):
         given: {option: value} that the user states about it.  ValueError where keys contradict it, or where
         neither decides.
         """
-        own = {name: tensor.shape for name, tensor in cls().state_dict().items()}
-        return {} if own == {name: tensor.shape for name, tensor in state.items()} else None
+        with torch.device("meta"):  # shapes alone: no memory, no random numbers
+            own = {name: tensor.shape for name, tensor in cls().state_dict().items()}
+        return dict(given or {}) if own == {name: one.shape for name, one in state.items()} else None
+
+    @classmethod
+    def from_published(cls, state):
+        """(the entries of a published file with fake = 1 and this project's units, a notice or "")."""
+        return state, ""
 
     def unit(self, images):
         """RGB uint8, or float in [0, 1], (B, 3, H, W) -> float32 in [0, 1] of the same shape."""
@@ -85,6 +119,11 @@ class Detector(nn.Module):
         """RGB uint8, or float in [0, 1], (B, 3, H, W) -> logits (B,), float32, above 0 = fake."""
         raise TypeError(f"{type(self).__name__} must define forward(images) -> logits (B,)")
 
+    def logit(self, fc, features):
+        """Features (B, C) -> logits (B,), float32 under autocast too: bf16 logits tie and move AP."""
+        with torch.autocast(device_type=features.device.type, enabled=False):
+            return fc(features.float()).squeeze(1)
+
     def loss(self, batch):
         """Batch with `image` and `label` -> named scalar terms, `total` their sum, and the `logits`."""
         logits = self(batch["image"])
@@ -107,7 +146,8 @@ class Detector(nn.Module):
 
     def facts(self):
         """{name: text} of what an experiment's results.csv tells of a detector beside its words."""
-        return {}
+        setting = {"arch": self.arch, **self.configuration}
+        return {"factors": "", "setting": " ".join(f"{name}={value}" for name, value in setting.items())}
 
     def fused(self):
         """An equivalent module for inference; the detector itself unless it knows a faster form."""

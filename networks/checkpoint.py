@@ -1,9 +1,9 @@
 """Weight files: the only code that knows their formats.
 
-Ours is one dict: format, arch, options, model, optimizer, scheduler, epoch, step, rng, metrics,
-calibration, env (and `progress`, the place inside an interrupted epoch).  Published files come flat, as
-{'model': ...} or {'state_dict': ...}, with or without a `module.` prefix.  A file either loads completely or
-raises CheckpointError.
+Ours is one dict: format, arch, options, model, optimizer, epoch, step, rng, metrics, calibration, env (and
+`progress`: the place inside an interrupted epoch, and what the learning rate depends on).  Published files
+come flat, as {'model': ...} or {'state_dict': ...}, with or without a `module.` prefix.  A file either loads
+completely or raises CheckpointError.
 """
 
 import hashlib
@@ -115,13 +115,34 @@ def load(path, arch=None, opt=None):
     found, implied = _described(content, path) if own else _recognise(state, arch, path, given)
     if arch is not None and arch != found:
         raise CheckpointError(f"{path} holds a {found!r} detector, not --arch {arch}")
-    detector = networks.create(Namespace(**{**implied, "arch": found}))
+    kind, flags = networks.get(found), _flags_of(found, given)
+    free = {name: flags[name] for name in kind.evaluation_flags() if name in flags}
+    detector = kind.from_options(Namespace(**{**implied, **free, "arch": found}))
+    notes = []
+    if not own:
+        state, converted = kind.from_published(state)
+        assumed = f"{path} is a published file; taken as detector {found!r}, {detector.describe()}"
+        notes = [f"{assumed} (where the file does not say, --arch {found} and its flags do)", converted]
     load_weights(detector, state, path)
     if own:
-        _require_no_contradiction(detector, Namespace(**{**implied, **_flags_of(found, given)}), path)
-    assumed = f"{path} is a published file; taken as detector {found!r}, {detector.describe()}"
-    notes = [] if own else [f"{assumed} (where the file does not say, --arch {found} and its flags do)"]
-    return Loaded(detector, found, implied if own else {}, content, str(path), sha256(path), notes)
+        _require_no_contradiction(detector, Namespace(**{**implied, **flags}), path)
+    options = implied if own else {}
+    return Loaded(detector, found, options, content, str(path), sha256(path), list(filter(None, notes)))
+
+
+def in_our_convention(content, path):
+    """(a file's state_dict with fake = 1, a notice or ""): a published file may have it otherwise."""
+    state = weights(content, path)
+    if is_own(content):
+        return state, ""
+    for kind in map(networks.get, networks.names()):
+        try:
+            fits = kind.recognise(state) is not None
+        except ValueError:  # of this kind, but not of one that can be told
+            fits = False
+        if fits:
+            return kind.from_published(state)
+    return state, ""
 
 
 def load_weights(detector, state, path):

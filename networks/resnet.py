@@ -212,9 +212,7 @@ class NPRDetector(Detector):
         return x
 
     def head(self, x):
-        # Outside autocast: bf16 logits tie and move AP.
-        with torch.autocast(device_type=x.device.type, enabled=False):
-            return self.fc1(x.float().mean(dim=(2, 3))).squeeze(1)
+        return self.logit(self.fc1, x.float().mean(dim=(2, 3)))
 
     @torch.no_grad()
     def scale_weights(self):

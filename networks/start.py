@@ -17,12 +17,12 @@ def start(detector, opt):
     --model_path is strict; --init_weights and --pretrained take what matches by name and shape.
     """
     if opt.model_path:
-        state = checkpoint.weights(checkpoint.read(opt.model_path), opt.model_path)
+        state, converted = checkpoint.in_our_convention(checkpoint.read(opt.model_path), opt.model_path)
         checkpoint.load_weights(detector, state, opt.model_path)
-        return f"starts from the weights of {opt.model_path}"
+        return "\n".join(filter(None, [f"starts from the weights of {opt.model_path}", converted]))
     if opt.init_weights:
-        state = checkpoint.weights(checkpoint.read(opt.init_weights), opt.init_weights)
-        return load_matching(detector, state, opt.init_weights)
+        state, converted = checkpoint.in_our_convention(checkpoint.read(opt.init_weights), opt.init_weights)
+        return "\n".join(filter(None, [load_matching(detector, state, opt.init_weights), converted]))
     if opt.pretrained:
         return load_matching(
             detector, imagenet(), "ImageNet weights (torchvision's ResNet-50, IMAGENET1K_V1)"
@@ -36,6 +36,7 @@ def load_matching(detector, state, source):
     CheckpointError when not one weight matches: a run from random weights must not look like another.
     """
     own = detector.state_dict()
+    state = in_place(detector, state)
     matching = {name: value for name, value in state.items()
                 if name in own and own[name].shape == value.shape}  # fmt: skip
     broken = [name for name, value in matching.items() if not value.isfinite().all()]
@@ -54,6 +55,13 @@ def load_matching(detector, state, source):
     )
     lines = [f"starts from {len(matching)} of {len(own)} entries, those that match, of {source}"]
     return "\n".join(lines + [f"  {len(names)} {kind}: {_named(names)}" for kind, names in lists if names])
+
+
+def in_place(detector, state):
+    """The entries of state under the detector's names, where a plain ResNet-50's are a part of them."""
+    own, prefix = detector.state_dict(), detector.trunk_prefix
+    return {name if name in own or prefix + name not in own else prefix + name: value
+            for name, value in state.items()}  # fmt: skip
 
 
 def imagenet():

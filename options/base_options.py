@@ -20,6 +20,7 @@ from options.types import (
     whole_int,
 )
 
+DEFAULT_SEED = 100
 _NOT_GIVEN = object()
 
 # Flags that upstream parsed without effect, or that have another name here: flag -> what to do instead.
@@ -90,6 +91,10 @@ class BaseOptions:
         self.initialize(parser)
         if arch is not None:
             networks.get(arch).add_arguments(parser.add_argument_group(f"detector {arch}"))
+        else:
+            for name in networks.names():  # known, but only where the detector is
+                for flag in sorted(detector_flags(name)):
+                    parser.add_argument(f"--{flag}", action=Retired, hint=f"it needs --arch {name}")
         for flag, hint in self.retired.items():
             parser.add_argument(flag, action=Retired, hint=hint)
         return parser
@@ -149,7 +154,7 @@ class BaseOptions:
             help="auto takes CUDA, then MPS, then the CPU",
         )
         add("--gpu_ids", help="number of the CUDA device, -1 for the CPU (older spelling of --device)")
-        add("--seed", type=whole_int, default=100, help="seed of everything random")
+        add("--seed", type=whole_int, default=DEFAULT_SEED, help="seed of everything random")
         add(
             "--deterministic",
             action="store_true",

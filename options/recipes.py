@@ -3,6 +3,36 @@
 Values are option names and values; what a recipe leaves out keeps the flag's own default.
 """
 
+CNNDET = {
+    "lr": 1e-4,
+    "batch_size": 64,
+    "niter": 10_000,
+    "lr_policy": "plateau",
+    "earlystop_epoch": 5,
+    "min_lr": 1e-6,
+    "beta1": 0.9,
+    "optim": "adam",
+    "pretrained": True,
+    "blur_prob": 0.1,
+    "blur_sig": (0.0, 3.0),
+    "jpg_prob": 0.1,
+    "jpg_method": ("cv2", "pil"),
+    "jpg_qual": (30, 100),
+}
+SSP = {
+    "lr": 1e-4,
+    "batch_size": 64,
+    "niter": 30,
+    "lr_policy": "poly",
+    "beta1": 0.9,
+    "optim": "adam",
+    "seed": 42,
+    "pretrained": True,
+    "no_flip": True,
+    "blur_sig": (0.0, 1.0),
+    "jpg_method": ("pil", "cv2"),
+    "jpg_qual": (90, 100),
+}
 RECIPES = {
     # The command that made NPR.pth (README of NPR); seed and optimiser from its train.py and trainer.py.
     "npr": {
@@ -26,11 +56,18 @@ RECIPES = {
         "seed": 100,
         "dataroot": "./genimage",
     },
+    # CNNDetection: options/train_options.py and train.py; Blur+JPEG (0.1), the better of its two models.
+    "cnndet": CNNDET,
+    "cnndet-0.5": {**CNNDET, "blur_prob": 0.5, "jpg_prob": 0.5},
+    # SSP: options.py and utils/util.py of its code.  It draws no flips.
+    "ssp": SSP,
+    # ESSP: SSP's, with the ranges that its options have; how often each kind occurs is our choice.
+    "essp": {**SSP, "blur_prob": 0.5, "jpg_prob": 0.5},
+    # The flags' own defaults, for a detector without published settings.
+    "plain": {},
 }
-
-DEFAULT_RECIPE = {"npr": "npr"}  # detector -> the recipe of the paper that published it
 
 
 def for_arch(arch):
-    """Name of the detector's own recipe."""
-    return DEFAULT_RECIPE[arch]
+    """Name of the detector's own recipe: that of its name, else `plain`."""
+    return arch if arch in RECIPES else "plain"

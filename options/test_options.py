@@ -6,6 +6,7 @@ from options.val_options import ValOptions
 
 ALL = "all"
 NO_COMPARISON = "none"
+BENDING = {"no_resize", "loadSize", "no_crop", "cropSize", "rz_interp", "blur", "jpeg"}  # the input
 
 
 class TestOptions(ValOptions):
@@ -47,7 +48,7 @@ class TestOptions(ValOptions):
                 published.require_method(opt.published)
             if opt.expect:
                 self.require_cells(opt.expect)
-                bent = sorted(self.given & {"no_resize", "loadSize", "no_crop", "cropSize", "rz_interp"})
+                bent = sorted(self.given & BENDING)
                 if bent:
                     raise ValueError(f"--expect checks the published input; --{', --'.join(bent)} changes it")
             self.rows = self.choose(opt)

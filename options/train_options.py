@@ -18,6 +18,7 @@ from options.types import (
 )
 
 NO_PROTOCOL = "none"
+LR_POLICIES = ("step", "poly", "plateau")  # util/progress.py: learning_rate
 VAL_FRACTION = 0.1  # share of the training images to validate on where the published val folder is a test set
 # What --continue_train may change about a run without making it another run.
 RESUMABLE = {
@@ -46,6 +47,7 @@ class TrainOptions(BaseOptions):
         config = networks.get(arch).data_config
         recipe = recipe or recipes.for_arch(arch)
         defaults = {"loadSize": config.load_size, "cropSize": config.crop_size, "recipe": recipe}
+        defaults["no_resize"] = config.load_size is None
         defaults.update(recipes.RECIPES[recipe])
         protocol = protocol or defaults.get("protocol")
         if protocol not in (None, NO_PROTOCOL):
@@ -62,8 +64,9 @@ class TrainOptions(BaseOptions):
         geometry = row.geometry
         found = {"protocol": row.slug, "rz_interp": (geometry.interpolation,)}
         found["val_fraction"] = None if row.val_places else VAL_FRACTION
-        found.update({"loadSize": geometry.load_size} if geometry.load_size else {"no_resize": True})
-        found["cropSize"] = geometry.crop_size or config.crop_size
+        if not config.patches:  # they are taken at the stored size
+            found.update({"loadSize": geometry.load_size} if geometry.load_size else {"no_resize": True})
+            found["cropSize"] = geometry.crop_size or config.crop_size
         return found | ({} if row.seed is None else {"seed": row.seed})
 
     def add_deciding(self, add):
@@ -118,11 +121,14 @@ class TrainOptions(BaseOptions):
         add("--optim", choices=("adam", "sgd"), default="adam", help="optimiser; sgd has no momentum")
         add("--beta1", type=probability, default=0.9, help="first moment decay of Adam")
         add(
-            "--delr_freq",
-            type=positive_int,
-            default=20,
-            help="epochs between two multiplications of the learning rate by 0.9",
+            "--lr_policy",
+            choices=LR_POLICIES,
+            default="step",
+            help="learning rate: x0.9 every --delr_freq epochs; (1 - epoch / niter)^0.9; or a tenth where "
+            "--earlystop_epoch would stop, which it does once below --min_lr",
         )
+        add("--delr_freq", type=positive_int, default=20, help="epochs between two steps of the rate")
+        add("--min_lr", type=positive_float, default=1e-6, help="least learning rate of plateau")
         add(
             "--earlystop_epoch",
             type=whole_int,
@@ -147,6 +153,7 @@ class TrainOptions(BaseOptions):
 
     def add_augmentation(self, add):
         add("--no_flip", action="store_true", help="no horizontal flips")
+        add("--flip", dest="no_flip", action="store_false", help="flip half of the images")
         add("--blur_prob", type=probability, default=0.0, help="share of images that are blurred")
         add(
             "--blur_sig",
@@ -173,12 +180,14 @@ class TrainOptions(BaseOptions):
             opt.no_resize = False  # a flag wins over the protocol
         super().check(opt)
         self.check_validation(opt)
+        if opt.model_path or opt.init_weights:
+            opt.pretrained = opt.pretrained and "pretrained" in self.given  # a recipe's word gives way
         starts = [name for name in ("model_path", "init_weights", "pretrained") if getattr(opt, name)]
         if len(starts) > 1:
             self.parser.error(f"one kind of start weights at a time, got --{', --'.join(starts)}")
         if opt.continue_train and opt.overwrite:
             self.parser.error("--continue_train and --overwrite exclude each other")
-        if not opt.no_resize and opt.loadSize < opt.cropSize:
+        if not opt.no_resize and opt.loadSize < (opt.cropSize or 0):
             self.parser.error(f"--loadSize {opt.loadSize} is smaller than --cropSize {opt.cropSize}")
 
     def check_validation(self, opt):
@@ -193,6 +202,8 @@ class TrainOptions(BaseOptions):
         split = "val_split" in self.given and opt.val_split != NO_VALIDATION
         if opt.protocol and ("train_split" in self.given or split):
             self.parser.error("--protocol knows the folders; --train_split and --val_split do not go with it")
+        if opt.lr_policy == "plateau" and not opt.earlystop_epoch:
+            self.parser.error("--lr_policy plateau needs --earlystop_epoch, the epochs to wait")
         if opt.earlystop_epoch and opt.val_split == NO_VALIDATION:
             self.parser.error("--earlystop_epoch needs a validation set, and --val_split is none")
 
@@ -201,6 +212,8 @@ class TrainOptions(BaseOptions):
         changed = {
             name for name in self.given if name not in RESUMABLE and saved.get(name) != getattr(opt, name)
         }
+        if saved.get("lr_policy") == "poly" and "niter" in self.given and opt.niter != saved["niter"]:
+            changed.add("niter")  # its rates depend on the number of epochs
         if changed:
             pairs = ", ".join(
                 f"--{name} {spell(getattr(opt, name))} (was {spell(saved.get(name))})"

@@ -26,6 +26,16 @@ def probability(text):
     return _number(text, float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
 
 
+def sigma(text):
+    """A blur's sigma in pixels, 0 to 100."""
+    return _number(text, float, lambda value: 0 <= value <= 100, "a number from 0 to 100")
+
+
+def jpeg_quality(text):
+    """A JPEG quality, 1 to 100."""
+    return _number(text, int, lambda value: 1 <= value <= 100, "a whole number from 1 to 100")
+
+
 def fraction(text):
     """A number between 0 and 1, both excluded."""
     return _number(text, float, lambda value: 0 < value < 1, "a number between 0 and 1")
@@ -95,6 +105,8 @@ METAVARS = {
     positive_int: "N",
     whole_int: "N",
     positive_float: "X",
+    sigma: "X",
+    jpeg_quality: "N",
     probability: "P",
     fraction: "P",
     names_list: "A,B",

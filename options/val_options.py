@@ -1,26 +1,35 @@
 """Options of val.py, and of every script that scores images with a trained detector."""
 
 from options.base_options import RETIRED, BaseOptions
-from options.types import file_path, positive_float
+from options.types import JPEG_METHODS, file_path, jpeg_quality, positive_float, sigma
 
 TRAINING_FLAGS = (
-    "--lr --niter --beta1 --optim --delr_freq --earlystop_epoch --class_bal --serial_batches --no_flip "
-    "--loss_freq --continue_train --train_split --val_split --blur_prob --blur_sig --jpg_prob "
-    "--jpg_method --jpg_qual --recipe --checkpoints_dir"
+    "--lr --lr_policy --min_lr --niter --beta1 --optim --delr_freq --earlystop_epoch --class_bal "
+    "--serial_batches --no_flip --flip --loss_freq --continue_train --train_split --val_split "
+    "--recipe --checkpoints_dir"
 ).split()
+
+AUGMENTATION_FLAGS = ("--blur_prob", "--blur_sig", "--jpg_prob", "--jpg_method", "--jpg_qual")
 
 
 class ValOptions(BaseOptions):
     """Scores one folder with one checkpoint and prints a row per generator."""
 
     script = "val.py"
-    retired = {**RETIRED, **dict.fromkeys(TRAINING_FLAGS, "it concerns training only; train.py takes it")}
+    retired = {
+        **RETIRED,
+        **dict.fromkeys(TRAINING_FLAGS, "it concerns training only; train.py takes it"),
+        **dict.fromkeys(
+            AUGMENTATION_FLAGS, "it concerns training only; --blur and --jpeg degrade test images"
+        ),
+    }
 
     def initialize(self, parser):
         super().initialize(parser)
         parser.set_defaults(rz_interp=None)  # the protocol's, else the training run's
         self.add_evaluation(parser)
         self.add_large_images(parser.add_argument_group("large images").add_argument)
+        self.add_degradation(parser.add_argument_group("degraded images").add_argument)
 
     def add_evaluation(self, parser):
         """What is scored, and where results go."""
@@ -63,6 +72,11 @@ class ValOptions(BaseOptions):
             default="refuse",
             help="a larger input counts as a bad image, or its centre is taken",
         )
+
+    def add_degradation(self, add):
+        add("--blur", type=sigma, help="blur every image first, sigma in pixels")
+        add("--jpeg", type=jpeg_quality, help="then JPEG-code it with this quality, 1 to 100")
+        add("--jpeg_method", choices=sorted(JPEG_METHODS), default="pil", help="JPEG encoder")
 
     def check(self, opt):
         super().check(opt)

@@ -34,7 +34,7 @@ MAY_IMPORT = {  # room -> rooms it may import; scripts may import all but tools
     "data": set(),
     "util": set(),
     "options": {"networks", "data"},
-    "tools": {"networks", "data", "options", "util"},
+    "tools": {"networks", "data", "options", "util", "train_multiscale_experiment"},
     "script": {"networks", "data", "options", "util"},
 }
 MAX_LINES, MAX_FUNCTION = 300, 60
@@ -104,7 +104,7 @@ def readme_commands():
     return [line.split("#")[0].strip() for line in lines if line.split("#")[0].strip()]
 
 
-SUBCOMMANDS = ("npr", "curves", "training", "maps", "cam")
+SUBCOMMANDS = ("npr", "curves", "training", "maps", "cam", "restoration")
 
 
 @functools.cache

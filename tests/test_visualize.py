@@ -182,10 +182,10 @@ def test_cam_takes_at_most_six_images(tree, tmp_path):
     root = tree([*"abcdefg"], count=1)
     files = sorted(root.glob("*/0_real/0.png"))
     with pytest.raises(ValueError, match="at most 6 files, got 7"):
-        maps.cam_examples(Namespace(images=files, dataroot=None, number=None))
+        maps.examples_of(Namespace(images=files, dataroot=None, number=None))
     with pytest.raises(ValueError, match="--number chooses from --dataroot"):
-        maps.cam_examples(Namespace(images=files[:1], dataroot=None, number=0))
-    examples, note = maps.cam_examples(Namespace(images=None, dataroot=root, number=None))
+        maps.examples_of(Namespace(images=files[:1], dataroot=None, number=0))
+    examples, note = maps.examples_of(Namespace(images=None, dataroot=root, number=None))
     assert [title for title, _ in examples] == ["real", *(f"fake: {name}" for name in "abcde")]
     assert note == "Left out: 2 more."
 

@@ -4,6 +4,8 @@
     python -m tools.benchmark mixed                      500 images of 25 sizes, one by one and joined by size
     python -m tools.benchmark mixed --model_path M --device cuda
     python -m tools.benchmark variants --side 224        parameters and multiply-adds of each variant of NPR
+    python -m tools.benchmark detectors                  the same of each detector, with its images/s
+    python -m tools.benchmark patches                    SSP's choice of a patch against plain NumPy
 
 Pixels are random, weights too unless --model_path names some; neither changes the speed.  Rounds alternate
 between the ways compared, and medians are printed.  The last line is JSON.
@@ -20,7 +22,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import networks
+from data.patches import looked_at
 from networks import checkpoint
+from networks.base import Patches
 from options import TrainOptions
 from options.types import file_path, positive_int
 from util import run
@@ -58,7 +62,13 @@ def main():
     if opt.what == "variants":
         print(variants(opt.side))
         return
+    if opt.what == "patches":
+        print(json.dumps({"what": "patches", **patches(opt.side, opt.repeats)}))
+        return
     device = run.pick_device(opt)
+    if opt.what == "detectors":
+        print(detectors(opt, device))
+        return
     run.seed_everything(0)
     torch.backends.cudnn.benchmark = False  # many sizes: see util/evaluate.py
     if opt.model_path:
@@ -77,8 +87,8 @@ def parse():
     parser = argparse.ArgumentParser(prog="tools.benchmark", description="Measures the speed of scoring.")
     parser.add_argument(
         "what",
-        choices=("batches", "mixed", "variants"),
-        help="one size in batches, many sizes, or what each variant of NPR costs",
+        choices=("batches", "mixed", "variants", "detectors", "patches"),
+        help="batches of one size, many sizes, what variants or detectors cost, choice of patches",
     )
     parser.add_argument("--arch", choices=networks.names(), default="npr", help="detector")
     parser.add_argument("--model_path", type=file_path, help="weight file in place of random weights")
@@ -113,13 +123,74 @@ def variants(side):
     lines = ["| flags | what it is | parameters | multiply-adds |", "| :-- | :-- | --: | --: |"]
     for flags in VARIANTS:
         detector = networks.create(TrainOptions().parse(flags.split())).eval()
-        parameters = sum(one.numel() for one in detector.parameters())
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            detector(pictures(1, side, side))
-        cost = counter.get_total_flops() / 2  # it counts a multiply-add as two
+        parameters, operations = cost(detector, side)
         shown = f"`{flags}`" if flags else "(none)"
-        lines.append(f"| {shown} | {detector.describe()} | {parameters:,} | {cost / 1e9:.2f} G |")
+        lines.append(f"| {shown} | {detector.describe()} | {parameters:,} | {operations / 1e9:.2f} G |")
     return "\n".join(lines)
+
+
+def cost(detector, side):
+    """(parameters, multiply-adds of convolutions and linear layers for one image of side x side pixels)."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        detector(pictures(1, side, side))
+    parameters = sum(one.numel() for one in detector.parameters())
+    return parameters, counter.get_total_flops() / 2  # it counts a multiply-add as two
+
+
+def detectors(opt, device):
+    """A Markdown table of all detectors: parameters, multiply-adds and images/s for their own input."""
+    lines = [
+        "| detector | input | parameters | multiply-adds | images/s |",
+        "| :-- | :-- | --: | --: | --: |",
+    ]
+    for arch in networks.names():
+        detector = networks.create(Namespace(arch=arch)).to(device, memory_format=torch.channels_last).eval()
+        config = detector.data_config
+        side = config.patches.size if config.patches else config.crop_size
+        parameters, operations = cost(detector.cpu(), side)
+        detector.to(device)
+        number = max(1, int(pixels_per_pass(device) / (side * side * detector.enlargement)))
+        images = pictures(min(number, 256), side, side)
+        seconds = [timed(device, lambda detector=detector, images=images: logits_of(detector, images, device))
+                   for _ in range(opt.repeats + 2)]  # fmt: skip
+        speed = len(images) / statistics.median(seconds[2:])  # the first rounds warm up
+        shown = f"patch {side}x{side}" if config.patches else f"{side}x{side}"
+        lines.append(f"| `{arch}` | {shown} | {parameters:,} | {operations / 1e9:.2f} G | {speed:.1f} |")
+    return "\n".join(lines)
+
+
+def patches(side, repeats):
+    """Milliseconds of each way of choosing the simplest 32x32 patch, ours and slow_diversity, medians."""
+    pixels = pictures(1, side, side)[0].permute(1, 2, 0).contiguous().numpy()
+    found = {}
+    for select, stride in (("random64", 1), ("grid", 1), ("dense", 8), ("dense", 1)):
+        rule = Patches(select=select, stride=stride)
+        tops, lefts, ours = looked_at(pixels, rule, np.random.default_rng(0))
+        times = {"ours": [], "plain NumPy": []}
+        for _ in range(3 * repeats):
+            start = time.perf_counter()
+            looked_at(pixels, rule, np.random.default_rng(0))
+            times["ours"].append(time.perf_counter() - start)
+        for _ in range(repeats):
+            start = time.perf_counter()
+            plain = [slow_diversity(pixels[top : top + rule.size, left : left + rule.size])
+                     for top, left in zip(tops, lefts, strict=True)]  # fmt: skip
+            times["plain NumPy"].append(time.perf_counter() - start)
+        if plain != ours.tolist():
+            raise RuntimeError(f"{select}: the two ways differ")
+        fast, slow = (1e3 * statistics.median(values) for values in times.values())
+        name = f"dense, stride {stride}" if select == "dense" else select
+        places = f"{name:>16}: {len(tops):>6} places"
+        print(f"{places}, {fast:8.2f} ms, plain NumPy {slow:9.2f} ms: {slow / fast:.1f}x")
+        found[name] = {"ms": fast, "plain_ms": slow}
+    return {"side": side, **found}
+
+
+def slow_diversity(patch):
+    """Texture diversity of one patch (P, P, 3), uint8, in plain NumPy: what data/patches.py has to equal."""
+    x = patch.astype(np.int64)
+    pairs = ((x[:, 1:], x[:, :-1]), (x[1:], x[:-1]), (x[1:, 1:], x[:-1, :-1]), (x[1:, :-1], x[:-1, 1:]))
+    return int(sum(np.abs(one - other).sum() for one, other in pairs))
 
 
 def mixed(opt, detector, device):

@@ -14,11 +14,13 @@ import torchvision.transforms.functional as TF
 import data
 import networks
 from data.decode import BadImage, decode
-from data.transforms import Limits, prepare, to_tensor
+from data.folder import RealFakeFolder, Scan
+from data.transforms import Limits, to_tensor
 from networks import checkpoint
 from networks.color import SPACES
 from networks.npr import MODES, references
 from networks.variants import CVIMG_FACTORS
+from options.base_options import DEFAULT_SEED
 from util.metrics import THRESHOLD
 from util.plot import DPI, GREY, canvas, font_for, save, wrap
 
@@ -47,7 +49,7 @@ def draw_npr(opt):
         shown = np.clip(0.5 + GAIN * residual / 2, 0, 1)
         pixels, detail = np.asarray(image), _busiest_window(residual)
         for axis, picture in zip(line, (pixels, shown, pixels[detail], shown[detail]), strict=True):
-            _show(axis, picture)
+            show(axis, picture)
         line[0].set_title(title, fontsize=11)
     heads = ("image", "NPR map", f"image, {ZOOM}x{ZOOM} detail", "NPR, same detail")
     for axis, head in zip(axes[:, 0], heads, strict=True):
@@ -118,12 +120,12 @@ def draw_maps(opt):
     cell = max(1.9, 1.05 * max(image.size) / DPI)  # every pixel of the maps gets a pixel of the picture
     font = font_for(columns * cell)
     figure, axes = canvas(rows, columns, columns * cell, rows * (cell + 3.2 * font / 72) + 4.5 * font / 72)
-    _show(axes[0, 0], np.asarray(image))
+    show(axes[0, 0], np.asarray(image))
     axes[0, 0].set_title("image", fontsize=font)
     axes[0, 0].set_xlabel(f"{image.width}x{image.height}", fontsize=font, color=GREY)
     for axis, (title, values) in zip(axes.flat[1:], maps.items(), strict=True):
         picture, limit = stretched(values)
-        _show(axis, picture)
+        show(axis, picture)
         axis.set_title(title, fontsize=font)
         axis.set_xlabel(f"\N{PLUS-MINUS SIGN}{limit:.2g}", fontsize=font, color=GREY)
     figure.suptitle(f"{wrap(opt.image.name, 80)}\n{wrap(SCALE, 105)}", fontsize=font)
@@ -133,7 +135,7 @@ def draw_maps(opt):
 def draw_cam(opt):
     """A row per image: the image, then for every checkpoint where it sees evidence for "fake"."""
     require_grad_cam()
-    examples, note = cam_examples(opt)
+    examples, note = examples_of(opt)
     images = [(title, read_image(path), path) for title, path in examples]
     loaded = [checkpoint.load(path) for path in opt.model_path]
     width = max(5.0, 2.1 * (len(loaded) + 1) + 0.9)
@@ -151,9 +153,9 @@ def draw_cam(opt):
         for axis, one in zip(line[1:], loaded, strict=True):
             pixels = prepared(image, one, path)
             evidence, logit = grad_cam(one.detector, pixels)
-            drawn = _show(axis, overlay(pixels, evidence))
+            drawn = show(axis, overlay(pixels, evidence))
             axis.set_xlabel(verdict(logit), fontsize=font)
-        _show(line[0], prepared(image, loaded[0], path).permute(1, 2, 0).numpy())
+        show(line[0], prepared(image, loaded[0], path).permute(1, 2, 0).numpy())
     drawn.set(cmap=EVIDENCE, clim=(0, 1))  # for the bar only: the overlays hold colours already
     bar = figure.colorbar(
         drawn, ax=axes.ravel().tolist(), location="bottom", fraction=0.04, pad=0.02, aspect=40
@@ -163,7 +165,7 @@ def draw_cam(opt):
     return save(figure, opt.output)
 
 
-def cam_examples(opt):
+def examples_of(opt):
     """([(title, path)], a note): the files named, or one real image and a fake per generator."""
     if opt.images:
         if opt.number is not None:
@@ -204,9 +206,15 @@ def geometry(loaded):
 
 
 def prepared(image, loaded, path):
-    """The uint8 pixels (3, H, W) that predict.py would give to this checkpoint."""
+    """The uint8 pixels (3, H, W) that predict.py would give to this checkpoint; of patches the first."""
+    config = loaded.detector.data_config
+    limits = Limits(config.min_side)
+    images = RealFakeFolder(
+        Scan(path.parent), geometry(loaded), limits=limits, seed=DEFAULT_SEED, patches=config.patches
+    )
     try:
-        return prepare(image, geometry(loaded), Limits(loaded.detector.data_config.min_side))
+        pixels = images.prepare(image)["image"]
+        return pixels if pixels.ndim == 3 else pixels[0]
     except BadImage as error:
         raise ValueError(f"bad image {path}: {error}") from error
 
@@ -243,7 +251,8 @@ def read_image(path):
         raise ValueError(f"bad image {path}: {error}") from error
 
 
-def _show(axis, picture):
+def show(axis, picture):
+    """A picture without ticks."""
     axis.set(xticks=[], yticks=[])
     return axis.imshow(picture, interpolation="nearest")
 

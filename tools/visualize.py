@@ -3,13 +3,15 @@
     python -m tools.visualize npr --dataroot datasets/sample/test --output npr_maps.png
     python -m tools.visualize maps --image photo.png
     python -m tools.visualize cam --model_path checkpoints/sample/model_epoch_best.pth --images photo.png
+    python -m tools.visualize restoration --model_path essp.pth --images photo.png
     python -m tools.visualize curves --results results/sample/Sample
     python -m tools.visualize training --run checkpoints/sample
 
 `npr` shows a real image and a fake of every generator with their NPR maps; `maps` one image with its maps at
 all scales, windows and colour spaces; `cam` where checkpoints find evidence for "fake" (Grad-CAM; needs
-pip install grad-cam); `curves` draws ROC and precision-recall per generator from a scores.csv; `training`
-draws loss and validation accuracy over epochs from a train.csv.
+pip install grad-cam); `restoration` what an ESSP checkpoint makes of blurred and compressed patches; `curves`
+draws ROC and precision-recall per generator from a scores.csv; `training` draws loss and validation accuracy
+over epochs from a train.csv.
 The suffix of --output, .png or .pdf, decides the format.
 """
 
@@ -22,6 +24,7 @@ from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 
 from options.types import positive_int, whole_int
 from tools.maps import LARGEST, MOST_IMAGES, draw_cam, draw_maps, draw_npr
+from tools.restoration import draw_restoration
 from util import run
 from util.plot import canvas, check_suffix, save
 from util.record import read_scores
@@ -31,8 +34,8 @@ def main(argv=None):
     opt = parse(argv)
     if opt.output is not None:
         check_suffix(opt.output)
-    draw = {"npr": draw_npr, "maps": draw_maps, "cam": draw_cam, "curves": draw_curves,
-            "training": draw_training}[opt.picture]  # fmt: skip
+    draw = {"npr": draw_npr, "maps": draw_maps, "cam": draw_cam, "restoration": draw_restoration,
+            "curves": draw_curves, "training": draw_training}[opt.picture]  # fmt: skip
     print(f"-> {draw(opt)}")
 
 
@@ -41,7 +44,9 @@ def parse(argv):
     parser = argparse.ArgumentParser(
         prog="tools.visualize", description=__doc__.splitlines()[0], allow_abbrev=False
     )
-    pictures = parser.add_subparsers(dest="picture", required=True, metavar="{npr,maps,cam,curves,training}")
+    pictures = parser.add_subparsers(
+        dest="picture", required=True, metavar="{npr,maps,cam,restoration,curves,training}"
+    )
     which = "which image of each folder, counted from 0"
     written = "picture to write (PNG or PDF); default: %(default)s"
 
@@ -63,11 +68,16 @@ def parse(argv):
 
     cam = pictures.add_parser("cam", help="where checkpoints see evidence for fake", allow_abbrev=False)
     cam.add_argument("--model_path", nargs="+", required=True, metavar="FILE", help="weight files")
-    source = cam.add_mutually_exclusive_group(required=True)
-    source.add_argument("--dataroot", type=Path, help="folder of generators with real and fake images")
-    source.add_argument("--images", type=Path, nargs="+", help=f"image files, at most {MOST_IMAGES}")
-    cam.add_argument("--number", type=whole_int, help=f"with --dataroot: {which}; default: 0")
-    cam.add_argument("--output", type=Path, default=Path("cam.png"), help=written)
+    restoration = pictures.add_parser(
+        "restoration", help="clean, degraded and restored patches of ESSP", allow_abbrev=False
+    )
+    restoration.add_argument("--model_path", required=True, metavar="FILE", help="weight file of ESSP")
+    for one, name in ((cam, "cam"), (restoration, "restoration")):
+        source = one.add_mutually_exclusive_group(required=True)
+        source.add_argument("--dataroot", type=Path, help="folder of generators with real and fake images")
+        source.add_argument("--images", type=Path, nargs="+", help=f"image files, at most {MOST_IMAGES}")
+        one.add_argument("--number", type=whole_int, help=f"with --dataroot: {which}; default: 0")
+        one.add_argument("--output", type=Path, default=Path(f"{name}.png"), help=written)
 
     curves = pictures.add_parser("curves", help="ROC and precision-recall curves", allow_abbrev=False)
     curves.add_argument("--results", type=Path, required=True, help="results folder that holds scores.csv")

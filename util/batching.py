@@ -4,6 +4,8 @@ Each image's logit is the one it has alone up to float32 rounding (relative 1e-6
 speed.
 """
 
+import math
+
 import torch
 
 # Pixels per forward pass.  On a CPU in fp32 larger passes leave the cache and are slower, so small images are
@@ -28,17 +30,19 @@ def pixels_per_pass(device):
 class SizeBuckets:
     """Joins images of equal size until a forward pass is full: `limit` pixels or `most` images.
 
-    Parts are {"image": uint8 (B, 3, H, W), "index": (B,)}; passes come out as (images, index).
+    Parts are {"image": uint8 (B, 3, H, W) or (B, N, 3, H, W), "index": (B,)}; passes come out as (images,
+    index).  enlargement: pixels that the network sees for each of an image's.
     """
 
-    def __init__(self, device, limit=None, most=None):
+    def __init__(self, device, limit=None, most=None, enlargement=1):
         self.device, self.limit, self.most = device, limit or pixels_per_pass(device), most
-        self.waiting = {}  # (H, W) -> [(images, index)]
+        self.enlargement = enlargement
+        self.waiting = {}  # shape of an image -> [(images, index)]
 
     def add(self, part):
         """Takes a part; returns the passes that are full now."""
         images = part["image"].to(self.device, non_blocking=True)
-        size = tuple(images.shape[-2:])
+        size = tuple(images.shape[1:])
         self.waiting.setdefault(size, []).append((images, part["index"]))
         passes = self._take(size, full_only=True)
         while self._pixels_waiting() > WAITING_PASSES * self.limit:
@@ -51,7 +55,7 @@ class SizeBuckets:
 
     def _take(self, size, full_only):
         images, index = (torch.cat(parts) for parts in zip(*self.waiting.pop(size), strict=True))
-        capacity = max(1, min(self.limit // (size[0] * size[1]), self.most or self.limit))
+        capacity = max(1, min(int(self.limit // self.pixels(size)), self.most or self.limit))
         whole = len(images) - len(images) % capacity if full_only else len(images)
         if whole < len(images):
             self.waiting[size] = [(images[whole:], index[whole:])]
@@ -59,8 +63,12 @@ class SizeBuckets:
             return []
         return list(zip(images[:whole].split(capacity), index[:whole].split(capacity), strict=True))
 
+    def pixels(self, size):
+        """Pixels that the network sees of an image of this shape."""
+        return math.prod(size) / size[-3] * self.enlargement
+
     def _pixels(self, size):
-        return sum(len(index) for _, index in self.waiting[size]) * size[0] * size[1]
+        return sum(len(index) for _, index in self.waiting[size]) * self.pixels(size)
 
     def _pixels_waiting(self):
         return sum(map(self._pixels, self.waiting))
@@ -78,7 +86,7 @@ def logits_by_size(detector, parts, device, bf16=False, limit=None, most=None):
 
     Passes that do not fit a GPU's memory are halved, and later ones are smaller.
     """
-    buckets = SizeBuckets(device, limit, most)
+    buckets = SizeBuckets(device, limit, most, getattr(detector, "enlargement", 1))
     for part in parts:
         for images, index in buckets.add(part):
             yield index, _logits_that_fit(detector, images, device, bf16, buckets)
@@ -92,7 +100,7 @@ def _logits_that_fit(detector, images, device, bf16, buckets):
     except torch.OutOfMemoryError:
         if len(images) == 1:
             raise
-    buckets.limit = len(images) // 2 * images.shape[-1] * images.shape[-2]
+    buckets.limit = len(images) // 2 * buckets.pixels(images.shape[1:])
     if device.type == "cuda":
         torch.cuda.empty_cache()
     halves = images.split((len(images) + 1) // 2)

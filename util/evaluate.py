@@ -95,9 +95,9 @@ def predict(detector, loader, device, bad, bf16=False, stop=None, progress=None)
     return index[order], logit[order]
 
 
-def tune_kernels(geometry, deterministic):
+def tune_kernels(dataset, deterministic):
     """Lets cuDNN try kernels out where all images have one size; for many sizes that costs too much."""
-    torch.backends.cudnn.benchmark = geometry.fixed_size and not deterministic
+    torch.backends.cudnn.benchmark = dataset.fixed_size and not deterministic
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Evaluator:
             raise ValueError(
                 f"no images below {dataset.root}; looked in the folders of {', '.join(task.order)}"
             )
-        tune_kernels(dataset.geometry, self.opt.deterministic)
+        tune_kernels(dataset, self.opt.deterministic)
         identity = {**self.identity, "protocol": task.name, **task.identity}
         identity.update(describe_input(dataset, self.opt.amp))
         record = Record(self.root / task.name, identity, {**task.about, "notes": list(task.notes)})
@@ -202,7 +202,7 @@ def file_list_sha256(samples):
 def describe_input(dataset, amp):
     """What scores depend on beside the weights and the files: geometry, limits, decoding, precision."""
     return {
-        "input": dataset.geometry.describe() + (LARGE_CROPPED if dataset.limits.crop_large else ""),
+        "input": dataset.describe_input() + (LARGE_CROPPED if dataset.limits.crop_large else ""),
         "geometry": dataset.geometry.as_dict(),
         "limits": {
             "max_mpx": dataset.max_mpx,

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 import torch
 
+DECAY, POWER, CUT = 0.9, 0.9, 0.1  # of the policies of the learning rate
 VAL_METRICS = ("acc", "ap", "r_acc", "f_acc", "auc")
 
 
@@ -20,10 +21,13 @@ class Progress:
     seen: int = 0  # images of this epoch so far, and sums over them
     correct: int = 0
     loss_sum: float = 0.0
+    term_sums: dict = field(default_factory=dict)  # of a loss of several terms
     seconds: float = 0.0
     best_acc: float = -1.0
     best_ap: float = -1.0
     best_epoch: int = -1
+    cuts: int = 0  # how often `plateau` has cut the learning rate, and the epoch of the last time
+    cut_epoch: int = -1
     stopped_early: bool = False
     bad_files: dict = field(default_factory=dict)
 
@@ -38,26 +42,49 @@ class Progress:
         self.epoch += 1
         self.batch = self.seen = self.correct = 0
         self.loss_sum = self.seconds = 0.0
+        self.term_sums = {}
 
     def row(self, rate, scores):
         """The epoch in numbers, a row of train.csv.  rate: learning rate; scores: of `measure`, or None."""
         seen = max(1, self.seen)
         row = {"epoch": self.epoch, "step": self.step, "lr": rate}
         row.update(loss=self.loss_sum / seen, acc=self.correct / seen)
+        row.update({f"loss_{name}": value / seen for name, value in self.term_sums.items()})
         row.update({f"val_{name}": scores[name] for name in VAL_METRICS} if scores else {})
         row.update(seconds=self.seconds, images_per_second=self.seen / max(self.seconds, 1e-9))
         return row
 
-    def note_validation(self, scores, patience):
+    def note_validation(self, scores, opt):
         """Keeps the best epoch: higher accuracy, then AP, then the earlier one.  Returns whether this is it.
 
-        patience: epochs without a better one after which the run ends; 0 means never.
+        After opt.earlystop_epoch epochs without a better one (0: never) the run ends, or `plateau` cuts the
+        rate and waits again.  The best epoch outlives the cut: CNNDetection's code forgets it there, so that
+        a worse one overwrites the file.
         """
         better = (scores["acc"], scores["ap"]) > (self.best_acc, self.best_ap)
         if better:
             self.best_acc, self.best_ap, self.best_epoch = scores["acc"], scores["ap"], self.epoch
-        self.stopped_early = bool(patience) and self.epoch - self.best_epoch >= patience
+        waited = self.epoch - max(self.best_epoch, self.cut_epoch)
+        if opt.earlystop_epoch and waited >= opt.earlystop_epoch:
+            if opt.lr_policy == "plateau" and opt.lr * CUT ** (self.cuts + 1) >= opt.min_lr * (1 - 1e-9):
+                self.cuts, self.cut_epoch = self.cuts + 1, self.epoch
+            else:
+                self.stopped_early = True
         return better
+
+
+def learning_rate(opt, progress):
+    """The rate of the epoch in training, from options and Progress alone, so that a resumed run has it too.
+
+    step: x0.9 after the steps of epochs delr_freq, 2 * delr_freq, ... counted from 0 (upstream's trainer.py);
+    poly: (1 - e / niter)^0.9 with e from 1, so that the last epoch's rate is 0 (SSP's utils/util.py);
+    plateau: a tenth after each wait (CNNDetection's trainer.py).
+    """
+    if opt.lr_policy == "poly":
+        return opt.lr * (1 - (progress.epoch + 1) / opt.niter) ** POWER
+    if opt.lr_policy == "plateau":
+        return opt.lr * CUT**progress.cuts
+    return opt.lr * DECAY ** max(0, (progress.epoch - 1) // opt.delr_freq)
 
 
 class Losses:
@@ -67,25 +94,29 @@ class Losses:
         self.progress = progress
         self.waiting = []
 
-    def add(self, loss, logits, labels):
-        """Notes one optimiser step: scalar loss, logits (B,), labels (B,)."""
+    def add(self, terms, labels):
+        """Notes one optimiser step: the terms that a detector's `loss` gave, labels (B,)."""
         self.progress.step += 1
-        right = ((logits > 0) == (labels == 1)).sum()
-        self.waiting.append((self.progress.step, len(labels), loss.detach(), right))
+        right = ((terms["logits"] > 0) == (labels == 1)).sum()
+        parts = {name: value for name, value in terms.items() if name not in ("total", "logits")}
+        parts = parts if len(parts) > 1 else {}
+        self.waiting.append((self.progress.step, len(labels), terms["total"].detach(), right, parts))
 
     def flush(self):
         """Adds what waits to the epoch's sums and returns [(step, loss)]; ValueError if one is not finite."""
         waiting, self.waiting = self.waiting, []
         if not waiting:
             return []
-        losses = torch.stack([loss for _, _, loss, _ in waiting]).tolist()
-        rights = torch.stack([right for *_, right in waiting]).tolist()
-        for (step, count, _, _), loss, right in zip(waiting, losses, rights, strict=True):
+        losses = torch.stack([loss for _, _, loss, *_ in waiting]).tolist()
+        rights = torch.stack([right for *_, right, _ in waiting]).tolist()
+        for (step, count, *_, parts), loss, right in zip(waiting, losses, rights, strict=True):
             if not math.isfinite(loss):
                 raise ValueError(f"the loss became {loss} in epoch {self.progress.epoch} at step {step}")
             self.progress.seen += count
             self.progress.correct += right
             self.progress.loss_sum += loss * count
+            sums = self.progress.term_sums
+            sums.update({name: sums.get(name, 0.0) + float(value) * count for name, value in parts.items()})
         return [(step, loss) for (step, *_), loss in zip(waiting, losses, strict=True)]
 
 

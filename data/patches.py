@@ -1,0 +1,140 @@
+"""The simplest patches of an image: those whose neighbouring pixels differ least.
+
+Source: Chen, Yao and Niu, "A Single Simple Patch is All You Need for AI-generated Image Detection", arXiv
+2402.01123; utils/patch.py of its code, which looks at 64 random places of the image at its stored size.
+"""
+
+import zlib
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+from data.transforms import augmented, to_tensor
+
+RANDOM_PLACES = 64  # (256 // 32) ** 2
+SMALL = 256  # an image with a side below the patch is resized to this square, as published
+BLOCK_VALUES = 2**31 // 255 // 2  # bytes whose sum fits int32 by a wide margin
+
+
+def patch_sample(image, geometry, rule, seed, augment=None, rng=None, clean=False):
+    """RGB PIL image -> {"image": patches}; with `augment` and `clean` what ESSP's loss wants beside it.
+
+    Args:
+        rule: has size, select, stride and vote, as networks.base.Patches.
+        seed: of the random places in an evaluation; they depend on it and on the pixels, nothing else.
+        rng: decides everything random in training.
+
+    `image` and `clean` are uint8 (3, P, P), with vote > 1 (N, 3, P, P), N at most vote; `blurred` and
+    `compressed` tell whether the image was before the patch was chosen, `clean` is the patch before that.
+    """
+    if augment is None:
+        views = [geometry.trim(geometry.center_crop(geometry.tile(geometry.resize(image))))]
+    else:
+        views, degradation = augmented(image, geometry, augment, rng, clean)
+    views = [np.ascontiguousarray(enlarged(view, rule.size)) for view in views]
+    if rng is None:
+        rng = np.random.default_rng((seed, zlib.crc32(views[0])))
+    places = simplest(views[0], rule, rng)
+    sample = {"image": _cut(views[0], places, rule)}
+    if augment is not None and clean:
+        sample["clean"] = _cut(views[1], places, rule)
+        sample["blurred"] = int(degradation.sigma is not None)
+        sample["compressed"] = int(degradation.quality is not None)
+    return sample
+
+
+def enlarged(image, size):
+    """The image, or where no patch fits into it, its square of SMALL pixels (or of the patch's side)."""
+    side = max(SMALL, size)
+    if min(image.size) >= size:
+        return image
+    return image.resize((side, side), Image.Resampling.BILINEAR)
+
+
+def simplest(pixels, rule, rng):
+    """[(top, left)] of the rule.vote simplest patches of pixels (H, W, 3); of equal ones the first seen."""
+    tops, lefts, diversities = looked_at(pixels, rule, rng)
+    best = np.argsort(diversities, kind="stable")[: rule.vote]
+    return [(int(tops[place]), int(lefts[place])) for place in best]
+
+
+def looked_at(pixels, rule, rng):
+    """(tops, lefts, texture diversity) of every place that the rule looks at, in its order."""
+    height, width = (side - rule.size for side in pixels.shape[:2])
+    if rule.select == "random64":
+        tops = rng.integers(0, height + 1, RANDOM_PLACES)
+        lefts = rng.integers(0, width + 1, RANDOM_PLACES)
+        return tops, lefts, diversity(pixels, rule.size, tops, lefts)
+    step = {"grid": rule.size, "dense": rule.stride}[rule.select]
+    tops, lefts = np.arange(0, height + 1, step), np.arange(0, width + 1, step)
+    found = dense_diversity(pixels, rule.size, tops, lefts)
+    return tops.repeat(len(lefts)), np.tile(lefts, len(tops)), found.ravel()
+
+
+def diversity(pixels, size, tops, lefts):
+    """Texture diversity, int64, of the patches at these places of pixels (H, W, 3), uint8.
+
+    Sum of absolute differences of neighbours, over horizontal, vertical and both diagonal pairs and the three
+    channels (paper, equation 1; utils/patch.py).
+    """
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, (size, size, 3))[:, :, 0]
+    count = len(tops)
+    stacked = windows[tops, lefts].reshape(count * size, 3 * size)  # one below the other
+    total = np.zeros(count, np.int64)
+    for one, other, down, _ in _neighbours(stacked):
+        rows = np.zeros(count * size, np.int32)
+        rows[: len(one)] = cv2.reduce(cv2.absdiff(one, other), 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[:, 0]
+        total += rows.reshape(count, size)[:, : size - down].sum(axis=1)
+    return total
+
+
+def dense_diversity(pixels, size, tops, lefts):
+    """Texture diversity, int64, (len(tops), len(lefts)), of patches at every combination; tops rise."""
+    rows = max(size, BLOCK_VALUES // (3 * pixels.shape[1]))  # a block's sums fit the integral image's int32
+    if len(pixels) <= rows:
+        return _block(pixels, size, tops, lefts)
+    found, first = [], 0
+    while first < len(tops):
+        last = max(first + 1, int(np.searchsorted(tops, tops[first] + rows - size, side="right")))
+        block = pixels[tops[first] : tops[last - 1] + size]
+        found.append(_block(block, size, tops[first:last] - tops[first], lefts))
+        first = last
+    return np.concatenate(found)
+
+
+def _block(pixels, size, tops, lefts):
+    """dense_diversity through four integral images, one for each direction of neighbours."""
+    flat = pixels.reshape(len(pixels), -1)  # a row's pixels with their three channels, one after another
+    total = np.zeros((len(tops), len(lefts)), np.int64)
+    for one, other, down, right in _neighbours(flat):
+        sums = cv2.integral(cv2.absdiff(one, other), sdepth=cv2.CV_32S)
+        upper, lower = tops[:, None], (tops + size - down)[:, None]
+        left, end = 3 * lefts, 3 * (lefts + size - right)
+        total += sums[lower, end] - sums[upper, end] - sums[lower, left] + sums[upper, left]
+    return total
+
+
+def _neighbours(flat):
+    """(pixels, neighbours, rows lost, columns lost) per direction, of rows of pixels with 3 channels."""
+    yield flat[:, 3:], flat[:, :-3], 0, 1
+    yield flat[1:], flat[:-1], 1, 0
+    yield flat[1:, 3:], flat[:-1, :-3], 1, 1
+    yield flat[1:, :-3], flat[:-1, 3:], 1, 1
+
+
+def _cut(pixels, places, rule):
+    """Patches as a uint8 tensor: (3, P, P), or (N, 3, P, P) where the rule takes several."""
+    patches = [pixels[top : top + rule.size, left : left + rule.size] for top, left in places]
+    tensors = [to_tensor(patch) for patch in patches]
+    return tensors[0] if rule.vote == 1 else torch.stack(tensors)
+
+
+def describe(rule, seed):
+    """The choice in words, e.g. for a table's caption."""
+    where = {"random64": f"{RANDOM_PLACES} random", "grid": "all non-overlapping",
+             "dense": f"all (every {rule.stride} px)"}[rule.select]  # fmt: skip
+    taken = "simplest" if rule.vote == 1 else f"{rule.vote} simplest"
+    drawn = f", seed {seed}" if rule.select == "random64" else ""
+    return f"{taken} of {where} {rule.size}x{rule.size} patches{drawn}"

@@ -1,0 +1,162 @@
+"""ESSP: SSP with a patch that is first judged (blurred? compressed?) and then restored accordingly.
+
+    patch -> perception: P(blurred), P(compressed) -> guidance = sum of task embeddings weighted by these
+          -> enhancement: U-Net, each level scaled and shifted by the guidance -> restored patch -> SSP
+
+Source: Chen, Yao and Niu, arXiv 2402.01123.  From the paper: the two modules, what each predicts, the task
+embeddings and their weights, training on synthetic blur and compression; from the option defaults of the
+published SSP code: sigma 0 to 1, JPEG quality 90 to 100.  No code of ESSP was released, so every size is a
+choice made here: the widths, the depth of the U-Net, embeddings of 64, feature-wise scale and shift, the
+share of degraded images (half for each kind), L1 in units of [0, 1] and the weights of the three losses.
+"""
+
+import argparse
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from networks import register
+from networks.ssp import SSPDetector
+
+WIDTHS = (32, 64, 128)  # channels of the U-Net at full, half and quarter resolution
+GUIDANCE = 64
+TASKS = ("blurred", "compressed")  # entries of a training batch, fractions of 0 or 1
+START_STD = 1e-3  # of the U-Net's last layer: it starts close to returning the patch
+
+
+class Perception(nn.Module):
+    """Patch (B, 3, H, W) in [0, 1], minus its mean -> logits (B, 2) of TASKS."""
+
+    def __init__(self):
+        super().__init__()
+        layers, width = [], 3
+        for out, stride in ((32, 1), (64, 2), (64, 2)):
+            convolution = nn.Conv2d(width, out, 3, stride=stride, padding=1, bias=False)
+            layers += [convolution, nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+            width = out
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(width, len(TASKS))
+
+    def forward(self, x):
+        x = x - x.mean(dim=(2, 3), keepdim=True)  # the colour of a flat patch says nothing about its quality
+        return self.head(self.body(x).mean(dim=(2, 3)))
+
+
+class Guided(nn.Module):
+    """Two 3x3 convolutions; the guidance scales and shifts what lies between them (FiLM, AAAI 2018)."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.film = nn.Linear(GUIDANCE, 2 * outputs)
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
+
+    def forward(self, x, guidance):
+        scale, shift = self.film(guidance)[..., None, None].chunk(2, dim=1)
+        x = F.relu(self.first(x) * (1 + scale) + shift)
+        return F.relu(self.second(x))
+
+
+class Enhancement(nn.Module):
+    """U-Net: patch (B, 3, H, W) in [0, 1] and guidance (B, 64) -> restored patch."""
+
+    def __init__(self):
+        super().__init__()
+        full, half, quarter = WIDTHS
+        self.down1, self.down2 = Guided(3, full), Guided(full, half)
+        self.bottom = Guided(half, quarter)
+        self.up2, self.up1 = Guided(quarter + half, half), Guided(half + full, full)
+        self.last = nn.Conv2d(full, 3, 3, padding=1)
+        nn.init.normal_(self.last.weight, std=START_STD)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, x, guidance):
+        full = self.down1(x, guidance)
+        half = self.down2(_halved(full), guidance)
+        quarter = self.bottom(_halved(half), guidance)
+        up = self.up2(torch.cat([_as_large(quarter, half), half], dim=1), guidance)
+        up = self.up1(torch.cat([_as_large(up, full), full], dim=1), guidance)
+        return x + self.last(up).float()
+
+
+@register("essp")
+class ESSPDetector(SSPDetector):
+    """SSP behind a patch restoration that knows how likely blur and compression are."""
+
+    data_config = replace(SSPDetector.data_config, clean_pair=True)
+
+    def __init__(self, flags=None):
+        """flags: of `flags`; None: the defaults."""
+        flags = flags or self.flags(argparse.Namespace())
+        super().__init__(flags)
+        self.weights = {"perception": flags.essp_perception_weight,
+                        "restoration": flags.essp_restoration_weight}  # fmt: skip
+        self.perception = Perception()
+        self.tasks = nn.Parameter(torch.randn(len(TASKS), GUIDANCE))
+        self.enhancement = Enhancement()
+
+    @classmethod
+    def add_arguments(cls, group):
+        super().add_arguments(group)
+        for name, what in (("perception", "blur and compression"), ("restoration", "the clean patch")):
+            group.add_argument(f"--essp_{name}_weight", type=not_negative, default=1.0, metavar="NUMBER",
+                               help=f"weight of the loss about {what}")  # fmt: skip
+
+    @classmethod
+    def from_published(cls, state):
+        return state, ""  # there are no published files
+
+    def restore(self, images):
+        """Patches (B, 3, P, P), RGB uint8 or in [0, 1] -> (restored patches, logits (B, 2) of TASKS)."""
+        x = self.unit(images)
+        quality = self.perception(x)
+        guidance = quality.float().sigmoid() @ self.tasks
+        return self.enhancement(x, guidance), quality
+
+    def preprocess(self, images):
+        """Patches -> SRM residuals (B, 3, U, U) of the restored patches, float32."""
+        return self.noise((self.restore(images)[0] - self.mean) / self.std)
+
+    def loss(self, batch):
+        """Batch with `image`, `label`, `clean`, `blurred`, `compressed` -> the three terms and their sum.
+
+        total = BCE of real and fake + BCE of what was done to the patch + L1 to the patch before that, each
+        with its weight.
+        """
+        missing = [name for name in ("clean", *TASKS) if name not in batch]
+        if missing:
+            raise ValueError(f"essp is trained on pairs of patches; the batch lacks {', '.join(missing)}")
+        votes = batch["image"].shape[1] if batch["image"].ndim == 5 else 1
+        images, clean = (batch[name].flatten(0, -4) for name in ("image", "clean"))
+        restored, quality = self.restore(images)
+        logits = self.score(self.noise((restored - self.mean) / self.std)).view(-1, votes).mean(1)
+        known = torch.stack([batch[name].float() for name in TASKS], dim=1).repeat_interleave(votes, 0)
+        terms = {
+            "bce": F.binary_cross_entropy_with_logits(logits, batch["label"].float()),
+            "perception": F.binary_cross_entropy_with_logits(quality.float(), known),
+            "restoration": F.l1_loss(restored, self.unit(clean)),
+        }
+        total = sum(self.weights.get(name, 1.0) * value for name, value in terms.items())
+        return {"total": total, **{name: value.detach() for name, value in terms.items()},
+                "logits": logits.detach()}  # fmt: skip
+
+
+def _halved(x):
+    return F.avg_pool2d(x, 2, ceil_mode=True)
+
+
+def _as_large(x, other):
+    return F.interpolate(x, other.shape[-2:], mode="nearest")
+
+
+def not_negative(text):
+    """A flag's number from 0 on."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number from 0 on, got {text!r}")
+    return value
