@@ -94,12 +94,11 @@ def make_task(opt, row, wanted, geometry, loaded):
     notes = list(loaded.marks)
     if beside is None and opt.published != NO_COMPARISON and (others := published.methods(row.slug)):
         notes.append(f"no published numbers of {opt.published} here; --published knows {', '.join(others)}")
-    if loaded.detector.data_config.patches:
-        if row.geometry != STORED:
-            whole = row.geometry.describe()
-            notes.append(f"patches are taken at the stored size; {whole} is for whole images")
-    elif geometry != row.geometry:
-        notes.append(f"the published input is {row.geometry.describe()}; flags changed it")
+    usual = STORED if loaded.detector.data_config.patches else row.geometry
+    if geometry == usual and usual != row.geometry:
+        notes.append(f"patches are taken at the stored size; {row.geometry.describe()} is for whole images")
+    elif geometry != usual:
+        notes.append(f"the published input is {usual.describe()}; flags changed it")
     return Task(
         name=row.slug,
         order=[generator.name for generator in wanted],

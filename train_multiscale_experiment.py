@@ -45,22 +45,7 @@ COUNTED = ("loss", "val_acc", "val_ap")  # columns of train.csv that results.csv
 def main(argv=None):
     options = ExperimentOptions()
     opt = options.parse(argv)
-    experiment = Experiment(options.grid, Path(opt.output), opt)
-    ledger, wanted = experiment.ledger, options.grid.as_dict()
-    ledger.require(wanted, opt.overwrite)
-    with (
-        run.StopSignal("the same command (without --overwrite) goes on") as stop,
-        held(ledger.lock, stop.check, print) as lock,
-    ):
-        ledger.require(wanted, opt.overwrite)
-        experiment.make_sample(lock, stop)
-        experiment.require_images()
-        ledger.take(wanted, opt.overwrite)
-        experiment.train_and_test(stop, lock)
-        experiment.conclude(stop)
-    failed = [cell for cell in options.grid.cells if ledger.failed(cell)]
-    if failed:
-        sys.exit(f"error: {len(failed)} cells failed; the same command tries them again")
+    Experiment(options.grid, Path(opt.output), opt).carry_out()
 
 
 class Experiment:
@@ -75,6 +60,24 @@ class Experiment:
         self.gpus = visible_gpus(opt.gpus)
         alone = torch.cuda.is_available() or torch.backends.mps.is_available()  # one device: one cell
         self.jobs = opt.jobs or len(opt.gpus) or (1 if alone else min(CORES, len(grid.cells), MOST_JOBS))
+
+    def carry_out(self):
+        """What is not finished, then `conclude`; exit status 1 where a cell failed."""
+        ledger, wanted, overwrite = self.ledger, self.grid.as_dict(), self.opt.overwrite
+        ledger.require(wanted, overwrite)
+        with (
+            run.StopSignal("the same command (without --overwrite) goes on") as stop,
+            held(ledger.lock, stop.check, print) as lock,
+        ):
+            ledger.require(wanted, overwrite)
+            self.make_sample(lock, stop)
+            self.require_images()
+            ledger.take(wanted, overwrite)
+            self.train_and_test(stop, lock)
+            self.conclude(stop)
+        failed = [cell for cell in self.grid.cells if ledger.failed(cell)]
+        if failed:
+            sys.exit(f"error: {len(failed)} cells failed; the same command tries them again")
 
     def make_sample(self, lock, stop):
         """The sample dataset, where the grid asks for it and it is not there."""

@@ -13,6 +13,7 @@ from PIL import Image
 
 from data.transforms import augmented, to_tensor
 
+EVALUATION_SEED = 100  # of the random places where nothing else is asked for; a run's validation has it too
 RANDOM_PLACES = 64  # (256 // 32) ** 2
 SMALL = 256  # an image with a side below the patch is resized to this square, as published
 BLOCK_VALUES = 2**31 // 255 // 2  # bytes whose sum fits int32 by a wide margin

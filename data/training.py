@@ -6,6 +6,7 @@ import numpy as np
 
 from data import protocols
 from data.folder import RealFakeFolder, Scan, classes_notice, discover, require_both_classes, scan
+from data.patches import EVALUATION_SEED
 from data.transforms import Augment, Geometry, Limits
 
 NO_VALIDATION = "none"
@@ -104,7 +105,7 @@ def _dataset(opt, found, data_config, augment):
         geometry,
         augment,
         limits,
-        opt.seed,
+        opt.seed if augment else EVALUATION_SEED,
         opt.max_mpx,
         opt.exif,
         patches=data_config.patches,

@@ -105,7 +105,7 @@ class Degradation:
 
     def describe(self):
         """In words; "" for none."""
-        blur = "" if self.sigma is None else f"blur {self.sigma:g}"
+        blur = "" if self.sigma is None else f"blur {self.sigma}"
         compression = "" if self.quality is None else f"JPEG {self.quality} ({self.method})"
         return ", ".join(filter(None, [blur, compression]))
 

@@ -142,7 +142,7 @@ def in_our_convention(content, path):
             fits = False
         if fits:
             return kind.from_published(state)
-    return state, ""
+    return state, "no file that is known whole: had its last layer the opposite sign, this could not be seen"
 
 
 def load_weights(detector, state, path):
@@ -233,7 +233,7 @@ def _recognise(state, arch, path, given):
         load_weights(networks.get(candidates[0])(), state, path)
     raise CheckpointError(
         f"{path} fits no known detector ({', '.join(candidates)}); it has {len(state)} entries: "
-        f"{_shorten(list(state))}"
+        f"{_shorten(list(state))}; --arch says where it differs from one"
     )
 
 

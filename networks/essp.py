@@ -7,7 +7,8 @@ Source: Chen, Yao and Niu, arXiv 2402.01123.  From the paper: the two modules, w
 embeddings and their weights, training on synthetic blur and compression; from the option defaults of the
 published SSP code: sigma 0 to 1, JPEG quality 90 to 100.  No code of ESSP was released, so every size is a
 choice made here: the widths, the depth of the U-Net, embeddings of 64, feature-wise scale and shift, the
-share of degraded images (half for each kind), L1 in units of [0, 1] and the weights of the three losses.
+share of degraded images (half for each kind), L1 in grey levels (of 255), without which it would weigh too
+little beside the others to restore anything, and the weights of the three losses.
 """
 
 import argparse
@@ -122,8 +123,8 @@ class ESSPDetector(SSPDetector):
     def loss(self, batch):
         """Batch with `image`, `label`, `clean`, `blurred`, `compressed` -> the three terms and their sum.
 
-        total = BCE of real and fake + BCE of what was done to the patch + L1 to the patch before that, each
-        with its weight.
+        total = BCE of real and fake + BCE of what was done to the patch + L1, in grey levels, to the patch
+        before that; the last two with their weights.
         """
         missing = [name for name in ("clean", *TASKS) if name not in batch]
         if missing:
@@ -136,7 +137,7 @@ class ESSPDetector(SSPDetector):
         terms = {
             "bce": F.binary_cross_entropy_with_logits(logits, batch["label"].float()),
             "perception": F.binary_cross_entropy_with_logits(quality.float(), known),
-            "restoration": F.l1_loss(restored, self.unit(clean)),
+            "restoration": 255 * F.l1_loss(restored, self.unit(clean)),
         }
         total = sum(self.weights.get(name, 1.0) * value for name, value in terms.items())
         return {"total": total, **{name: value.detach() for name, value in terms.items()},

@@ -77,12 +77,18 @@ class SSPDetector(Detector):
         add("vote", type=_positive, default=1, metavar="N",
             help="score the N simplest patches and average the logits")  # fmt: skip
         add("patch", type=_side, default=PATCH, metavar="N", help="side of a patch in pixels")
-        add("upscale", type=_side, default=UPSCALED, metavar="N",
+        add("upscale", type=_upscaled, default=UPSCALED, metavar="N",
             help="side to which patches are scaled up; smaller is faster")  # fmt: skip
 
     @classmethod
     def from_options(cls, opt):
         return cls(cls.flags(opt))
+
+    @classmethod
+    def check_options(cls, opt):
+        patch = getattr(opt, f"{cls.arch}_patch")
+        if opt.cropSize and opt.cropSize < patch:
+            raise ValueError(f"--cropSize {opt.cropSize} holds no patch of {patch} pixels")
 
     @classmethod
     def evaluation_flags(cls):
@@ -139,6 +145,10 @@ def _positive(text):
 
 def _side(text):
     return _whole(text, 8)
+
+
+def _upscaled(text):
+    return _whole(text, 33)  # the last stage sees 1/32: with one pixel a lone image could not be normalised
 
 
 def _whole(text, least):

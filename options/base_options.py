@@ -20,7 +20,6 @@ from options.types import (
     whole_int,
 )
 
-DEFAULT_SEED = 100
 _NOT_GIVEN = object()
 
 # Flags that upstream parsed without effect, or that have another name here: flag -> what to do instead.
@@ -154,7 +153,7 @@ class BaseOptions:
             help="auto takes CUDA, then MPS, then the CPU",
         )
         add("--gpu_ids", help="number of the CUDA device, -1 for the CPU (older spelling of --device)")
-        add("--seed", type=whole_int, default=DEFAULT_SEED, help="seed of everything random")
+        add("--seed", type=whole_int, default=100, help="seed of everything random")
         add(
             "--deterministic",
             action="store_true",

@@ -128,10 +128,10 @@ def read_grid(path, seeds=None, train_flags=(), test_flags=()):
         raise ValueError(f"{path}: {error}") from None
     for cell in grid.cells[: len(grid.variants)]:
         place = f"{path}, variant {cell.variant!r}, train.py"
-        opt = _parse(TrainOptions(), grid.train_argv(cell, "runs"), place)
+        opt = parsed(TrainOptions(), grid.train_argv(cell, "runs"), place)
         if grid.checkpoint == "best" and opt.val_split == NO_VALIDATION:
             raise ValueError(f"{place}: checkpoint best needs a validation set, and --val_split is none")
-    _parse(TestOptions(), grid.test_argv(grid.cells[0], "runs", "tests"), f"{path}, test.py")
+    parsed(TestOptions(), grid.test_argv(grid.cells[0], "runs", "tests"), f"{path}, test.py")
     return grid
 
 
@@ -251,7 +251,8 @@ def _seeds(value):
     return seeds
 
 
-def _parse(options, words, place):
+def parsed(options, words, place):
+    """Parsed options of a script; what it refuses as a ValueError that names the place."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):

@@ -190,6 +190,17 @@ class TrainOptions(BaseOptions):
         if not opt.no_resize and opt.loadSize < (opt.cropSize or 0):
             self.parser.error(f"--loadSize {opt.loadSize} is smaller than --cropSize {opt.cropSize}")
 
+    def check_rates(self, opt):
+        """Learning rates that would train nothing, or never change."""
+        if opt.lr_policy == "poly" and opt.niter == 1:
+            self.parser.error(
+                "--lr_policy poly ends at the rate 0, so --niter 1 trains nothing; give 2 or more"
+            )
+        if opt.lr_policy == "plateau" and not opt.earlystop_epoch:
+            self.parser.error("--lr_policy plateau needs --earlystop_epoch, the epochs to wait")
+        if opt.lr_policy == "plateau" and opt.lr < opt.min_lr:
+            self.parser.error(f"--lr {opt.lr:g} is below --min_lr {opt.min_lr:g}")
+
     def check_validation(self, opt):
         """Where validation images come from has to be said once."""
         opt.protocol = None if opt.protocol == NO_PROTOCOL else opt.protocol
@@ -202,15 +213,16 @@ class TrainOptions(BaseOptions):
         split = "val_split" in self.given and opt.val_split != NO_VALIDATION
         if opt.protocol and ("train_split" in self.given or split):
             self.parser.error("--protocol knows the folders; --train_split and --val_split do not go with it")
-        if opt.lr_policy == "plateau" and not opt.earlystop_epoch:
-            self.parser.error("--lr_policy plateau needs --earlystop_epoch, the epochs to wait")
+        self.check_rates(opt)
         if opt.earlystop_epoch and opt.val_split == NO_VALIDATION:
             self.parser.error("--earlystop_epoch needs a validation set, and --val_split is none")
 
     def merge_saved(self, opt, saved):
         """Options of a run that goes on: the saved ones, but for the few that may change."""
         changed = {
-            name for name in self.given if name not in RESUMABLE and saved.get(name) != getattr(opt, name)
+            name
+            for name in self.given
+            if name not in RESUMABLE and saved.get(name, self.defaults.get(name)) != getattr(opt, name)
         }
         if saved.get("lr_policy") == "poly" and "niter" in self.given and opt.niter != saved["niter"]:
             changed.add("niter")  # its rates depend on the number of epochs

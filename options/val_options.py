@@ -1,5 +1,6 @@
 """Options of val.py, and of every script that scores images with a trained detector."""
 
+from data.patches import EVALUATION_SEED
 from options.base_options import RETIRED, BaseOptions
 from options.types import JPEG_METHODS, file_path, jpeg_quality, positive_float, sigma
 
@@ -27,6 +28,7 @@ class ValOptions(BaseOptions):
     def initialize(self, parser):
         super().initialize(parser)
         parser.set_defaults(rz_interp=None)  # the protocol's, else the training run's
+        parser.set_defaults(seed=EVALUATION_SEED)
         self.add_evaluation(parser)
         self.add_large_images(parser.add_argument_group("large images").add_argument)
         self.add_degradation(parser.add_argument_group("degraded images").add_argument)
@@ -64,7 +66,7 @@ class ValOptions(BaseOptions):
             "--max_input_mpx",
             type=positive_float,
             default=16.0,
-            help="largest input of the network in million pixels",
+            help="largest input of the network in million pixels; does not concern patches",
         )
         add(
             "--large_images",
@@ -80,6 +82,8 @@ class ValOptions(BaseOptions):
 
     def check(self, opt):
         super().check(opt)
+        if "jpeg_method" in self.given and opt.jpeg is None:
+            self.parser.error("--jpeg_method needs --jpeg, the quality")
         if not opt.model_path:
             self.parser.error("--model_path is needed: the weight file to evaluate")
         if opt.resume and opt.overwrite:

@@ -239,8 +239,8 @@ def test_a_bad_file_does_not_stop_the_loader(tmp_path, workers):
 
 
 def options(**changes):
-    return Namespace(**{"batch_size": 4, "max_input_mpx": 16.0, "large_images": "refuse", "max_mpx": 100, "seed": 0,
-                        "blur": None, "jpeg": None, "jpeg_method": "pil",
+    return Namespace(**{"batch_size": 4, "max_input_mpx": 16.0, "large_images": "refuse", "max_mpx": 100,
+                        "seed": 0, "blur": None, "jpeg": None, "jpeg_method": "pil",
                         "exif": "ignore", **changes})  # fmt: skip
 
 

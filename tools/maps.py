@@ -15,12 +15,12 @@ import data
 import networks
 from data.decode import BadImage, decode
 from data.folder import RealFakeFolder, Scan
+from data.patches import EVALUATION_SEED
 from data.transforms import Limits, to_tensor
 from networks import checkpoint
 from networks.color import SPACES
 from networks.npr import MODES, references
 from networks.variants import CVIMG_FACTORS
-from options.base_options import DEFAULT_SEED
 from util.metrics import THRESHOLD
 from util.plot import DPI, GREY, canvas, font_for, save, wrap
 
@@ -141,7 +141,7 @@ def draw_cam(opt):
     width = max(5.0, 2.1 * (len(loaded) + 1) + 0.9)
     font = max(font_for(width), 9)
     letters = int(1.9 * 72 / (0.62 * font))
-    alike = len({geometry(one) for one in loaded}) == 1
+    alike = len({(geometry(one), one.detector.data_config.patches) for one in loaded}) == 1
     image_title = "image" if alike else "image as the first checkpoint gets it"
     titles = [wrap(title, letters) for title in (image_title, *run_titles(loaded))]
     height = 2.35 * len(images) + (6 + max(title.count("\n") for title in titles)) * 1.3 * font / 72
@@ -210,7 +210,7 @@ def prepared(image, loaded, path):
     config = loaded.detector.data_config
     limits = Limits(config.min_side)
     images = RealFakeFolder(
-        Scan(path.parent), geometry(loaded), limits=limits, seed=DEFAULT_SEED, patches=config.patches
+        Scan(path.parent), geometry(loaded), limits=limits, seed=EVALUATION_SEED, patches=config.patches
     )
     try:
         pixels = images.prepare(image)["image"]

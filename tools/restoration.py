@@ -6,10 +6,9 @@ Part of tools/visualize.py, which reads the options.
 import numpy as np
 import torch
 
-from data.patches import enlarged, simplest
+from data.patches import EVALUATION_SEED, enlarged, simplest
 from data.transforms import Degradation, to_tensor
 from networks import checkpoint
-from options.base_options import DEFAULT_SEED
 from tools.maps import examples_of, read_image, show
 from util.plot import GREY, canvas, font_for, save, wrap
 
@@ -26,7 +25,8 @@ def draw_restoration(opt):
             f"{opt.model_path} holds detector {loaded.arch!r}; patches are restored by essp alone"
         )
     examples, note = examples_of(opt)
-    rows = [(f"{wrap(title, 22)}\n{kind.describe()}", *patches(loaded.detector.eval(), read_image(path), kind))
+    detector = loaded.detector.eval()
+    rows = [(f"{wrap(title, 22)}\n{kind.describe()}", *patches(detector, read_image(path), kind))
             for title, path in examples for kind in KINDS]  # fmt: skip
     width = 1.75 * len(HEADS) + 0.9
     font = font_for(width)
@@ -52,7 +52,7 @@ def patches(detector, image, kind):
     """
     rule = detector.data_config.patches
     clean, degraded = (np.asarray(enlarged(one, rule.size)) for one in (image, kind.apply(image)))
-    [(top, left), *_] = simplest(degraded, rule, np.random.default_rng(DEFAULT_SEED))
+    [(top, left), *_] = simplest(degraded, rule, np.random.default_rng(EVALUATION_SEED))
     clean, degraded = (one[top : top + rule.size, left : left + rule.size] for one in (clean, degraded))
     with torch.no_grad():
         restored, quality = detector.restore(to_tensor(degraded)[None])

@@ -201,8 +201,9 @@ def file_list_sha256(samples):
 
 def describe_input(dataset, amp):
     """What scores depend on beside the weights and the files: geometry, limits, decoding, precision."""
+    cropped = dataset.limits.crop_large and dataset.patches is None
     return {
-        "input": dataset.describe_input() + (LARGE_CROPPED if dataset.limits.crop_large else ""),
+        "input": dataset.describe_input() + (LARGE_CROPPED if cropped else ""),
         "geometry": dataset.geometry.as_dict(),
         "limits": {
             "max_mpx": dataset.max_mpx,

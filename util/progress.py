@@ -92,32 +92,34 @@ class Losses:
 
     def __init__(self, progress):
         self.progress = progress
-        self.waiting = []
+        self.waiting, self.names = [], ()
 
     def add(self, terms, labels):
         """Notes one optimiser step: the terms that a detector's `loss` gave, labels (B,)."""
         self.progress.step += 1
         right = ((terms["logits"] > 0) == (labels == 1)).sum()
         parts = {name: value for name, value in terms.items() if name not in ("total", "logits")}
-        parts = parts if len(parts) > 1 else {}
-        self.waiting.append((self.progress.step, len(labels), terms["total"].detach(), right, parts))
+        self.names = tuple(parts) if len(parts) > 1 else ()
+        values = torch.stack([terms["total"].detach(), right, *(parts[name] for name in self.names)])
+        self.waiting.append((self.progress.step, len(labels), values))
 
     def flush(self):
         """Adds what waits to the epoch's sums and returns [(step, loss)]; ValueError if one is not finite."""
         waiting, self.waiting = self.waiting, []
         if not waiting:
             return []
-        losses = torch.stack([loss for _, _, loss, *_ in waiting]).tolist()
-        rights = torch.stack([right for *_, right, _ in waiting]).tolist()
-        for (step, count, *_, parts), loss, right in zip(waiting, losses, rights, strict=True):
+        found, sums = [], self.progress.term_sums
+        numbers = torch.stack([values for *_, values in waiting]).tolist()  # one look at the device
+        for (step, count, _), (loss, right, *parts) in zip(waiting, numbers, strict=True):
             if not math.isfinite(loss):
                 raise ValueError(f"the loss became {loss} in epoch {self.progress.epoch} at step {step}")
             self.progress.seen += count
-            self.progress.correct += right
+            self.progress.correct += int(right)
             self.progress.loss_sum += loss * count
-            sums = self.progress.term_sums
-            sums.update({name: sums.get(name, 0.0) + float(value) * count for name, value in parts.items()})
-        return [(step, loss) for (step, *_), loss in zip(waiting, losses, strict=True)]
+            for name, value in zip(self.names, parts, strict=True):
+                sums[name] = sums.get(name, 0.0) + value * count
+            found.append((step, loss))
+        return found
 
 
 def write_history(path, history):

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Trains SSP on GenImage's Stable Diffusion 1.4 (README: Train on GenImage) and validates after each epoch.
+# From any directory; paths are meant from the project's folder.  Flags of train.py may follow; they win.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+exec "${PYTHON:-python}" train.py --arch ssp --protocol GenImage-SSP --dataroot ./datasets \
+    --classes imagenet_ai_0419_sdv4 --name ssp-sdv4 "$@"
