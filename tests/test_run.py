@@ -1,5 +1,6 @@
 """What surrounds a run: precision, device, seeds, records, signals and the one-line errors."""
 
+import io
 import json
 import os
 import random
@@ -285,15 +286,16 @@ def test_content_that_is_no_json_leaves_the_old_file_and_no_part(tmp_path):
 def test_a_full_disk_leaves_the_old_json(tmp_path, monkeypatch):
     run.write_json(tmp_path / "a.json", {"number": 1})
 
-    def write_half(path, text, **_):
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text[:3])
-        raise OSError("No space left on device")
+    class Full(io.TextIOWrapper):
+        def write(self, text):
+            super().write(text[:3])
+            raise OSError("No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", write_half)
+    monkeypatch.setattr(run, "open", lambda path, *_, **__: Full(io.FileIO(path, "w")), raising=False)
     with pytest.raises(OSError, match="No space left"):
         run.write_json(tmp_path / "a.json", {"number": 2})
     assert json.loads((tmp_path / "a.json").read_text()) == {"number": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
 # --- signals

@@ -152,10 +152,10 @@ class Matrix(Experiment):
         """Tables here, in matrix.md and in matrix.csv; a matrix has no verdicts."""
         ours, theirs = self.lines()
         print(self.text(ours, theirs))
-        with open(self.folder / "matrix.csv", "w", newline="", encoding="utf-8") as file:
+        with run.written_whole(self.folder / "matrix.csv") as file:
             csv.writer(file, lineterminator="\n").writerows([COLUMNS, *long_form([*ours, *theirs])])
-        text = self.text(ours, theirs, markdown=True) + "\n"
-        (self.folder / "matrix.md").write_text(text, "utf-8", "surrogateescape")  # paths need not be UTF-8
+        with run.written_whole(self.folder / "matrix.md") as file:
+            file.write(self.text(ours, theirs, markdown=True) + "\n")
         print(f"-> {self.folder} (matrix.md, matrix.csv)")
 
     def record(self):

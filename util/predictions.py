@@ -5,7 +5,7 @@ import json
 import os
 from pathlib import Path
 
-from util.run import write_json
+from util.run import write_json, written_whole
 
 COLUMNS = ("path", "score", "logit", "label", "error")
 
@@ -73,12 +73,10 @@ class PredictionFile:
         order = [*(path for path in paths if path in rows), *(path for path in rows if path not in named)]
         if order == [row["path"] for row in written]:
             return
-        part = self.path.with_name(self.path.name + ".part")
-        with open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with written_whole(self.path) as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows[path] for path in order)
-        os.replace(part, self.path)
 
     def _write(self, mode):
         return open(self.path, mode, newline="", encoding="utf-8", errors="surrogateescape")

@@ -2,10 +2,11 @@
 
 import csv
 import math
-import os
 from dataclasses import asdict, dataclass, field
 
 import torch
+
+from util.run import written_whole
 
 DECAY, POWER, CUT = 0.9, 0.9, 0.1  # of the policies of the learning rate
 VAL_METRICS = ("acc", "ap", "r_acc", "f_acc", "auc")
@@ -126,10 +127,8 @@ def write_history(path, history):
     """train.csv from the rows so far; written whole, so that a resumed run never repeats a row."""
     if not history:
         return
-    part = path.with_name(path.name + ".part")
-    with open(part, "w", newline="", encoding="utf-8") as file:
+    with written_whole(path) as file:
         columns = dict.fromkeys(name for row in history for name in row)  # an older run may have had fewer
         writer = csv.DictWriter(file, list(columns))
         writer.writeheader()
         writer.writerows(history)
-    os.replace(part, path)

@@ -5,14 +5,13 @@ results/<name>/<protocol>/: scores.csv (path, generator, label, score, logit), m
 
 import csv
 import json
-import os
 from collections import Counter
 
 import numpy as np
 import torch
 
 from util.metrics import tabulate
-from util.run import write_json
+from util.run import write_json, written_whole
 
 FILES = ("meta.json", "scores.csv", "table.csv", "table.md")  # what makes up a results folder
 SCORE_COLUMNS = ("path", "generator", "label", "score", "logit")
@@ -114,12 +113,10 @@ def sigmoid(logits):
 
 def write_scores(path, rows):
     """scores.csv, whole or not at all; score and logit with the 9 digits that float32 needs."""
-    part = path.with_name(path.name + ".part")
-    with open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with written_whole(path) as file:
         writer = csv.writer(file)
         writer.writerow(SCORE_COLUMNS)
         writer.writerows((*row[:3], f"{row[3]:.9g}", f"{row[4]:.9g}") for row in rows)
-    os.replace(part, path)
 
 
 def read_scores(path):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -216,17 +217,24 @@ def require_free(folder, overwrite):
         raise ValueError(f"{folder} holds no run (no opt.json), so --overwrite leaves it alone")
 
 
-def write_json(path, content):
-    """Writes JSON so that a reader never sees half of it."""
+@contextmanager
+def written_whole(path):
+    """A text file to write to, which takes its place when all is written: nobody ever meets half of it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
-        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-        part.write_text(text, encoding="utf-8", errors="surrogateescape")  # file names need not be UTF-8
+        with open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            yield file  # the names of image files need not be UTF-8
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_json(path, content):
+    """Writes JSON, whole or not at all."""
+    with written_whole(path) as file:
+        file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 class Interrupted(Exception):

@@ -8,15 +8,13 @@ seconds (`train_seconds`, `test_seconds`).  Empty: no value.
 """
 
 import csv
-import io
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from util.metrics import tabulate
+from util.run import written_whole
 
 FINISHED, FAILED = "finished", "failed"
 TEST_METRICS = ("acc", "ap", "auc", "r_acc", "f_acc", "reals", "fakes")
@@ -151,14 +149,10 @@ def tested(protocol, scores):
 def write_results(path, rows):
     """Writes results.csv whole, so that a reader or a kill never meets half of it."""
     tested = list(dict.fromkeys(name for row in rows for name in row if name not in (*FIRST, *LAST)))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*FIRST, *tested, *LAST], restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text.getvalue(), encoding="utf-8")
-    os.replace(part, path)
+    with written_whole(path) as file:
+        writer = csv.DictWriter(file, [*FIRST, *tested, *LAST], restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _require_sound(row, place):
