@@ -83,10 +83,10 @@ def evaluate_protocol(opt, row, found, loaded, evaluator, device, stop):
     dataset = data.evaluation_images(opt, found, config, geometry)
     print(found.describe())
     make_loader = data.generator_loader(opt, dataset, run.worker_count(opt.num_threads), device)
-    return evaluator.run(make_task(opt, row, wanted, geometry, loaded), dataset, make_loader, stop)
+    return evaluator.run(make_task(opt, row, wanted, dataset, loaded), dataset, make_loader, stop)
 
 
-def make_task(opt, row, wanted, geometry, loaded):
+def make_task(opt, row, wanted, dataset, loaded):
     """What a protocol's row and the published numbers add to an evaluation."""
     beside = published.lookup(row.slug, opt.published) if opt.published != NO_COMPARISON else None
     if beside and len(wanted) < len(row.generators):
@@ -94,11 +94,7 @@ def make_task(opt, row, wanted, geometry, loaded):
     notes = list(loaded.marks)
     if beside is None and opt.published != NO_COMPARISON and (others := published.methods(row.slug)):
         notes.append(f"no published numbers of {opt.published} here; --published knows {', '.join(others)}")
-    usual = STORED if loaded.detector.data_config.patches else row.geometry
-    if geometry == usual and usual != row.geometry:
-        notes.append(f"patches are taken at the stored size; {row.geometry.describe()} is for whole images")
-    elif geometry != usual:
-        notes.append(f"the published input is {usual.describe()}; flags changed it")
+    notes += input_notes(row, dataset)
     return Task(
         name=row.slug,
         order=[generator.name for generator in wanted],
@@ -108,6 +104,19 @@ def make_task(opt, row, wanted, geometry, loaded):
         published=beside,
         notes=tuple(notes),
     )
+
+
+def input_notes(row, dataset):
+    """What about the input is not as published."""
+    usual = row.geometry
+    if dataset.patches is not None and dataset.geometry == STORED != usual:
+        yield f"patches come from images at their stored size, not from the protocol's {usual.describe()}"
+    elif dataset.geometry != (usual if dataset.patches is None else STORED):
+        yield f"the published input is {usual.describe()}; this one is {dataset.geometry.describe()}"
+    if dataset.patches is not None and (dataset.patches.select, dataset.patches.vote) != ("random64", 1):
+        yield "the published choice of a patch is the simplest of 64 random ones"
+    if degraded := dataset.degradation.describe():
+        yield f"every image was degraded first ({degraded}), the published ones were not"
 
 
 def differences(row, rows, method):

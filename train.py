@@ -57,6 +57,8 @@ def main(argv=None):
     device = run.start(opt)
     detector = networks.create(opt)
     print(f"detector {detector.arch}: {detector.describe()}")
+    if saved is None and (notice := start(detector, opt)):
+        print(notice)
     trainset, valset, notices = data.training_sets(opt, detector.data_config)
     print("\n".join(notices))
     trainer = Trainer(opt, folder, device, detector, trainset, valset)
@@ -121,8 +123,6 @@ class Trainer:
         if saved is not None:
             self.restore(saved)
         else:
-            notice = start(self.detector, self.opt)
-            print(notice, end="\n" if notice else "")
             run.require_free(self.folder, self.opt.overwrite)  # again: the scan took time
             if self.opt.overwrite and self.folder.exists():
                 shutil.rmtree(self.folder)

@@ -171,6 +171,7 @@ class Experiment:
         row["parameters"] = sum(one.numel() for one in loaded.detector.parameters())
         row["epochs"] = len(history)
         row.update(loaded.detector.facts())
+        history = [{**line, "loss": line.get("loss_bce") or line["loss"]} for line in history]
         row.update({name: " ".join(line[name] for line in history if name in line) for name in COUNTED})
         for scores in sorted((self.tests / cell.name).glob("*/scores.csv")):
             row.update(tested(scores.parent.name, read_scores(scores)))

@@ -242,6 +242,9 @@ class RealFakeFolder(Dataset):
         degradation=None,
     ):
         """patches: the rule of a detector of patches; degradation: what an evaluation does to every image."""
+        sides = (geometry.load_size, geometry.crop_size)
+        if patches is not None and min(filter(None, sides), default=patches.size) < patches.size:
+            raise ValueError(f"{geometry.describe()} holds no patch of {patches.size}x{patches.size}")
         self.scan, self.root, self.samples = scan_result, scan_result.root, scan_result.samples
         self.labels = np.array([sample.label for sample in self.samples], dtype=np.int64)
         self.geometry, self.augment, self.limits = geometry, augment, limits or Limits()

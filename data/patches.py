@@ -16,7 +16,7 @@ from data.transforms import augmented, to_tensor
 EVALUATION_SEED = 100  # of the random places where nothing else is asked for; a run's validation has it too
 RANDOM_PLACES = 64  # (256 // 32) ** 2
 SMALL = 256  # an image with a side below the patch is resized to this square, as published
-BLOCK_VALUES = 2**31 // 255 // 2  # bytes whose sum fits int32 by a wide margin
+BLOCK_VALUES = 2**22  # bytes looked at together: little memory, and their sum fits int32
 
 
 def patch_sample(image, geometry, rule, seed, augment=None, rng=None, clean=False):
@@ -35,9 +35,7 @@ def patch_sample(image, geometry, rule, seed, augment=None, rng=None, clean=Fals
     else:
         views, degradation = augmented(image, geometry, augment, rng, clean)
     views = [np.ascontiguousarray(enlarged(view, rule.size)) for view in views]
-    if rng is None:
-        rng = np.random.default_rng((seed, zlib.crc32(views[0])))
-    places = simplest(views[0], rule, rng)
+    places = simplest(views[0], rule, places_rng(views[0], seed) if rng is None else rng)
     sample = {"image": _cut(views[0], places, rule)}
     if augment is not None and clean:
         sample["clean"] = _cut(views[1], places, rule)
@@ -46,19 +44,32 @@ def patch_sample(image, geometry, rule, seed, augment=None, rng=None, clean=Fals
     return sample
 
 
+def places_rng(pixels, seed):
+    """Decides the random places of an evaluation: by the seed and the pixels (H, W, 3), nothing else."""
+    return np.random.default_rng((seed, zlib.crc32(pixels)))
+
+
 def enlarged(image, size):
     """The image, or where no patch fits into it, its square of SMALL pixels (or of the patch's side)."""
-    side = max(SMALL, size)
     if min(image.size) >= size:
         return image
+    side = max(SMALL, size)
     return image.resize((side, side), Image.Resampling.BILINEAR)
 
 
 def simplest(pixels, rule, rng):
-    """[(top, left)] of the rule.vote simplest patches of pixels (H, W, 3); of equal ones the first seen."""
+    """[(top, left)] of the simplest patch of pixels (H, W, 3); of equal ones the first seen.
+
+    With rule.vote above 1 so many, simplest first, none of which overlap: the next best would mostly be the
+    best moved by a pixel.  Fewer where no more have room.
+    """
     tops, lefts, diversities = looked_at(pixels, rule, rng)
-    best = np.argsort(diversities, kind="stable")[: rule.vote]
-    return [(int(tops[place]), int(lefts[place])) for place in best]
+    found, free = [], diversities.astype(np.float64)
+    while len(found) < rule.vote and np.isfinite(free).any():
+        top, left = (int(places[free.argmin()]) for places in (tops, lefts))
+        found.append((top, left))
+        free[(abs(tops - top) < rule.size) & (abs(lefts - left) < rule.size)] = np.inf
+    return found
 
 
 def looked_at(pixels, rule, rng):

@@ -142,11 +142,19 @@ def in_our_convention(content, path):
             fits = False
         if fits:
             return kind.from_published(state)
-    return state, "no file that is known whole: had its last layer the opposite sign, this could not be seen"
+    one_logit = any(name.endswith("fc.weight") and len(value) == 1 for name, value in state.items())
+    unknown = "no file that is known whole: had its last layer the opposite sign, this could not be seen"
+    return state, unknown if one_logit else ""
 
 
 def load_weights(detector, state, path):
     """Strict load with an error that names the differing keys."""
+    require_fit(detector, state, path)
+    detector.load_state_dict(state)
+
+
+def require_fit(detector, state, path):
+    """CheckpointError with the differing keys unless a state_dict has the detector's keys and shapes."""
     own = detector.state_dict()
     missing = [name for name in own if name not in state]
     unexpected = [name for name in state if name not in own]
@@ -155,7 +163,6 @@ def load_weights(detector, state, path):
         kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
         lists = "; ".join(f"{len(keys)} {kind}: {_shorten(keys)}" for kind, keys in kinds if keys)
         raise CheckpointError(f"{path} does not fit detector {detector.arch!r}: {lists}")
-    detector.load_state_dict(state)
 
 
 def weights(content, path):
@@ -229,11 +236,15 @@ def _recognise(state, arch, path, given):
         return next(iter(fitting.items()))
     if len(fitting) > 1:
         raise CheckpointError(f"{path} fits several detectors; name one with --arch {{{','.join(fitting)}}}")
-    if len(candidates) == 1:  # one candidate: say exactly where it differs
-        load_weights(networks.get(candidates[0])(), state, path)
+    with torch.device("meta"):
+        built = {name: networks.get(name)() for name in candidates}
+    differing = {name: len(state.keys() ^ one.state_dict().keys()) for name, one in built.items()}
+    closest = min(differing, key=differing.get)
+    if len(candidates) == 1 or differing[closest] < len(state) / 2:
+        require_fit(built[closest], state, path)  # says exactly where it differs
     raise CheckpointError(
         f"{path} fits no known detector ({', '.join(candidates)}); it has {len(state)} entries: "
-        f"{_shorten(list(state))}; --arch says where it differs from one"
+        f"{_shorten(list(state))}"
     )
 
 

@@ -3,12 +3,13 @@
     patch -> perception: P(blurred), P(compressed) -> guidance = sum of task embeddings weighted by these
           -> enhancement: U-Net, each level scaled and shifted by the guidance -> restored patch -> SSP
 
-Source: Chen, Yao and Niu, arXiv 2402.01123.  From the paper: the two modules, what each predicts, the task
-embeddings and their weights, training on synthetic blur and compression; from the option defaults of the
+Source: Chen, Yao and Niu, arXiv 2402.01123, as summaries of it tell: the two modules, what each predicts, the
+task embeddings and their weights, training on synthetic blur and compression; from the option defaults of the
 published SSP code: sigma 0 to 1, JPEG quality 90 to 100.  No code of ESSP was released, so every size is a
-choice made here: the widths, the depth of the U-Net, embeddings of 64, feature-wise scale and shift, the
-share of degraded images (half for each kind), L1 in grey levels (of 255), without which it would weigh too
-little beside the others to restore anything, and the weights of the three losses.
+choice made here: the widths, the depth of the U-Net, embeddings of 64, feature-wise scale and shift, taking
+the mean off the patch that is judged, a start close to returning the patch as it is, the share of degraded
+images (half for each kind), L1 in grey levels (of 255), lest it weigh too little beside the others, and the
+weights of the three losses.
 """
 
 import argparse

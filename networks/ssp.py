@@ -71,11 +71,11 @@ class SSPDetector(Detector):
             group.add_argument(f"--{cls.arch}_{name}", **kwargs)
 
         add("select", choices=SELECTIONS, default="random64",
-            help="where the simplest patch is looked for: 64 random places (published), all that do not "
-            "overlap, or all")  # fmt: skip
+            help="where the simplest patch is looked for: 64 random places (published), places side by side, "
+            "or one every few pixels")  # fmt: skip
         add("stride", type=_positive, default=8, metavar="N", help="pixels between two places of `dense`")
-        add("vote", type=_positive, default=1, metavar="N",
-            help="score the N simplest patches and average the logits")  # fmt: skip
+        add("vote", type=_votes, default=1, metavar="N",
+            help="average the logits of the N simplest patches that do not overlap")  # fmt: skip
         add("patch", type=_side, default=PATCH, metavar="N", help="side of a patch in pixels")
         add("upscale", type=_upscaled, default=UPSCALED, metavar="N",
             help="side to which patches are scaled up; smaller is faster")  # fmt: skip
@@ -86,9 +86,9 @@ class SSPDetector(Detector):
 
     @classmethod
     def check_options(cls, opt):
-        patch = getattr(opt, f"{cls.arch}_patch")
-        if opt.cropSize and opt.cropSize < patch:
-            raise ValueError(f"--cropSize {opt.cropSize} holds no patch of {patch} pixels")
+        flags = vars(cls.flags(opt))
+        if flags[f"{cls.arch}_stride"] != Patches.stride and flags[f"{cls.arch}_select"] != "dense":
+            raise ValueError(f"--{cls.arch}_stride concerns --{cls.arch}_select dense alone")
 
     @classmethod
     def evaluation_flags(cls):
@@ -140,18 +140,22 @@ class SSPDetector(Detector):
 
 
 def _positive(text):
-    return _whole(text, 1)
+    return _whole(text, 1, 10_000)
+
+
+def _votes(text):
+    return _whole(text, 1, 64)
 
 
 def _side(text):
-    return _whole(text, 8)
+    return _whole(text, 8, 1024)
 
 
 def _upscaled(text):
-    return _whole(text, 33)  # the last stage sees 1/32: with one pixel a lone image could not be normalised
+    return _whole(text, 33, 1024)  # below, the last stage sees one pixel, which a lone image cannot normalise
 
 
-def _whole(text, least):
-    if not text.strip().isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"expected a whole number from {least} on, got {text!r}")
+def _whole(text, least, most):
+    if not text.strip().isdecimal() or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"expected a whole number from {least} to {most}, got {text!r}")
     return int(text)

@@ -48,9 +48,10 @@ def load_matching(detector, state, source):
     detector.load_state_dict(matching, strict=False)
     reshaped = [f"{name} {tuple(state[name].shape)} -> {tuple(own[name].shape)}"
                 for name in own if name in state and name not in matching]  # fmt: skip
+    fixed = {name for name, value in detector.named_parameters() if not value.requires_grad}
     lists = (
         ("random, since of another shape there", reshaped),
-        ("random, since absent there", [name for name in own if name not in state]),
+        ("random, since absent there", [name for name in own if name not in state and name not in fixed]),
         ("not taken over", [name for name in state if name not in own]),
     )
     lines = [f"starts from {len(matching)} of {len(own)} entries, those that match, of {source}"]
@@ -82,7 +83,7 @@ def imagenet():
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"--pretrained could not fetch {weights.url} ({reason}); put it at {file}, or name it with "
-            "--init_weights"
+            "--init_weights, or start from random weights with --no_pretrained"
         ) from error
 
 

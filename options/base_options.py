@@ -90,10 +90,9 @@ class BaseOptions:
         self.initialize(parser)
         if arch is not None:
             networks.get(arch).add_arguments(parser.add_argument_group(f"detector {arch}"))
-        else:
-            for name in networks.names():  # known, but only where the detector is
-                for flag in sorted(detector_flags(name)):
-                    parser.add_argument(f"--{flag}", action=Retired, hint=f"it needs --arch {name}")
+        for name in networks.names():  # known, but only where the detector is
+            for flag in sorted(detector_flags(name)) if name != arch else ():
+                parser.add_argument(f"--{flag}", action=Retired, hint=f"it needs --arch {name}")
         for flag, hint in self.retired.items():
             parser.add_argument(flag, action=Retired, hint=hint)
         return parser

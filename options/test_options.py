@@ -1,12 +1,15 @@
 """Options of test.py."""
 
+import networks
 from data import protocols, published
 from options.types import file_path
 from options.val_options import ValOptions
 
 ALL = "all"
 NO_COMPARISON = "none"
-BENDING = {"no_resize", "loadSize", "no_crop", "cropSize", "rz_interp", "blur", "jpeg"}  # the input
+
+# What changes the input, beside the flags of a detector that an evaluation may set.
+BENDING = {"no_resize", "loadSize", "no_crop", "cropSize", "rz_interp", "blur", "jpeg"}
 
 
 class TestOptions(ValOptions):
@@ -48,7 +51,7 @@ class TestOptions(ValOptions):
                 published.require_method(opt.published)
             if opt.expect:
                 self.require_cells(opt.expect)
-                bent = sorted(self.given & BENDING)
+                bent = sorted(self.given & (BENDING | evaluation_flags()))
                 if bent:
                     raise ValueError(f"--expect checks the published input; --{', --'.join(bent)} changes it")
             self.rows = self.choose(opt)
@@ -83,3 +86,8 @@ class TestOptions(ValOptions):
             return [row for row in rows.values() if row.slug in self.expected]
         own = [row for row in rows.values() if row.slug not in protocols.PROTOCOLS]
         return own or [rows[slug] for slug in protocols.DEFAULT]
+
+
+def evaluation_flags():
+    """Names of all detectors' flags that an evaluation may set otherwise than the training did."""
+    return {name for arch in networks.names() for name in networks.get(arch).evaluation_flags()}

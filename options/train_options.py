@@ -194,7 +194,8 @@ class TrainOptions(BaseOptions):
         """Learning rates that would train nothing, or never change."""
         if opt.lr_policy == "poly" and opt.niter == 1:
             self.parser.error(
-                "--lr_policy poly ends at the rate 0, so --niter 1 trains nothing; give 2 or more"
+                "--lr_policy poly ends at the rate 0, so --niter 1 trains nothing; give 2 or more, or "
+                "--lr_policy step"
             )
         if opt.lr_policy == "plateau" and not opt.earlystop_epoch:
             self.parser.error("--lr_policy plateau needs --earlystop_epoch, the epochs to wait")

@@ -339,7 +339,9 @@ def test_another_size_of_patches_than_the_trained_one_is_refused(untrained, mixe
 
 
 PROTOCOL = "slug: own\ngenerators: [a, b]\nresize: 256\ncrop: 224\n"
-NOTE = "patches are taken at the stored size; resize 256x256, centre crop 224 is for whole images"
+NOTE = (
+    "patches come from images at their stored size, not from the protocol's resize 256x256, centre crop 224"
+)
 
 
 def on_protocol(weights, root, name, *flags):
@@ -372,7 +374,7 @@ def test_an_explicit_resize_is_obeyed(untrained, mixed, plain):
 
 def test_the_note_about_the_stored_size_is_absent_where_a_flag_resizes(untrained, mixed):
     folder = on_protocol(untrained("ssp"), mixed, "resized", "--loadSize", "64")
-    assert "patches are taken at the stored size" not in (folder / "table.md").read_text()
+    assert "patches come from images at their stored size" not in (folder / "table.md").read_text()
 
 
 # --- degraded evaluations ---

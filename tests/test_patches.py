@@ -41,6 +41,15 @@ def slow_at(pixels, places, size=32):
     return [slow(pixels[top : top + size, left : left + size]) for top, left in places]
 
 
+def apart(places, most, size=32):
+    """The first places, at most so many, that share no pixel with one taken before."""
+    taken = []
+    for top, left in places:
+        if len(taken) < most and not any(abs(top - y) < size and abs(left - x) < size for y, x in taken):
+            taken.append((top, left))
+    return taken
+
+
 def slow_simplest(pixels, places, size=32):
     """The first place of the smallest diversity, by a loop."""
     best, least = None, None
@@ -112,7 +121,7 @@ def test_among_equal_patches_the_first_place_wins(select, rng):
     for vote in (1, 40):
         chosen = patches.simplest(pixels, Patches(select=select, vote=vote), np.random.default_rng(3))
         order = sorted(range(len(places)), key=slow_at(pixels, places).__getitem__)  # sorted is stable
-        assert chosen == [places[number] for number in order[:vote]]
+        assert chosen == apart([places[number] for number in order], vote)
 
 
 @pytest.mark.parametrize("size", [8, 32, 33])
@@ -260,8 +269,14 @@ def test_a_vote_takes_the_simplest_patches_simplest_first(select, vote):
     pixels = photograph()[:150, :170]
     rule = Patches(select=select, vote=vote)
     places, _ = seen(pixels, rule, seed=1)
-    expected = sorted(places, key=lambda place: slow_at(pixels, [place])[0])[:vote]  # sorted is stable
+    expected = apart(sorted(places, key=lambda place: slow_at(pixels, [place])[0]), vote)
+    assert len(expected) > 1
     assert patches.simplest(pixels, rule, np.random.default_rng(1)) == expected
+
+
+def test_a_small_image_gives_its_only_patch_once():
+    rule = Patches(vote=5)
+    assert patches.simplest(noise(32, 32), rule, np.random.default_rng(0)) == [(0, 0)]
 
 
 def test_patches_of_a_vote_are_stacked_and_a_single_one_is_not():

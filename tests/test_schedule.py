@@ -57,7 +57,7 @@ def test_poly_of_one_epoch_trains_at_rate_0():
 
 def test_step_and_poly_depend_on_the_epoch_alone():
     for policy in ("step", "poly"):
-        cut = Progress(epoch=12, cuts=3, cut_epoch=11, best_acc=0.4, best_epoch=2)
+        cut = Progress(epoch=12, cuts=3, waited=1, best_acc=0.4, best_epoch=2)
         assert learning_rate(options(lr_policy=policy), cut) == rates(options(lr_policy=policy), 13)[12]
 
 
@@ -79,21 +79,27 @@ def followed(accuracies, **changed):
 
 
 def by_hand(accuracies, patience=2, rate=1e-4, least=1e-6):
-    """CNNDetection's loop with a counter, its best score kept over the cuts."""
-    found, best, counter = [], -1.0, 0
+    """CNNDetection's loop: a counter with a best score and a delta, made anew at each cut."""
+    found, best, counter, delta = [], None, 0, -0.001
     for acc in accuracies:
         found.append(rate)
-        best, counter = (acc, 0) if acc > best else (best, counter + 1)
-        if counter == patience:
-            counter, rate = 0, rate / 10
+        if best is None:
+            best = acc
+        elif acc < best - delta:
+            counter += 1
+        else:
+            best, counter = acc, 0
+        if counter >= patience:
+            rate /= 10
             if rate < 0.999 * least:
                 break
+            best, counter, delta = None, 0, -0.002
     return found
 
 
 def test_plateau_cuts_after_the_wait_waits_again_and_stops_below_min_lr():
     found, progress, better = followed([0.9, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8])
-    assert found == pytest.approx([1e-4, 1e-4, 1e-4, 1e-5, 1e-5, 1e-6, 1e-6], rel=1e-12)
+    assert found == pytest.approx([1e-4] * 3 + [1e-5] * 3 + [1e-6] * 3, rel=1e-12)
     assert progress.stopped_early and progress.cuts == 2 and better == [0]
 
 
@@ -105,7 +111,7 @@ def test_a_better_epoch_starts_the_wait_again():
 
 def test_a_worse_epoch_after_a_cut_is_not_better_than_the_best_before_it():
     _, progress, better = followed([0.6, 0.9, 0.5, 0.5, 0.7, 0.8])
-    assert progress.cuts == 2 and better == [0, 1]
+    assert progress.cuts == 1 and better == [0, 1]
     assert (progress.best_acc, progress.best_epoch) == (0.9, 1)
 
 
@@ -113,7 +119,7 @@ def test_a_worse_epoch_after_a_cut_is_not_better_than_the_best_before_it():
 def test_plateau_follows_the_counter_of_cnndetection_on_random_scores(least):
     rng, stops = np.random.default_rng(0), set()
     for _ in range(60):
-        accuracies = rng.integers(0, 12, 25) / 12
+        accuracies = 0.5 + rng.integers(0, 12, 25) * rng.choice([0.0005, 0.001, 0.04])
         found, progress, _ = followed(accuracies, min_lr=least)
         expected = by_hand(accuracies, least=least)
         assert found == pytest.approx(expected, rel=1e-9)
@@ -139,12 +145,12 @@ def test_without_a_wait_a_run_never_stops_early():
     assert not progress.stopped_early and progress.best_epoch == 0
 
 
-def test_equal_accuracy_with_a_higher_ap_ends_the_wait():
+def test_equal_accuracy_with_a_higher_ap_is_better_but_no_gain_to_plateau():
     opt, progress = options(lr_policy="plateau", earlystop_epoch=2), Progress()
     for ap in (0.1, 0.2, 0.3, 0.4):
         assert progress.note_validation({"acc": 0.5, "ap": ap}, opt)
         progress.next_epoch()
-    assert progress.cuts == 0
+    assert progress.cuts == 1
 
 
 def test_terms_of_a_loss_are_averaged_over_the_images_of_the_epoch_and_then_forgotten():
@@ -196,7 +202,7 @@ def start(tree, tmp_path, monkeypatch):
 
 ACCURACIES = [0.7, 0.6, 0.8, 0.7, 0.7, 0.7]
 PLATEAU = ("--lr_policy", "plateau", "--earlystop_epoch", "1", "--lr", "1e-4", "--min_lr", "1e-6")
-PLATEAU_RATES = [1e-4, 1e-4, 1e-5, 1e-5, 1e-6]
+PLATEAU_RATES = [1e-4, 1e-4, 1e-5, 1e-5, 1e-6, 1e-6]
 
 
 def table(folder):
@@ -226,7 +232,7 @@ def test_a_plateau_run_that_goes_on_has_the_rates_and_weights_of_an_unbroken_one
         interrupt_after(patch, 7)  # between the two batches of epoch 3, after the cut
         with pytest.raises(run.Interrupted):
             start(*PLATEAU, name="broken")
-    assert len(table(start(*PLATEAU, "--continue_train", name="broken"))) == 5
+    assert len(table(start(*PLATEAU, "--continue_train", name="broken"))) == 6
     assert table(whole) == table(whole.parent / "broken")
     assert same_weights(read(whole), read(whole.parent / "broken"))
     best = read(whole, "best")
@@ -238,7 +244,7 @@ def test_a_plateau_run_of_three_epochs_trains_on_to_six(start, capsys):
     folder = start(*PLATEAU, "--continue_train", niter=6)
     assert rates_of(folder) == pytest.approx(PLATEAU_RATES, rel=1e-12)
     start(*PLATEAU, "--continue_train", niter=9)
-    assert "is finished: 5 epochs; it stopped early" in capsys.readouterr().out
+    assert "is finished: 6 epochs; it stopped early" in capsys.readouterr().out
 
 
 def test_another_number_of_epochs_is_refused_under_poly_and_allowed_under_step(start, capsys):
@@ -292,7 +298,7 @@ def age(path):
     saved["scheduler"] = {"base_lrs": [2e-4], "last_epoch": saved["epoch"], "_last_lr": [2e-4]}
     for group in saved["optimizer"]["param_groups"]:
         group["initial_lr"] = 2e-4
-    for name in ("cuts", "cut_epoch", "term_sums"):
+    for name in ("cuts", "reference", "waited", "term_sums"):
         del saved["progress"][name]
     for name in ("lr_policy", "min_lr"):
         del saved["options"][name]

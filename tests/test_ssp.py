@@ -325,9 +325,9 @@ def test_a_file_that_lacks_an_entry_is_refused_and_the_entry_named(state, tmp_pa
         checkpoint.load(tmp_path / "w.pth", "ssp")
 
 
-def test_a_broken_file_is_taken_for_no_other_detector(state, tmp_path):
+def test_of_a_broken_file_the_closest_detector_says_what_is_missing(state, tmp_path):
     torch.save({name: value for name, value in state.items() if name != "srm.kernel"}, tmp_path / "w.pth")
-    with pytest.raises(CheckpointError, match="fits no known detector"):
+    with pytest.raises(CheckpointError, match="does not fit detector 'ssp': 1 missing: srm.kernel$"):
         checkpoint.load(tmp_path / "w.pth")
 
 
@@ -362,11 +362,11 @@ def test_flags_describe_a_published_file(published):
 @pytest.mark.parametrize(
     ("flag", "value", "reason"),
     [
-        ("--ssp_vote", "0", "expected a whole number from 1 on, got '0'"),
-        ("--ssp_stride", "x", "expected a whole number from 1 on, got 'x'"),
+        ("--ssp_vote", "0", "expected a whole number from 1 to 64, got '0'"),
+        ("--ssp_stride", "x", "expected a whole number from 1 to 10000, got 'x'"),
         ("--ssp_stride", "-8", "expected"),
-        ("--ssp_patch", "4", "expected a whole number from 8 on, got '4'"),
-        ("--ssp_upscale", "2.5", "expected a whole number from 33 on, got '2.5'"),
+        ("--ssp_patch", "4", "expected a whole number from 8 to 1024, got '4'"),
+        ("--ssp_upscale", "2.5", "expected a whole number from 33 to 1024, got '2.5'"),
         ("--ssp_select", "foo", "invalid choice: 'foo' (choose from "),
     ],
 )

@@ -66,6 +66,8 @@ def main():
         print(json.dumps({"what": "patches", **patches(opt.side, opt.repeats)}))
         return
     device = run.pick_device(opt)
+    if opt.what in ("batches", "mixed") and networks.get(opt.arch).data_config.patches:
+        raise ValueError(f"{opt.what} is about whole images; --arch {opt.arch} sees patches: try detectors")
     if opt.what == "detectors":
         print(detectors(opt, device))
         return
@@ -95,7 +97,7 @@ def parse():
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to run"
     )
-    parser.add_argument("--side", type=positive_int, default=256, help="pixels per side (batches, variants)")
+    parser.add_argument("--side", type=positive_int, default=256, help="pixels per side of an image")
     parser.add_argument("--number", type=positive_int, default=500, help="images (mixed)")
     parser.add_argument("--sizes", type=positive_int, default=25, help="different sizes (mixed)")
     parser.add_argument("--repeats", type=positive_int, default=3, help="rounds; medians are printed")
@@ -138,9 +140,9 @@ def cost(detector, side):
 
 
 def detectors(opt, device):
-    """A Markdown table of all detectors: parameters, multiply-adds and images/s for their own input."""
+    """A Markdown table of all detectors: parameters, multiply-adds, and images/s of the network alone."""
     lines = [
-        "| detector | input | parameters | multiply-adds | images/s |",
+        "| detector | input | parameters | multiply-adds | network images/s |",
         "| :-- | :-- | --: | --: | --: |",
     ]
     for arch in networks.names():

@@ -124,7 +124,7 @@ def words_of(part, words):
 
 @dataclass(frozen=True)
 class Line:
-    """A row of the tables: of one training: {generator or Mean: fraction}, where there is one."""
+    """A row of the tables; acc and ap are {generator or Mean: fraction} as far as there are numbers."""
 
     train_on: str
     method: str

@@ -6,7 +6,7 @@ Part of tools/visualize.py, which reads the options.
 import numpy as np
 import torch
 
-from data.patches import EVALUATION_SEED, enlarged, simplest
+from data.patches import EVALUATION_SEED, enlarged, places_rng, simplest
 from data.transforms import Degradation, to_tensor
 from networks import checkpoint
 from tools.maps import examples_of, read_image, show
@@ -48,11 +48,11 @@ def draw_restoration(opt):
 def patches(detector, image, kind):
     """(clean, degraded, restored) as (P, P, 3) in [0, 1], and what the perception says of the degraded one.
 
-    The patch is the simplest of the degraded image, as in training and at test.
+    The patch is the simplest of the degraded image at its stored size, the one that test.py scores.
     """
     rule = detector.data_config.patches
-    clean, degraded = (np.asarray(enlarged(one, rule.size)) for one in (image, kind.apply(image)))
-    [(top, left), *_] = simplest(degraded, rule, np.random.default_rng(EVALUATION_SEED))
+    clean, degraded = (np.array(enlarged(one, rule.size)) for one in (image, kind.apply(image)))
+    [(top, left), *_] = simplest(degraded, rule, places_rng(degraded, EVALUATION_SEED))
     clean, degraded = (one[top : top + rule.size, left : left + rule.size] for one in (clean, degraded))
     with torch.no_grad():
         restored, quality = detector.restore(to_tensor(degraded)[None])

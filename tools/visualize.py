@@ -138,7 +138,7 @@ def draw_training(opt):
     column = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
     figure, ((loss, accuracy),) = canvas(1, 2, width=10, height=4)
     epochs = column["epoch"] + 1
-    loss.plot(epochs, column["loss"], marker="o")
+    loss.plot(epochs, column.get("loss_bce", column["loss"]), marker="o")
     loss.set(xlabel="epoch", ylabel="binary cross-entropy", title="training loss", ylim=(0, None))
     accuracy.plot(epochs, 100 * column["acc"], marker="o", label="training")
     if "val_acc" in column:

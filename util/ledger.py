@@ -36,7 +36,8 @@ class Ledger:
         if overwrite or not self.record.is_file():
             return
         known = _read(self.record, wanted, "--overwrite starts over")
-        changed = [name for name in wanted if name != "variants" and wanted[name] != known[name]]
+        changed = [f"{name} ({known[name]} there, {wanted[name]} now)" for name in wanted
+                   if name != "variants" and wanted[name] != known[name]]  # fmt: skip
         changed += [f"variant {name!r}" for name, flags in known["variants"].items()
                     if wanted["variants"].get(name, flags) != flags]  # fmt: skip
         if changed:

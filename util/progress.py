@@ -9,6 +9,7 @@ import torch
 from util.run import written_whole
 
 DECAY, POWER, CUT = 0.9, 0.9, 0.1  # of the policies of the learning rate
+GAINS = (0.001, 0.002)  # of accuracy that `plateau` calls a gain, before and after its first cut
 VAL_METRICS = ("acc", "ap", "r_acc", "f_acc", "auc")
 
 
@@ -27,8 +28,9 @@ class Progress:
     best_acc: float = -1.0
     best_ap: float = -1.0
     best_epoch: int = -1
-    cuts: int = 0  # how often `plateau` has cut the learning rate, and the epoch of the last time
-    cut_epoch: int = -1
+    cuts: int = 0  # how often `plateau` has cut the learning rate
+    reference: float = -1.0  # the accuracy that it waits to be beaten; -1: any
+    waited: int = 0  # epochs that did not
     stopped_early: bool = False
     bad_files: dict = field(default_factory=dict)
 
@@ -58,20 +60,34 @@ class Progress:
     def note_validation(self, scores, opt):
         """Keeps the best epoch: higher accuracy, then AP, then the earlier one.  Returns whether this is it.
 
-        After opt.earlystop_epoch epochs without a better one (0: never) the run ends, or `plateau` cuts the
-        rate and waits again.  The best epoch outlives the cut: CNNDetection's code forgets it there, so that
-        a worse one overwrites the file.
+        After opt.earlystop_epoch epochs without a better one (0: never) the run ends; `plateau` has a rule of
+        its own.
         """
         better = (scores["acc"], scores["ap"]) > (self.best_acc, self.best_ap)
         if better:
             self.best_acc, self.best_ap, self.best_epoch = scores["acc"], scores["ap"], self.epoch
-        waited = self.epoch - max(self.best_epoch, self.cut_epoch)
-        if opt.earlystop_epoch and waited >= opt.earlystop_epoch:
-            if opt.lr_policy == "plateau" and opt.lr * CUT ** (self.cuts + 1) >= opt.min_lr * (1 - 1e-9):
-                self.cuts, self.cut_epoch = self.cuts + 1, self.epoch
-            else:
-                self.stopped_early = True
+        if opt.lr_policy == "plateau":
+            self.wait(scores["acc"], opt)
+        elif opt.earlystop_epoch:
+            self.stopped_early = self.epoch - self.best_epoch >= opt.earlystop_epoch
         return better
+
+    def wait(self, accuracy, opt):
+        """Cuts the rate after opt.earlystop_epoch epochs of too small a gain; stops at the least rate.
+
+        A gain below 0.1 points, after the first cut 0.2, is too small, and a cut forgets what was to be
+        beaten (CNNDetection's earlystop.py and train.py).  There the best weights are forgotten as well, and
+        a worse epoch overwrites them; here a cut does not concern the best epoch.
+        """
+        self.waited += 1
+        if self.reference < 0 or accuracy >= self.reference + GAINS[min(self.cuts, 1)]:
+            self.reference, self.waited = accuracy, 0
+        if self.waited < opt.earlystop_epoch:
+            return
+        if opt.lr * CUT ** (self.cuts + 1) >= opt.min_lr * (1 - 1e-9):
+            self.cuts, self.reference, self.waited = self.cuts + 1, -1.0, 0
+        else:
+            self.stopped_early = True
 
 
 def learning_rate(opt, progress):

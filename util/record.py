@@ -88,7 +88,7 @@ class Record:
         differing = [key for key, value in self.identity.items() if meta.get(key) != value]
         if differing:
             changes = ", ".join(
-                f"{key}: {meta.get(key)} there, {self.identity[key]} now" for key in differing
+                f"{key}: {meta.get(key)!r} there, {self.identity[key]!r} now" for key in differing
             )
             raise ValueError(
                 f"{self.folder} holds results of another evaluation ({changes}); use --overwrite or --name"
