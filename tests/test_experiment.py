@@ -284,9 +284,9 @@ def test_fewer_seeds_lose_no_results(pretended, go, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "changes", "told"),
     [
-        (["--train_flags", "--lr 0.1"], {}, "train"),
-        (["--test_flags", "--batch_size 3"], {}, "test"),
-        ([], {"checkpoint": "best"}, "checkpoint"),
+        (["--train_flags", "--lr 0.1"], {}, r"train \(.* there, .*--lr 0.1 now\)"),
+        (["--test_flags", "--batch_size 3"], {}, r"test \(.* there, .*--batch_size 3 now\)"),
+        ([], {"checkpoint": "best"}, r"checkpoint \(last there, best now\)"),
         ([], {"variants": {**VARIANTS, "0.5": {"npr_factor": 0.25}}}, "variant '0.5'"),
     ],
 )

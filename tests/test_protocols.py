@@ -494,7 +494,7 @@ def test_a_flag_changes_a_protocols_input_and_the_table_says_so(flags, fed):
     grey("data/ForenSynths_test/biggan/1_fake/0.png", 200, (225, 226))
     run_test("--protocols", "ForenSynths", *flags)
     assert {(image.shape[2], image.shape[1]) for image in Brightness.seen} == {fed}
-    note = "the published input is resize 256x256, no crop; flags changed it"
+    note = "the published input is resize 256x256, no crop; this one is "
     assert note in Path("results/bright/ForenSynths/table.md").read_text()
 
 

@@ -36,7 +36,7 @@ class Ledger:
         if overwrite or not self.record.is_file():
             return
         known = _read(self.record, wanted, "--overwrite starts over")
-        changed = [f"{name} ({known[name]} there, {wanted[name]} now)" for name in wanted
+        changed = [f"{name} ({_words(known[name])} there, {_words(wanted[name])} now)" for name in wanted
                    if name != "variants" and wanted[name] != known[name]]  # fmt: skip
         changed += [f"variant {name!r}" for name, flags in known["variants"].items()
                     if wanted["variants"].get(name, flags) != flags]  # fmt: skip
@@ -101,6 +101,10 @@ class Ledger:
         earlier = [path for path in sorted(self.rows.glob("*.json")) if path.stem not in names]
         rows += [_read(path, IN_A_ROW, "remove it") for path in earlier]
         write_results(self.folder / "results.csv", [row | {"reference": reference} for row in rows])
+
+
+def _words(value):
+    return " ".join(value) if isinstance(value, list) else value
 
 
 def _read(path, keys, remedy):
