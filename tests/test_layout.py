@@ -97,9 +97,13 @@ def test_only_scripts_tools_and_report_print(path):
     assert not prints or runnable or path.name in ("report.py", "run.py"), prints
 
 
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
 def readme_commands():
-    """Every command in the README's shell blocks, continuation lines joined."""
-    blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    """Every command in the shell blocks of the README and of docs/, continuation lines joined."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", text, flags=re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     return [line.split("#")[0].strip() for line in lines if line.split("#")[0].strip()]
 
@@ -166,5 +170,5 @@ def test_the_repository_names_no_place_of_one_machine():
 
 
 def test_no_line_of_the_readme_is_a_placeholder():
-    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    lines = [line for page in PAGES for line in page.read_text(encoding="utf-8").splitlines()]
     assert [line for line in lines if re.fullmatch(r"\(?(?:[A-Z]{3,}|TODO.*|.*\bfollow\))\)?", line)] == []

@@ -12,6 +12,7 @@ between the ways compared, and medians are printed.  The last line is JSON.
 """
 
 import argparse
+import functools
 import json
 import statistics
 import time
@@ -141,23 +142,25 @@ def cost(detector, side):
 
 def detectors(opt, device):
     """A Markdown table of all detectors: parameters, multiply-adds, and images/s of the network alone."""
-    lines = [
-        "| detector | input | parameters | multiply-adds | network images/s |",
-        "| :-- | :-- | --: | --: | --: |",
-    ]
-    for arch in networks.names():
-        detector = networks.create(Namespace(arch=arch)).to(device, memory_format=torch.channels_last).eval()
-        config = detector.data_config
-        side = config.patches.size if config.patches else config.crop_size
-        parameters, operations = cost(detector.cpu(), side)
-        detector.to(device)
-        number = max(1, int(pixels_per_pass(device) / (side * side * detector.enlargement)))
-        images = pictures(min(number, 256), side, side)
-        seconds = [timed(device, lambda detector=detector, images=images: logits_of(detector, images, device))
-                   for _ in range(opt.repeats + 2)]  # fmt: skip
-        speed = len(images) / statistics.median(seconds[2:])  # the first rounds warm up
-        shown = f"patch {side}x{side}" if config.patches else f"{side}x{side}"
-        lines.append(f"| `{arch}` | {shown} | {parameters:,} | {operations / 1e9:.2f} G | {speed:.1f} |")
+    built = {arch: networks.create(Namespace(arch=arch)).eval() for arch in networks.names()}
+    configs = {arch: detector.data_config for arch, detector in built.items()}
+    sides = {arch: one.patches.size if one.patches else one.crop_size for arch, one in configs.items()}
+    costs = {arch: cost(detector, sides[arch]) for arch, detector in built.items()}
+    images, speed = {}, {arch: [] for arch in built}
+    for arch, detector in built.items():
+        detector.to(device, memory_format=torch.channels_last)
+        number = int(pixels_per_pass(device) / (sides[arch] ** 2 * detector.enlargement))
+        images[arch] = pictures(min(max(1, number), 256), sides[arch], sides[arch])
+    for _ in range(opt.repeats + 1):  # the first round warms up
+        for arch, detector in built.items():
+            work = functools.partial(logits_of, detector, images[arch], device)
+            speed[arch].append(len(images[arch]) / timed(device, work))
+    lines = ["| detector | input | parameters | multiply-adds | network images/s |",
+             "| :-- | :-- | --: | --: | --: |"]  # fmt: skip
+    for arch, (parameters, operations) in costs.items():
+        shown = f"{'patch ' if configs[arch].patches else ''}{sides[arch]}x{sides[arch]}"
+        median = statistics.median(speed[arch][1:])
+        lines.append(f"| `{arch}` | {shown} | {parameters:,} | {operations / 1e9:.2f} G | {median:.1f} |")
     return "\n".join(lines)
 
 
