@@ -31,22 +31,25 @@ def patch_sample(image, geometry, rule, seed, augment=None, rng=None, clean=Fals
     `compressed` tell whether the image was before the patch was chosen, `clean` is the patch before that.
     """
     if augment is None:
-        views = [geometry.trim(geometry.center_crop(geometry.tile(geometry.resize(image))))]
-    else:
-        views, degradation = augmented(image, geometry, augment, rng, clean)
+        return {"image": cut([geometry.evaluation_view(image)], rule, seed)[0]}
+    views, degradation = augmented(image, geometry, augment, rng, clean)
+    patches = cut(views, rule, seed, rng)
+    if not clean:
+        return {"image": patches[0]}
+    done = {"blurred": int(degradation.sigma is not None), "compressed": int(degradation.quality is not None)}
+    return {"image": patches[0], "clean": patches[1], **done}
+
+
+def cut(views, rule, seed, rng=None):
+    """The patches that are simplest in the first of several views of an image, out of each of them.
+
+    views: RGB PIL images of one size.  Returns a uint8 tensor for each: (3, P, P), or (N, 3, P, P) where the
+    rule takes several.
+    """
     views = [np.ascontiguousarray(enlarged(view, rule.size)) for view in views]
-    places = simplest(views[0], rule, places_rng(views[0], seed) if rng is None else rng)
-    sample = {"image": _cut(views[0], places, rule)}
-    if augment is not None and clean:
-        sample["clean"] = _cut(views[1], places, rule)
-        sample["blurred"] = int(degradation.sigma is not None)
-        sample["compressed"] = int(degradation.quality is not None)
-    return sample
-
-
-def places_rng(pixels, seed):
-    """Decides the random places of an evaluation: by the seed and the pixels (H, W, 3), nothing else."""
-    return np.random.default_rng((seed, zlib.crc32(pixels)))
+    rng = np.random.default_rng((seed, zlib.crc32(views[0]))) if rng is None else rng
+    places = simplest(views[0], rule, rng)
+    return [_cut(view, places, rule) for view in views]
 
 
 def enlarged(image, size):

@@ -69,6 +69,10 @@ class Geometry:
         even = width - width % 2, height - height % 2
         return image if not self.even or even == image.size or 0 in even else image.crop((0, 0, *even))
 
+    def evaluation_view(self, image):
+        """The image as an evaluation sees it: all steps, none of them random."""
+        return self.trim(self.center_crop(self.tile(self.resize(image))))
+
     @property
     def fixed_size(self):
         """Whether every image comes out at one size."""
@@ -178,7 +182,7 @@ class Limits:
 def prepare(image, geometry, limits, augment=None, rng=None):
     """RGB PIL image -> uint8 tensor (3, H, W).  With `augment`, rng decides everything random."""
     if augment is None:
-        image = geometry.trim(geometry.center_crop(geometry.tile(geometry.resize(image))))
+        image = geometry.evaluation_view(image)
     else:
         (image,), _ = augmented(image, geometry, augment, rng)
     return to_tensor(limits.check(image))

@@ -200,10 +200,7 @@ class BaseOptions:
 
 def detector_flags(arch):
     """Names of a detector's own options; none without a detector."""
-    parser = argparse.ArgumentParser(add_help=False)
-    if arch is not None:
-        networks.get(arch).add_arguments(parser)
-    return set(vars(parser.parse_args([])))
+    return set() if arch is None else set(vars(networks.get(arch).flags(argparse.Namespace())))
 
 
 class HelpFormatter(argparse.HelpFormatter):

@@ -157,8 +157,7 @@ def _build(content, source, seeds, train_flags, test_flags):
         raise ValueError(f"checkpoint is one of {', '.join(CHECKPOINTS)}, got {checkpoint!r}")
     for name in MANAGED:
         flags = {"train": train_flags, "test": test_flags}[name]
-        names = [flag.lstrip("-").split("=")[0] for flag in flags if flag.startswith("-")]
-        _refuse_managed(names, name, f"--{name}_flags")
+        _refuse_managed(flag_names(flags), name, f"--{name}_flags")
     parts = {name: _flags(content.get(name, {}), name, name) for name in MANAGED}
     words = {name: str(content.get(name, "")) for name in ("question", "sample")}
     seeds = _seeds(seeds or content.get("seeds", DEFAULT_SEEDS))
@@ -179,6 +178,11 @@ def argv(flags):
         elif value is not True:
             words.append(",".join(map(str, value)) if isinstance(value, list) else str(value))
     return words
+
+
+def flag_names(words):
+    """['--lr', '0.1', '--npr_stages=3'] -> ['lr', 'npr_stages']."""
+    return [word.lstrip("-").split("=")[0] for word in words if word.startswith("-")]
 
 
 def slug(name):

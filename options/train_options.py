@@ -179,6 +179,7 @@ class TrainOptions(BaseOptions):
         if "loadSize" in self.given and "no_resize" not in self.given:
             opt.no_resize = False  # a flag wins over the protocol
         super().check(opt)
+        self.check_rates(opt)
         self.check_validation(opt)
         if opt.model_path or opt.init_weights:
             opt.pretrained = opt.pretrained and "pretrained" in self.given  # a recipe's word gives way
@@ -214,7 +215,6 @@ class TrainOptions(BaseOptions):
         split = "val_split" in self.given and opt.val_split != NO_VALIDATION
         if opt.protocol and ("train_split" in self.given or split):
             self.parser.error("--protocol knows the folders; --train_split and --val_split do not go with it")
-        self.check_rates(opt)
         if opt.earlystop_epoch and opt.val_split == NO_VALIDATION:
             self.parser.error("--earlystop_epoch needs a validation set, and --val_split is none")
 

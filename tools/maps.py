@@ -5,6 +5,7 @@ Part of tools/visualize.py, which reads the options.
 
 from argparse import Namespace
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,8 @@ import torchvision.transforms.functional as TF
 import data
 import networks
 from data.decode import BadImage, decode
-from data.folder import RealFakeFolder, Scan
-from data.patches import EVALUATION_SEED
-from data.transforms import Limits, to_tensor
+from data.patches import EVALUATION_SEED, patch_sample
+from data.transforms import Limits, prepare, to_tensor
 from networks import checkpoint
 from networks.color import SPACES
 from networks.npr import MODES, references
@@ -207,14 +207,11 @@ def geometry(loaded):
 
 def prepared(image, loaded, path):
     """The uint8 pixels (3, H, W) that predict.py would give to this checkpoint; of patches the first."""
-    config = loaded.detector.data_config
-    limits = Limits(config.min_side)
-    images = RealFakeFolder(
-        Scan(path.parent), geometry(loaded), limits=limits, seed=EVALUATION_SEED, patches=config.patches
-    )
+    config, form = loaded.detector.data_config, geometry(loaded)
     try:
-        pixels = images.prepare(image)["image"]
-        return pixels if pixels.ndim == 3 else pixels[0]
+        if config.patches:
+            return patch_sample(image, form, replace(config.patches, vote=1), EVALUATION_SEED)["image"]
+        return prepare(image, form, Limits(config.min_side))
     except BadImage as error:
         raise ValueError(f"bad image {path}: {error}") from error
 

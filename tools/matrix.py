@@ -25,7 +25,7 @@ from data import protocols, published
 from data.published import MEAN
 from data.training import NO_VALIDATION
 from options import TestOptions, TrainOptions
-from options.grid import CHECKPOINTS, LARGEST_SEED, MANAGED, Grid, argv, parsed
+from options.grid import CHECKPOINTS, LARGEST_SEED, MANAGED, Grid, argv, flag_names, parsed
 from options.test_options import ALL, NO_COMPARISON
 from options.types import file_path, names_list, positive_int, whole_int
 from train_multiscale_experiment import Experiment
@@ -115,8 +115,7 @@ def make_grid(opt, row):
 
 def words_of(part, words):
     """--train_flags or --test_flags; ValueError where they set what is set here."""
-    names = [word.lstrip("-").split("=")[0] for word in words if word.startswith("-")]
-    taken = [f"--{name}" for name in names if name in (*SET_HERE[part], *MANAGED[part])]
+    taken = [f"--{name}" for name in flag_names(words) if name in (*SET_HERE[part], *MANAGED[part])]
     if taken:
         raise ValueError(f"--{part}_flags: the matrix itself sets {', '.join(taken)} of {part}.py")
     return tuple(words)

@@ -3,11 +3,13 @@
 Part of tools/visualize.py, which reads the options.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
-from data.patches import EVALUATION_SEED, enlarged, places_rng, simplest
-from data.transforms import Degradation, to_tensor
+from data.patches import EVALUATION_SEED, cut
+from data.transforms import Degradation
 from networks import checkpoint
 from tools.maps import examples_of, read_image, show
 from util.plot import GREY, canvas, font_for, save, wrap
@@ -50,15 +52,14 @@ def patches(detector, image, kind):
 
     The patch is the simplest of the degraded image at its stored size, the one that test.py scores.
     """
-    rule = detector.data_config.patches
-    clean, degraded = (np.array(enlarged(one, rule.size)) for one in (image, kind.apply(image)))
-    [(top, left), *_] = simplest(degraded, rule, places_rng(degraded, EVALUATION_SEED))
-    clean, degraded = (one[top : top + rule.size, left : left + rule.size] for one in (clean, degraded))
+    rule = replace(detector.data_config.patches, vote=1)
+    degraded, clean = cut([kind.apply(image), image], rule, EVALUATION_SEED)
     with torch.no_grad():
-        restored, quality = detector.restore(to_tensor(degraded)[None])
+        restored, quality = detector.restore(degraded[None])
     blurred, compressed = quality[0].sigmoid().tolist()
-    restored = restored[0].permute(1, 2, 0).clamp(0, 1).numpy()
-    return clean / 255, degraded / 255, restored, f"blurred {blurred:.2f}, compressed {compressed:.2f}"
+    shown = (clean / 255, degraded / 255, restored[0].clamp(0, 1))
+    pictures = [one.permute(1, 2, 0).numpy() for one in shown]
+    return *pictures, f"blurred {blurred:.2f}, compressed {compressed:.2f}"
 
 
 def psnr(picture, clean):
