@@ -16,6 +16,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from data.decode import DEFAULT_MAX_MPX, BadImage, decode
+from data.noise import decode_noise, noise_sample
 from data.patches import describe as describe_patches
 from data.patches import patch_sample
 from data.transforms import Degradation, Limits, prepare
@@ -240,8 +241,10 @@ class RealFakeFolder(Dataset):
         patches=None,
         clean_pair=False,
         degradation=None,
+        noise_bits=None,
     ):
-        """patches: the rule of a detector of patches; degradation: what an evaluation does to every image."""
+        """patches: the rule of a detector of patches; degradation: what an evaluation does to every image;
+        noise_bits: the files hold noise patterns of so many bits a channel; 16 makes `image` int16."""
         sides = (geometry.load_size, geometry.crop_size)
         if patches is not None and min(filter(None, sides), default=patches.size) < patches.size:
             raise ValueError(f"{geometry.describe()} holds no patch of {patches.size}x{patches.size}")
@@ -250,6 +253,12 @@ class RealFakeFolder(Dataset):
         self.geometry, self.augment, self.limits = geometry, augment, limits or Limits()
         self.seed, self.max_mpx, self.exif = seed, max_mpx, exif
         self.patches, self.clean_pair, self.degradation = patches, clean_pair, degradation or Degradation()
+        self.noise_bits = noise_bits
+        if noise_bits is not None and self.degradation.describe():
+            raise ValueError("--blur and --jpeg degrade photographs; these files hold noise patterns")
+        changed = geometry.load_size or (augment and (augment.blur_prob or augment.jpeg_prob))
+        if noise_bits == 16 and changed:
+            raise ValueError("16-bit noise patterns are cropped and flipped alone: no resize, blur or JPEG")
 
     def __len__(self):
         return len(self.samples)
@@ -258,14 +267,21 @@ class RealFakeFolder(Dataset):
         epoch, index = key if isinstance(key, tuple) else (0, key)
         rng = np.random.default_rng((self.seed, epoch, index)) if self.augment else None
         try:
-            image = decode(self.root / self.samples[index].path, self.max_mpx, self.exif)
-            item = self.prepare(self.degradation.apply(image), rng)
+            item = self.prepare(self.read(self.root / self.samples[index].path), rng)
         except (BadImage, OSError, MemoryError) as error:
             return {"index": index, "bad": str(error) or type(error).__name__}
         return {**item, "label": int(self.labels[index]), "index": index}
 
+    def read(self, path):
+        """The RGB PIL image of a file, degraded if asked for; of 16-bit noise an int16 tensor (3, H, W)."""
+        if self.noise_bits is not None:
+            return decode_noise(path, self.noise_bits, self.max_mpx)
+        return self.degradation.apply(decode(path, self.max_mpx, self.exif))
+
     def prepare(self, image, rng=None):
-        """RGB PIL image -> its entries of a batch."""
+        """What `read` gives -> its entries of a batch."""
+        if self.noise_bits == 16:
+            return {"image": self.limits.check(noise_sample(image, self.geometry, self.augment, rng))}
         if self.patches is None:
             return {"image": prepare(image, self.geometry, self.limits, self.augment, rng)}
         return patch_sample(image, self.geometry, self.patches, self.seed, self.augment, rng, self.clean_pair)
@@ -278,4 +294,7 @@ class RealFakeFolder(Dataset):
     def describe_input(self):
         """What reaches the network, in words."""
         patches = "" if self.patches is None else describe_patches(self.patches, self.seed)
-        return ", ".join(filter(None, [self.degradation.describe(), self.geometry.describe(), patches]))
+        noise = f"{self.noise_bits}-bit noise patterns" if self.noise_bits else ""
+        return ", ".join(
+            filter(None, [noise, self.degradation.describe(), self.geometry.describe(), patches])
+        )

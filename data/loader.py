@@ -97,6 +97,7 @@ def evaluation_images(opt, found, data_config, geometry):
         max_mpx=opt.max_mpx,
         exif=opt.exif,
         patches=data_config.patches,
+        noise_bits=data_config.noise_bits,
         degradation=Degradation(opt.blur, opt.jpeg, opt.jpeg_method),
     )
 

@@ -249,7 +249,7 @@ ROWS = (
         slug="DFIG",
         roots=("DFIG", "results_mask/LNP"),
         generators=(Generator("StyleGAN", (), "gan", images=(10_000, 10_000)),),
-        geometry=STORED,  # its demo_dir.py, 256-px faces; training crops 224
+        geometry=Geometry(None, 224),  # of its training; its demo_dir.py takes the 256-px faces whole
         places=("test",),
         train_places=("train",),
         val_places=("val",),

@@ -110,6 +110,7 @@ def _dataset(opt, found, data_config, augment):
         opt.exif,
         patches=data_config.patches,
         clean_pair=data_config.clean_pair,
+        noise_bits=data_config.noise_bits,
     )
 
 

@@ -45,16 +45,23 @@ class Geometry:
             (self.load_size, self.load_size), INTERPOLATIONS[interpolation or self.interpolation]
         )
 
+    def repeats(self, width, height):
+        """(columns, rows) in which an image is repeated to cover the crop; (1, 1) where it does."""
+        crop = self.crop_size or 1
+        columns, rows = math.ceil(crop / width), math.ceil(crop / height)
+        if columns * rows > 1 and columns * width * rows * height > MAX_TILED_PIXELS:
+            raise BadImage(  # a strip of 1 x 100,000,000 is a small file
+                f"{width}x{height}, repeated to fill a crop of {crop}, is {columns * width}x{rows * height}"
+            )
+        return columns, rows
+
     def tile(self, image):
         """Repeats an image smaller than the crop; larger ones pass unchanged."""
-        crop = self.crop_size
-        if crop is None or min(image.size) >= crop:
-            return image
         width, height = image.size
-        size = width * math.ceil(crop / width), height * math.ceil(crop / height)
-        if size[0] * size[1] > MAX_TILED_PIXELS:  # a strip of 1 x 100,000,000 is a small file
-            raise BadImage(f"{width}x{height}, repeated to fill a crop of {crop}, is {size[0]}x{size[1]}")
-        canvas = Image.new("RGB", size)
+        columns, rows = self.repeats(width, height)
+        if columns * rows == 1:
+            return image
+        canvas = Image.new("RGB", (columns * width, rows * height))
         for left in range(0, canvas.width, width):
             for top in range(0, canvas.height, height):
                 canvas.paste(image, (left, top))
@@ -156,8 +163,8 @@ class Limits:
     crop_large: bool = False  # cut the centre out of a larger input instead of refusing it
 
     def check(self, image):
-        """The image, or its centre; BadImage when it is too small or too large."""
-        width, height = image.size
+        """The image (PIL or tensor), or its centre; BadImage when it is too small or too large."""
+        width, height = TF.get_image_size(image)
         if min(width, height) < self.min_side:
             raise BadImage(
                 f"{width}x{height} is too small; the detector needs {self.min_side}x{self.min_side}"
@@ -215,11 +222,13 @@ def eval_geometry(opt, data_config, row=None, trained=None):
     """
     trained = trained or {}
     load_size, crop_size, filters = data_config.load_size, data_config.crop_size, ("bilinear",)
-    row = None if data_config.patches else row  # patches are taken at the stored size
+    row = None if data_config.patches or data_config.whole else row  # taken at the stored size
     if trained:
         load_size = None if trained.get("no_resize") else trained.get("loadSize") or load_size
         crop_size = trained.get("cropSize") or crop_size
         filters = trained.get("rz_interp") or filters
+    if data_config.whole:
+        load_size = crop_size = None
     if row is not None:
         load_size, crop_size, filters = row.load_size, row.crop_size, (row.interpolation,)
     load_size = None if opt.no_resize else opt.loadSize or load_size

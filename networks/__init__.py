@@ -35,7 +35,9 @@ def get(name):
 
 def create(opt):
     """The detector that parsed options describe (`opt.arch` and that detector's own flags)."""
-    return get(opt.arch).from_options(opt)
+    detector = get(opt.arch).from_options(opt)
+    detector.ready()
+    return detector
 
 
-from networks import cnndet, essp, resnet, ssp  # noqa: E402,F401  (they register themselves)
+from networks import cnndet, essp, lnp_trunks, resnet, ssp  # noqa: E402,F401  (they register themselves)

@@ -31,6 +31,8 @@ class DataConfig:
     min_side: int = 1  # a smaller image cannot be scored
     patches: Patches | None = None  # the simplest of these stand for the image, taken at its stored size
     clean_pair: bool = False  # training samples carry `clean`, `blurred` and `compressed` as well
+    noise_bits: int | None = None  # files hold noise patterns, 8 or 16 bits a channel; None: photographs
+    whole: bool = False  # an evaluation takes images whole at their stored size unless a flag says otherwise
 
 
 class Detector(nn.Module):
@@ -44,6 +46,9 @@ class Detector(nn.Module):
     unused_for_key_compat: tuple[str, ...] = ()  # parameters that exist only so that a published file loads
     trunk_prefix = ""  # what stands before torchvision's names of a ResNet-50 in the state_dict
     enlargement = 1  # pixels that the trunk sees for each pixel given
+    recipe = None  # name of its published settings, where that is not its own name
+    imagenet = "ResNet50_Weights.IMAGENET1K_V1"  # torchvision's name of what --pretrained starts from
+    companions = {}  # {name: sha256} of files beside its weights that scores depend on, once `ready`
 
     def __init__(self, space=SPACES["rgb"]):
         """space: the colour space whose constants `normalise` uses; ImageNet's for RGB."""
@@ -92,6 +97,14 @@ class Detector(nn.Module):
     def from_published(cls, state):
         """(the entries of a published file with fake = 1 and this project's units, a notice or "")."""
         return state, ""
+
+    @classmethod
+    def renamed(cls, state):
+        """Entries of a file from elsewhere under the names that they have here."""
+        return state
+
+    def ready(self):
+        """Fetches what it needs beside its weights, so that a lack shows before any work is done."""
 
     def unit(self, images):
         """RGB uint8, or float in [0, 1], (B, 3, H, W) -> float32 in [0, 1] of the same shape."""

@@ -57,7 +57,7 @@ class Loaded:
         """What pins the detector down in a record of results."""
         known = {"checkpoint": Path(self.path).name, "checkpoint_sha256": self.sha256, "arch": self.arch}
         built = self.detector.configuration
-        return {**known, "detector": built} if built else known
+        return {**known, **self.detector.companions, **({"detector": built} if built else {})}
 
 
 def save(path, detector, **content):
@@ -115,29 +115,31 @@ def load(path, arch=None, opt=None):
     found, implied = _described(content, path) if own else _recognise(state, arch, path, given)
     if arch is not None and arch != found:
         raise CheckpointError(f"{path} holds a {found!r} detector, not --arch {arch}")
-    kind, flags = networks.get(found), _flags_of(found, given)
-    free = {name: flags[name] for name in kind.evaluation_flags() if name in flags}
-    detector = kind.from_options(Namespace(**{**implied, **free, "arch": found}))
+    kind = networks.get(found)
+    detector = _built_as_asked(kind, implied, _flags_of(found, given), path)
     notes = []
     if not own:
         state, converted = kind.from_published(state)
         assumed = f"{path} is a published file; taken as detector {found!r}, {detector.describe()}"
         notes = [f"{assumed} (where the file does not say, --arch {found} and its flags do)", converted]
     load_weights(detector, state, path)
-    if own:
-        _require_no_contradiction(detector, Namespace(**{**implied, **flags}), path)
+    detector.ready()
     options = implied if own else {}
     return Loaded(detector, found, options, content, str(path), sha256(path), list(filter(None, notes)))
 
 
-def in_our_convention(content, path):
-    """(a file's state_dict with fake = 1, a notice or ""): a published file may have it otherwise."""
+def in_our_convention(content, path, arch=None, given=None):
+    """(a file's state_dict with fake = 1, a notice or ""): a published file may have it otherwise.
+
+    arch, given: the detector that is to start from it; its {flag: value} hold for a file of its kind.
+    """
     state = weights(content, path)
     if is_own(content):
         return state, ""
     for kind in map(networks.get, networks.names()):
         try:
-            fits = kind.recognise(state) is not None
+            flags = _flags_of(arch, given or {}) if kind.arch == arch else {}
+            fits = kind.recognise(state, flags) is not None
         except ValueError:  # of this kind, but not of one that can be told
             fits = False
         if fits:
@@ -212,17 +214,26 @@ def _described(content, path):
 
 def _flags_of(arch, given):
     """The detector's own flags among those given."""
-    return {name: value for name, value in given.items() if name.startswith(f"{arch}_")}
+    own = vars(networks.get(arch).flags(Namespace()))
+    return {name: value for name, value in given.items() if name in own}
 
 
-def _require_no_contradiction(detector, described, path):
-    """A file of ours knows how it was built; flags may repeat that, not change it."""
+def _built_as_asked(kind, implied, flags, path):
+    """The detector that a file's options and the flags describe.
+
+    The file knows what its weights were trained for; flags may repeat that, not change it.
+    """
     try:
-        asked = networks.get(detector.arch).from_options(described).configuration
+        asked = kind.from_options(Namespace(**{**implied, **flags}))
     except ValueError as error:
-        raise CheckpointError(f"{path} was trained otherwise: {error}") from error
-    if asked != detector.configuration:
-        raise CheckpointError(f"{path} was trained as {detector.describe()}; the flags say otherwise")
+        raise CheckpointError(f"{path}, as it was trained, does not go with these flags: {error}") from error
+    if not flags:
+        return asked
+    with torch.device("meta"):
+        trained = kind.from_options(Namespace(**implied))
+    if asked.configuration != trained.configuration:
+        raise CheckpointError(f"{path} was trained as {trained.describe()}; the flags say otherwise")
+    return asked
 
 
 def _recognise(state, arch, path, given):

@@ -4,8 +4,10 @@ import hashlib
 from pathlib import Path
 
 import torch
+import torchvision
 
 from networks import checkpoint
+from networks.base import Detector
 from networks.checkpoint import CheckpointError
 
 SHOWN = 6  # entries named in a notice before the rest is counted
@@ -17,16 +19,17 @@ def start(detector, opt):
     --model_path is strict; --init_weights and --pretrained take what matches by name and shape.
     """
     if opt.model_path:
-        state, converted = checkpoint.in_our_convention(checkpoint.read(opt.model_path), opt.model_path)
+        content = checkpoint.read(opt.model_path)
+        state, converted = checkpoint.in_our_convention(content, opt.model_path, detector.arch, vars(opt))
         checkpoint.load_weights(detector, state, opt.model_path)
         return "\n".join(filter(None, [f"starts from the weights of {opt.model_path}", converted]))
     if opt.init_weights:
-        state, converted = checkpoint.in_our_convention(checkpoint.read(opt.init_weights), opt.init_weights)
+        content = checkpoint.read(opt.init_weights)
+        state, converted = checkpoint.in_our_convention(content, opt.init_weights, detector.arch, vars(opt))
         return "\n".join(filter(None, [load_matching(detector, state, opt.init_weights), converted]))
     if opt.pretrained:
-        return load_matching(
-            detector, imagenet(), "ImageNet weights (torchvision's ResNet-50, IMAGENET1K_V1)"
-        )
+        name = detector.imagenet
+        return load_matching(detector, imagenet(name), f"ImageNet weights (torchvision's {name})")
     return ""
 
 
@@ -59,17 +62,16 @@ def load_matching(detector, state, source):
 
 
 def in_place(detector, state):
-    """The entries of state under the detector's names, where a plain ResNet-50's are a part of them."""
+    """The entries of state under the detector's names, where a plain trunk's are a part of them."""
     own, prefix = detector.state_dict(), detector.trunk_prefix
+    state = detector.renamed(state)
     return {name if name in own or prefix + name not in own else prefix + name: value
             for name, value in state.items()}  # fmt: skip
 
 
-def imagenet():
-    """State dict of torchvision's ResNet-50 as trained on ImageNet; fetched once, then kept by torch.hub."""
-    from torchvision.models import ResNet50_Weights
-
-    weights = ResNet50_Weights.IMAGENET1K_V1
+def imagenet(name=Detector.imagenet):
+    """State dict of torchvision's ImageNet weights of that name; fetched once, then kept by torch.hub."""
+    weights = torchvision.models.get_weight(name)
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
     stem, _, start_of_hash = file.stem.rpartition("-")
     if file.is_file() and stem:

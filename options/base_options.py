@@ -90,9 +90,8 @@ class BaseOptions:
         self.initialize(parser)
         if arch is not None:
             networks.get(arch).add_arguments(parser.add_argument_group(f"detector {arch}"))
-        for name in networks.names():  # known, but only where the detector is
-            for flag in sorted(detector_flags(name)) if name != arch else ():
-                parser.add_argument(f"--{flag}", action=Retired, hint=f"it needs --arch {name}")
+        for flag, owners in flags_of_others(arch).items():  # known, but only where the detector is
+            parser.add_argument(flag, action=Retired, hint=f"it needs --arch {' or '.join(owners)}")
         for flag, hint in self.retired.items():
             parser.add_argument(flag, action=Retired, hint=hint)
         return parser
@@ -107,7 +106,7 @@ class BaseOptions:
             "--arch",
             choices=networks.names(),
             default="npr" if self.needs_arch else None,
-            help="detector; its own flags are listed by --help --arch NAME",
+            help="detector (res50 and mobilev2 are DFIG's); its own flags are listed by --help --arch NAME",
         )
 
     def add_images(self, add):
@@ -201,6 +200,17 @@ class BaseOptions:
 def detector_flags(arch):
     """Names of a detector's own options; none without a detector."""
     return set() if arch is None else set(vars(networks.get(arch).flags(argparse.Namespace())))
+
+
+def flags_of_others(arch):
+    """{flag as typed: [detectors that have it]} of those that `arch` does not have."""
+    found = {}
+    for name in networks.names():
+        parser = argparse.ArgumentParser(add_help=False)
+        networks.get(name).add_arguments(parser)
+        for flag in sorted(flag for action in parser._actions for flag in action.option_strings):
+            found.setdefault(flag, []).append(name)
+    return {flag: owners for flag, owners in found.items() if arch not in owners}
 
 
 class HelpFormatter(argparse.HelpFormatter):

@@ -3,6 +3,8 @@
 Values are option names and values; what a recipe leaves out keeps the flag's own default.
 """
 
+import networks
+
 CNNDET = {
     "lr": 1e-4,
     "batch_size": 64,
@@ -59,6 +61,18 @@ RECIPES = {
     # CNNDetection: options/train_options.py and train.py; Blur+JPEG (0.1), the better of its two models.
     "cnndet": CNNDET,
     "cnndet-0.5": {**CNNDET, "blur_prob": 0.5, "jpg_prob": 0.5},
+    # DFIG: options/ and train.py of its code; no seed is published.
+    "dfig": {
+        "lr": 1e-4,
+        "batch_size": 32,
+        "niter": 10_000,
+        "lr_policy": "plateau",
+        "earlystop_epoch": 5,
+        "min_lr": 1e-6,
+        "beta1": 0.9,
+        "optim": "adam",
+        "pretrained": True,
+    },
     # SSP: options.py and utils/util.py of its code.  It draws no flips.
     "ssp": SSP,
     # ESSP: SSP's, with the ranges that its options have; how often each kind occurs is our choice.
@@ -69,5 +83,6 @@ RECIPES = {
 
 
 def for_arch(arch):
-    """Name of the detector's own recipe: that of its name, else `plain`."""
-    return arch if arch in RECIPES else "plain"
+    """Name of the detector's own recipe: the one it names, that of its name, else `plain`."""
+    own = networks.get(arch).recipe or arch
+    return own if own in RECIPES else "plain"

@@ -109,7 +109,7 @@ class TrainOptions(BaseOptions):
         add(
             "--pretrained",
             action="store_true",
-            help="start from ImageNet's ResNet-50 where layers match (--npr_stem 7x7s2 matches its stem)",
+            help="start from ImageNet's weights where layers match (--npr_stem 7x7s2 matches their stem)",
         )
         add("--no_pretrained", dest="pretrained", action="store_false", help="start from random weights")
         add("--continue_train", action="store_true", help="go on with the run of this name")

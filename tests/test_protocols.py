@@ -202,7 +202,7 @@ FED = {
     "GenImage-NPR": CROPPED,
     "GenImage-SSP": SQUARE,
     "Tiny-GenImage": CROPPED,
-    "DFIG": STORED,
+    "DFIG": CROPPED,
     "Sample": STORED,
 }
 UPSTREAMS = ["ForenSynths", "GANGen-Detection", "DiffusionForensics", "UniversalFakeDetect"]

@@ -203,7 +203,7 @@ def test_train_py_starts_from_them_and_says_so(source, tree, tmp_path, monkeypat
 
 
 def test_imagenet_s_network_gives_the_features_that_torchvision_gives(torchvision_net, monkeypatch):
-    monkeypatch.setattr(networks.start, "imagenet", torchvision_net.state_dict)
+    monkeypatch.setattr(networks.start, "imagenet", lambda name: torchvision_net.state_dict())
     detector, opt = build("--pretrained", *WHOLE)
     said = start(detector.eval(), opt)
     total = len(detector.state_dict())
@@ -224,7 +224,7 @@ def test_imagenet_s_network_gives_the_features_that_torchvision_gives(torchvisio
 
 
 def test_the_published_npr_takes_the_stages_and_not_the_stem(torchvision_net, monkeypatch):
-    monkeypatch.setattr(networks.start, "imagenet", torchvision_net.state_dict)
+    monkeypatch.setattr(networks.start, "imagenet", lambda name: torchvision_net.state_dict())
     detector, opt = build("--pretrained")
     said = start(detector, opt)
     assert "conv1.weight (64, 3, 7, 7) -> (64, 3, 3, 3)" in said

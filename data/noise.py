@@ -1,0 +1,53 @@
+"""Files of noise patterns (tools.extract lnp): 8 bits wrapped around 256, or 16 bits around 32768.
+
+Their values are no colours: what expects one kind must not meet the other, nor a photograph.
+"""
+
+import cv2
+import numpy as np
+import torch
+import torchvision.transforms.functional as TF
+
+from data.decode import BadImage, decode_bytes, opened, read
+
+ZERO = 32768  # value of no noise in a 16-bit file
+PNG, DEPTH_BYTE, COLOUR_BYTE, RGB = b"\x89PNG\r\n\x1a\n", 24, 25, 2  # of a PNG's header
+
+
+def is_deep(content):
+    """Whether the bytes of a file are a PNG of three channels of 16 bits."""
+    return content[:8] == PNG and tuple(content[DEPTH_BYTE : COLOUR_BYTE + 1]) == (16, RGB)
+
+
+def decode_noise(path, bits, max_mpx):
+    """The noise that a file holds: 8 bits as an RGB PIL image, 16 bits as int16 (3, H, W), 0 for no noise.
+
+    BadImage where the file is of the other kind, broken or too large.
+    """
+    content = read(path)
+    if bits == 8:
+        if is_deep(content):
+            raise BadImage("16 bits a channel: signed noise; the detector takes wrapped (--lnp_encoding)")
+        return decode_bytes(content, max_mpx)
+    if content and not is_deep(content):
+        raise BadImage("no 16-bit RGB PNG: the detector takes signed noise (tools.extract lnp)")
+    with opened(content, max_mpx):
+        values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None:
+        raise BadImage("truncated or damaged PNG")
+    noise = (values[..., ::-1].astype(np.int32) - ZERO).clip(-ZERO, ZERO - 1).astype(np.int16)
+    return torch.from_numpy(noise.transpose(2, 0, 1).copy())
+
+
+def noise_sample(noise, geometry, augment=None, rng=None):
+    """int16 (3, H, W) -> its crop: central, or with `augment` random and maybe flipped, as rng decides.
+
+    Noise smaller than the crop is repeated until it covers it, as images are.
+    """
+    columns, rows = geometry.repeats(noise.shape[2], noise.shape[1])
+    noise = noise.repeat(1, rows, columns)
+    if augment is None:
+        return geometry.center_crop(noise)
+    left, top, right, bottom = augment.crop_box(noise.shape[:0:-1], geometry.crop_size, rng)
+    noise = noise[:, top:bottom, left:right]
+    return (TF.hflip(noise) if augment.flip and rng.random() < 0.5 else noise).contiguous()

@@ -1,0 +1,158 @@
+"""CycleISP's RGB denoiser, whose residual is the learned noise pattern (LNP), and the files that hold one.
+
+    noise = image - denoised = -(what the network adds to the image)
+
+Source: Zamir et al., "CycleISP: Real Image Restoration via Improved Data Synthesis", CVPR 2020, and its
+networks/denoising_rgb.py; as a noise pattern: Liu et al., "Detecting Generated Images by Real Images Only",
+arXiv 2211.00962, and DFIG's Project_LNP.py.  2,834,947 parameters.
+"""
+
+import torch
+from torch import nn
+
+from networks import checkpoint
+from networks.checkpoint import CheckpointError
+
+WIDTH, GROUPS, BLOCKS, REDUCTION = 64, 4, 8, 16
+REACH = 103  # pixels that an output pixel sees to each side, the pooling of the channel attention aside
+ENCODINGS = ("wrapped", "signed")
+SIGNED_ZERO, SIGNED_ONE = 32768, 32767  # of the 16-bit files: value = SIGNED_ZERO + SIGNED_ONE * noise
+
+
+class ChannelAttention(nn.Module):
+    """(B, C, H, W) weighted per channel by what its mean over the whole image says."""
+
+    def __init__(self, width, reduction):
+        super().__init__()
+        inner = width // reduction
+        self.conv_du = nn.Sequential(
+            nn.Conv2d(width, inner, 1), nn.ReLU(inplace=True), nn.Conv2d(inner, width, 1), nn.Sigmoid()
+        )
+
+    def forward(self, x):
+        return x * self.conv_du(x.mean(dim=(2, 3), keepdim=True))
+
+
+class SpatialAttention(nn.Module):
+    """(B, C, H, W) weighted per place by what largest and mean value over its channels say."""
+
+    def __init__(self):
+        super().__init__()
+        self.spatial = nn.Module()  # the level that the published names have here
+        self.spatial.conv = nn.Conv2d(2, 1, 3, padding=1, bias=False)
+
+    def forward(self, x):
+        pooled = torch.cat([x.amax(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)], dim=1)
+        return x * self.spatial.conv(pooled).sigmoid()
+
+
+class DualAttentionBlock(nn.Module):
+    """Two 3x3 convolutions, both kinds of attention side by side, joined by 1x1; around it a shortcut."""
+
+    def __init__(self, width, reduction, activation):
+        super().__init__()
+        self.SA = SpatialAttention()
+        self.CA = ChannelAttention(width, reduction)
+        self.body = nn.Sequential(conv3x3(width, width), activation, conv3x3(width, width))
+        self.conv1x1 = nn.Conv2d(2 * width, width, 1)
+
+    def forward(self, x):
+        inner = self.body(x)
+        return x + self.conv1x1(torch.cat([self.SA(inner), self.CA(inner)], dim=1))
+
+
+class ResidualGroup(nn.Module):
+    """Dual attention blocks and a convolution; around them a shortcut."""
+
+    def __init__(self, activation):
+        super().__init__()
+        blocks = [DualAttentionBlock(WIDTH, REDUCTION, activation) for _ in range(BLOCKS)]
+        self.body = nn.Sequential(*blocks, conv3x3(WIDTH, WIDTH))
+
+    def forward(self, x):
+        return x + self.body(x)
+
+
+class CycleISP(nn.Module):
+    """The denoiser of RGB photographs.  One PReLU is shared by all blocks, as published."""
+
+    def __init__(self):
+        super().__init__()
+        activation = nn.PReLU(WIDTH)
+        groups = [ResidualGroup(activation) for _ in range(GROUPS)]
+        self.head = nn.Sequential(conv3x3(3, WIDTH))
+        self.body = nn.Sequential(*groups, conv3x3(WIDTH, WIDTH), activation)
+        self.tail = nn.Sequential(conv3x3(WIDTH, 3))
+
+    def forward(self, images):
+        """Images (B, 3, H, W) in [0, 1] -> denoised images of the same shape, not clipped."""
+        return images - self.noise(images)
+
+    def noise(self, images):
+        """Images (B, 3, H, W) in [0, 1] -> what the network takes for noise, float32, about 0."""
+        return -self.tail(self.body(self.head(images))).float()
+
+    def noise_in_tiles(self, images, side, margin=REACH):
+        """`noise` in tiles of `side` pixels, each computed with `margin` more on all sides that have them.
+
+        An approximation whatever the margin: the channel attention of a tile sees the tile alone.
+        """
+        height, width = images.shape[-2:]
+        if max(height, width) <= side:
+            return self.noise(images)
+        found = torch.empty_like(images, dtype=torch.float32)
+        for top in range(0, height, side):
+            for left in range(0, width, side):
+                first_row, first_column = max(0, top - margin), max(0, left - margin)
+                bottom, right = min(height, top + side), min(width, left + side)
+                part = images[..., first_row : bottom + margin, first_column : right + margin]
+                noise = self.noise(part)[..., top - first_row :, left - first_column :]
+                found[..., top:bottom, left:right] = noise[..., : bottom - top, : right - left]
+        return found
+
+    def encoded_noise(self, images, encoding, tile=None):
+        """Images (B, 3, H, W), RGB in [0, 1] -> what an LNP file in this encoding holds.
+
+        wrapped: uint8, from channels given in the order BGR, as DFIG gives them; signed: int16, RGB.  Both
+        come back in the order RGB.
+        """
+        turned = images.flip(1) if encoding == "wrapped" else images
+        noise = self.noise(turned) if tile is None else self.noise_in_tiles(turned, tile)
+        return wrapped(noise.flip(1)) if encoding == "wrapped" else signed(noise)
+
+
+def wrapped(noise):
+    """Noise -> uint8 as in DFIG's files: what is below 0 becomes 0, v of 255 becomes (256 - v) % 256.
+
+    Source: Project_LNP.py, which multiplies an image of bytes by 255, modulo 256.
+    """
+    v = (noise.float().clamp(0, 1) * 255).round().to(torch.int16)
+    return ((256 - v) % 256).to(torch.uint8)
+
+
+def signed(noise):
+    """Noise in [-1, 1] -> int16 from -32767 to 32767; a 16-bit file holds this plus 32768."""
+    return (noise.float().clamp(-1, 1) * SIGNED_ONE).round().to(torch.int16)
+
+
+def conv3x3(inputs, outputs):
+    """A 3x3 convolution that keeps the size."""
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+def load(path):
+    """The denoiser of a weight file ({'state_dict': ...}, with or without `module.`), frozen, on the CPU.
+
+    CheckpointError where the file is no denoiser of this kind.
+    """
+    denoiser, state = CycleISP(), checkpoint.weights(checkpoint.read(path), path)
+    own = denoiser.state_dict()
+    differing = [name for name in own.keys() | state.keys()
+                 if name not in own or name not in state or own[name].shape != state[name].shape]  # fmt: skip
+    if differing:
+        raise CheckpointError(
+            f"{path} is no CycleISP denoiser of RGB images (sidd_rgb.pth): {len(differing)} of its entries "
+            f"differ, first {min(differing)}"
+        )
+    denoiser.load_state_dict(state)
+    return denoiser.eval().requires_grad_(False)
