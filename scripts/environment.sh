@@ -33,7 +33,7 @@ check_disk() {
 prepare_environment() {
     if [ "${NO_VENV:-0}" = 1 ]; then
         find_python
-        modules="torch, torchvision, cv2, skimage, sklearn, scipy, statsmodels, pandas, yaml, tensorboardX, matplotlib, pytorch_grad_cam, tqdm"
+        modules="torch, torchvision, cv2, skimage, sklearn, scipy, statsmodels, pandas, yaml, tensorboardX, matplotlib, pytorch_grad_cam, segment_anything, tqdm"
         [ "$1" = requirements.txt ] || modules="$modules, pytest"
         "$PY" -c "import $modules" || stop "$PY lacks packages of $1; install them: $PY -m pip install -r $1"
         echo "using $("$PY" --version) at $(command -v "$PY"), nothing installed"

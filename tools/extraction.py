@@ -1,0 +1,98 @@
+"""The bookkeeping of tools/extract.py: which file becomes which, what is there, what could not be used."""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import data
+from data.decode import BadImage
+from util.run import write_json
+
+RECORD = "extract.json"
+WRITTEN = (".png", ".jpg")  # suffixes that an extraction gives its files
+LISTED = 20
+
+
+class Extraction:
+    """A tree of images that becomes another with the same folders and stems."""
+
+    def __init__(self, opt, identity, suffix):
+        """identity: what a stopped run must share to go on; suffix: of the files written."""
+        self.input, self.output = Path(opt.input), Path(opt.output)
+        if not self.input.is_dir():
+            raise ValueError(f"--input is a folder of images, got {self.input}")
+        here, there = self.input.resolve(), self.output.resolve()
+        if here == there or here in there.parents or there in here.parents:
+            raise ValueError(f"--output {self.output} must not be --input, lie in it or around it")
+        self.identity = json.loads(json.dumps(identity))
+        self.overwrite = opt.overwrite
+        self.scan = data.files_scan([self.input])
+        self.targets = [self.target(sample.path, suffix) for sample in self.scan.samples]
+        self.failed = {}  # path -> reason
+        twice = [str(path) for path, count in Counter(self.targets).items() if count > 1]
+        if twice:
+            raise ValueError(
+                f"several images of {self.input} would become {', '.join(twice[:3])}; rename one"
+            )
+
+    def target(self, path, suffix):
+        """Where the file made of an image goes."""
+        return (self.output / Path(path).relative_to(self.input)).with_suffix(suffix)
+
+    def begin(self, environment):
+        """Finds what is left to do; refuses to mix two extractions."""
+        record = self.output / RECORD
+        if self.output.exists() and not self.output.is_dir():
+            raise ValueError(f"--output is a folder, {self.output} is a file")
+        if self.overwrite:
+            for target in self.targets:
+                for suffix in WRITTEN:
+                    target.with_suffix(suffix).unlink(missing_ok=True)
+        elif record.exists():
+            self.compare(record)
+        elif self.output.exists() and any(self.output.iterdir()):
+            raise ValueError(f"{self.output} holds files, but no {RECORD}; name another --output")
+        write_json(record, {**self.identity, "input": str(self.input), "environment": environment})
+        self.waiting = [place for place, target in enumerate(self.targets) if not target.exists()]
+
+    def compare(self, record):
+        """ValueError where the output folder is of another extraction."""
+        try:
+            known = json.loads(record.read_text(encoding="utf-8", errors="surrogateescape"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{record} is damaged; --overwrite starts over") from error
+        differing = [f"{name}: {known.get(name)} there, {value} now"
+                     for name, value in self.identity.items() if known.get(name) != value]  # fmt: skip
+        if differing:
+            raise ValueError(f"{self.output} is of another extraction ({'; '.join(differing)}); "
+                             "name another --output, or --overwrite")  # fmt: skip
+
+    def add(self, places, images, job):
+        """Writes the files of images (B, 3, H, W) of one size; returns how many."""
+        try:
+            contents = job(images)
+        except BadImage as error:
+            self.failed.update({self.scan.samples[place].path: str(error) for place in places})
+            return 0
+        for place, content in zip(places, contents, strict=True):
+            target = self.targets[place]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = target.with_name(target.name + ".part")
+            try:
+                part.write_bytes(content)
+                os.replace(part, target)
+            finally:
+                part.unlink(missing_ok=True)
+        return len(places)
+
+    def finish(self):
+        """Says what was passed over and what could not be used, and keeps the latter in the record."""
+        record = json.loads((self.output / RECORD).read_text(encoding="utf-8", errors="surrogateescape"))
+        write_json(self.output / RECORD, {**record, "failed": self.failed})
+        if self.scan.passed_over:
+            print(f"passed over: {self.scan.others()}")
+        if self.failed:
+            lines = [f"  {path}: {why}" for path, why in sorted(self.failed.items())]
+            more = [f"  and {len(lines) - LISTED} more, all in {RECORD}"] if len(lines) > LISTED else []
+            print("\n".join([f"{len(lines)} images could not be used:", *lines[:LISTED], *more]))

@@ -1,0 +1,112 @@
+"""Faces by SAM, the Segment Anything Model, prompted as DFIG does.  Part of tools/extract.py.
+
+Source: DFIG's SAM.py: two points, the best of three masks, which is the prompt of a second, single mask;
+Kirillov et al., "Segment Anything", ICCV 2023, and its package segment-anything.
+"""
+
+import numpy as np
+import torch
+
+from data.decode import BadImage
+from networks import checkpoint
+from networks.checkpoint import CheckpointError
+
+POINTS = ((128 / 256, 128 / 256), (128 / 256, 236 / 256))  # (x, y) in shares of an aligned face's sides
+WIDTHS = {1280: "vit_h", 1024: "vit_l", 768: "vit_b", 32: "toy"}  # of the image encoder
+MODELS = tuple(WIDTHS.values())
+SHOWN = 5
+
+
+class Masks:
+    """Cuts faces out: uint8 (B, 3, H, W) -> B arrays (H, W, 3), RGB, black where the mask is not."""
+
+    def __init__(self, sam, points=None, box=None):
+        """points: [(x, y)] in pixels, default DFIG's; box: (left, top, right, bottom) in their place."""
+        self.predictor = require_package().SamPredictor(sam.eval())
+        self.points, self.box = points, box
+        self.empty = 0
+
+    def __call__(self, images):
+        height, width = images.shape[-2:]
+        prompt = self.prompt(width, height)
+        pictures = images.permute(0, 2, 3, 1).cpu().numpy()
+        for picture, embedding in zip(pictures, self.embeddings(pictures), strict=True):
+            mask = self.mask(embedding, (height, width), prompt)
+            self.empty += not mask.any()
+            yield picture * mask[..., None]
+
+    def prompt(self, width, height):
+        """What SamPredictor.predict is told; BadImage where it lies outside the image."""
+        if self.box is not None:
+            places, told = [self.box[:2], self.box[2:]], {"box": np.array(self.box)}
+        else:
+            places = self.points or [(x * width, y * height) for x, y in POINTS]
+            told = {"point_coords": np.array(places, dtype=float), "point_labels": np.ones(len(places), int)}
+        outside = [f"{x:g},{y:g}" for x, y in places if x > width or y > height]
+        if outside:
+            raise BadImage(f"{width}x{height}: {' '.join(outside)} of the prompt lies outside")
+        return told
+
+    @torch.inference_mode()
+    def embeddings(self, pictures):
+        """Yields [(1, C, h, w)] of pictures (H, W, 3) of one size, through the encoder together."""
+        sam = self.predictor.model
+        resized = np.stack([self.predictor.transform.apply_image(picture) for picture in pictures])
+        self.input_size = resized.shape[1:3]
+        images = torch.from_numpy(resized).to(sam.device).permute(0, 3, 1, 2).contiguous()
+        return sam.image_encoder(sam.preprocess(images)).split(1)
+
+    def mask(self, embedding, size, prompt):
+        """Mask, bool (H, W), of one embedding: the best of three, refined once."""
+        predictor = self.predictor
+        predictor.reset_image()
+        predictor.features, predictor.is_image_set = embedding, True
+        predictor.original_size, predictor.input_size = size, self.input_size
+        _, scores, logits = predictor.predict(**prompt, multimask_output=True)
+        best = logits[np.argmax(scores)][None]
+        return predictor.predict(**prompt, mask_input=best, multimask_output=False)[0][0]
+
+    def describe(self):
+        """The last words of a run."""
+        return f"{self.empty:,} masks are empty" + (", their files black" if self.empty else "")
+
+
+def require_package():
+    """The package segment_anything; ValueError with the way to install it where it is missing."""
+    try:
+        import segment_anything
+    except ImportError as error:
+        raise ValueError("masks needs the package segment-anything: pip install segment-anything") from error
+    return segment_anything
+
+
+def load_sam(path, model_type):
+    """SAM with the weights of a file, on the CPU; CheckpointError where they are of another kind."""
+    state = checkpoint.weights(checkpoint.read(path), path)
+    sam = toy_sam() if model_type == "toy" else require_package().sam_model_registry[model_type]()
+    own = sam.state_dict()
+    differing = [name for name in own.keys() | state.keys()
+                 if name not in own or name not in state or own[name].shape != state[name].shape]  # fmt: skip
+    if differing:
+        width = state["image_encoder.pos_embed"].shape[-1] if "image_encoder.pos_embed" in state else None
+        hint = f"; it is of --model_type {WIDTHS[width]}" if width in WIDTHS else ""
+        raise CheckpointError(f"{path} does not fit SAM's {model_type}: {len(differing)} entries differ, "
+                              f"first {min(differing)}{hint}")  # fmt: skip
+    sam.load_state_dict(state)
+    return sam
+
+
+def toy_sam():
+    """SAM with a small encoder, from the package's own parts: to try commands, not to segment."""
+    modeling = require_package().modeling
+    side, patch, width = 256, 16, 64
+    grid = side // patch
+    encoder = modeling.ImageEncoderViT(
+        img_size=side, patch_size=patch, embed_dim=32, depth=2, num_heads=2, out_chans=width,
+        use_rel_pos=True, window_size=4, global_attn_indexes=(1,))  # fmt: skip
+    prompts = modeling.PromptEncoder(
+        embed_dim=width, image_embedding_size=(grid, grid), input_image_size=(side, side),
+        mask_in_chans=16)  # fmt: skip
+    transformer = modeling.TwoWayTransformer(depth=2, embedding_dim=width, mlp_dim=64, num_heads=2)
+    decoder = modeling.MaskDecoder(transformer_dim=width, transformer=transformer, iou_head_hidden_dim=32)
+    return modeling.Sam(encoder, prompts, decoder)
