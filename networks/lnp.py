@@ -185,9 +185,11 @@ class LNPDetector(Detector):
         """Input of the network -> the normalised three channels that stand for the image, float32."""
         if self.denoiser:
             images = self.noise(images)
-        if images.dtype == torch.int16:
-            return images.float() / (cycleisp.SIGNED_ONE * SIGNED_STD)
-        return self.normalise(images)
+        if self.source != "signed":
+            return self.normalise(images)
+        if images.dtype != torch.int16:
+            raise ValueError(f"signed noise comes as int16, got {images.dtype}")
+        return images.float() / (cycleisp.SIGNED_ONE * SIGNED_STD)
 
     def preprocess(self, images):
         """uint8 (int16 with signed noise), or float in [0, 1], (B, 3, H, W) -> (B, 5, H, W), float32.

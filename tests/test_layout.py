@@ -108,7 +108,10 @@ def readme_commands():
     return [line.split("#")[0].strip() for line in lines if line.split("#")[0].strip()]
 
 
-SUBCOMMANDS = ("npr", "curves", "training", "maps", "cam", "restoration")
+SUBCOMMANDS = (
+    *("npr", "curves", "training", "maps", "cam", "restoration", "lnp", "spectra"),
+    *("masks", "toys"),
+)
 
 
 @functools.cache

@@ -5,7 +5,7 @@
     python -m tools.extract toys --output toys
 
 `masks` segments the face with SAM and blackens the rest; `lnp` writes what CycleISP's denoiser takes for
-noise; `toys` writes random weights for both, to try the chain without downloads: what they give means nothing.
+noise; `toys` writes random weights for both, to try the chain without downloads; results mean nothing.
 --output repeats the folders of --input, whatever they are, with a file of the same stem for each image, and
 extract.json.  A stopped run goes on with the same command; images that cannot be used are listed at the end.
 """
@@ -64,11 +64,12 @@ def parse(argv):
         help="default: signed, 16-bit PNG of 32768 + 32767 x noise; wrapped: 8 bits, bit for bit as DFIG "
         "encodes them, from channels in the order BGR")  # fmt: skip
     lnp.add_argument("--amp", choices=("bf16", "off"), default="off",
-        help="bf16 is faster on a GPU; signed alone: in wrapped a rounding step at 0 becomes 255")  # fmt: skip
+        help="bf16 is faster on a GPU; signed alone: a rounding step at 0 of wrapped is 255")  # fmt: skip
     lnp.add_argument("--tile", type=positive_int, default=TILE, metavar="N",
         help=f"an image with a longer side goes in tiles of N pixels, which overlap by {cycleisp.REACH} on "
-        "every side. Not the same as whole: the network pools over all it sees. On 768x512 in tiles of 256, "
-        f"random weights, values differed by up to 2.5 %% of the strongest; default: {TILE}")  # fmt: skip
+        "every side. Not the same as whole, since the network pools over all it sees: on a photograph of "
+        "768x512 in tiles of 256, random weights, by up to 0.07 %% of the strongest value, and 0.5 %% of the "
+        f"wrapped values were others; default: {TILE}")  # fmt: skip
     for one, images in ((masks, 4), (lnp, 8)):
         add_common(one.add_argument, images)
     toys = kinds.add_parser("toys", help="random weights, to try the chain", allow_abbrev=False)

@@ -208,6 +208,8 @@ def geometry(loaded):
 def prepared(image, loaded, path):
     """The uint8 pixels (3, H, W) that predict.py would give to this checkpoint; of patches the first."""
     config, form = loaded.detector.data_config, geometry(loaded)
+    if config.noise_bits == 16:
+        raise ValueError("cam draws over 8-bit pictures; this detector reads 16-bit noise")
     try:
         if config.patches:
             return patch_sample(image, form, replace(config.patches, vote=1), EVALUATION_SEED)["image"]

@@ -4,14 +4,17 @@
     python -m tools.visualize maps --image photo.png
     python -m tools.visualize cam --model_path checkpoints/sample/model_epoch_best.pth --images photo.png
     python -m tools.visualize restoration --model_path essp.pth --images photo.png
+    python -m tools.visualize lnp --original faces --masked masked --lnp results_mask/LNP
+    python -m tools.visualize spectra --input results_mask/LNP/train
     python -m tools.visualize curves --results results/sample/Sample
     python -m tools.visualize training --run checkpoints/sample
 
 `npr` shows a real image and a fake of every generator with their NPR maps; `maps` one image with its maps at
 all scales, windows and colour spaces; `cam` where checkpoints find evidence for "fake" (Grad-CAM; needs
-pip install grad-cam); `restoration` what an ESSP checkpoint makes of blurred and compressed patches; `curves`
-draws ROC and precision-recall per generator from a scores.csv; `training` draws loss and validation accuracy
-over epochs from a train.csv.
+pip install grad-cam); `restoration` what an ESSP checkpoint makes of blurred and compressed patches; `lnp`
+faces, their noise patterns and spectra as DFIG's detectors see them; `spectra` averages over reals and fakes;
+`curves` draws ROC and precision-recall per generator from a scores.csv; `training` draws loss and validation
+accuracy over epochs from a train.csv.
 The suffix of --output, .png or .pdf, decides the format.
 """
 
@@ -25,6 +28,7 @@ from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 from options.types import positive_int, whole_int
 from tools.maps import LARGEST, MOST_IMAGES, draw_cam, draw_maps, draw_npr
 from tools.restoration import draw_restoration
+from tools.spectra import MOST_FACES, draw_lnp, draw_spectra
 from util import run
 from util.plot import canvas, check_suffix, save
 from util.record import read_scores
@@ -35,7 +39,8 @@ def main(argv=None):
     if opt.output is not None:
         check_suffix(opt.output)
     draw = {"npr": draw_npr, "maps": draw_maps, "cam": draw_cam, "restoration": draw_restoration,
-            "curves": draw_curves, "training": draw_training}[opt.picture]  # fmt: skip
+            "lnp": draw_lnp, "spectra": draw_spectra, "curves": draw_curves,
+            "training": draw_training}[opt.picture]  # fmt: skip
     print(f"-> {draw(opt)}")
 
 
@@ -45,7 +50,7 @@ def parse(argv):
         prog="tools.visualize", description=__doc__.splitlines()[0], allow_abbrev=False
     )
     pictures = parser.add_subparsers(
-        dest="picture", required=True, metavar="{npr,maps,cam,restoration,curves,training}"
+        dest="picture", required=True, metavar="{npr,maps,cam,restoration,lnp,spectra,curves,training}"
     )
     which = "which image of each folder, counted from 0"
     written = "picture to write (PNG or PDF); default: %(default)s"
@@ -79,6 +84,7 @@ def parse(argv):
         one.add_argument("--number", type=whole_int, help=f"with --dataroot: {which}; default: 0")
         one.add_argument("--output", type=Path, default=Path(f"{name}.png"), help=written)
 
+    add_spectra(pictures, written)
     curves = pictures.add_parser("curves", help="ROC and precision-recall curves", allow_abbrev=False)
     curves.add_argument("--results", type=Path, required=True, help="results folder that holds scores.csv")
     curves.add_argument("--output", type=Path, help="picture to write; default: curves.png in that folder")
@@ -88,6 +94,23 @@ def parse(argv):
         "--output", type=Path, help="picture to write; default: training.png in that folder"
     )
     return parser.parse_args(argv)
+
+
+def add_spectra(pictures, written):
+    """Options of the pictures of DFIG's features."""
+    lnp = pictures.add_parser("lnp", help="faces from photograph to phase", allow_abbrev=False)
+    lnp.add_argument("--original", type=Path, required=True, help="folder of photographs")
+    lnp.add_argument("--masked", type=Path, help="folder of tools.extract masks")
+    lnp.add_argument("--lnp", type=Path, required=True, help="folder of tools.extract lnp")
+    lnp.add_argument("--rows", type=positive_int, default=4, help=f"faces, at most {MOST_FACES}; default: 4")
+    lnp.add_argument("--output", type=Path, default=Path("lnp.png"), help=written)
+    spectra = pictures.add_parser("spectra", help="mean spectra of reals and fakes", allow_abbrev=False)
+    spectra.add_argument("--input", type=Path, required=True, help="folder with reals and fakes in it")
+    spectra.add_argument("--lnp_input", choices=("lnp", "image"), default="lnp",
+        help="files of noise (default), or images: the spectra of the pixels themselves")  # fmt: skip
+    spectra.add_argument("--size", type=positive_int, help="side of the centre crop; default: the least side")
+    spectra.add_argument("--most", type=positive_int, default=1000, help="files of a class; default: 1000")
+    spectra.add_argument("--output", type=Path, default=Path("spectra.png"), help=written)
 
 
 def draw_curves(opt):
