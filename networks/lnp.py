@@ -8,6 +8,7 @@ Liu et al., "Detecting Generated Images by Real Images Only", arXiv 2211.00962. 
 """
 
 import argparse
+from itertools import product
 
 import torch
 from torch import fft, nn
@@ -32,10 +33,14 @@ def spectra(x, gray="equal"):
     """(B, 3, H, W) -> amplitude and phase of its orthonormal FFT, float32 (B, 2, H, W), frequency 0 central.
 
     Amplitude (|F| + 1e-8)^0.8, phase in (-pi, pi]; both are averaged over the channels after that.  Odd sides
-    are shifted as by ifftshift, as published.
+    are shifted as by ifftshift, as published.  Frequencies that are real in exact arithmetic are real here,
+    lest rounding decide between -pi and pi.
     """
     with torch.autocast(x.device.type, enabled=False):
         transformed = fft.fft2(x.float(), norm="ortho")
+        height, width = x.shape[-2:]
+        for row, column in product((0, height // 2)[: 2 - height % 2], (0, width // 2)[: 2 - width % 2]):
+            transformed.imag[..., row, column] = 0
         phase = torch.atan2(transformed.imag + EPSILON, transformed.real + EPSILON)
         amplitude = (transformed.abs() + EPSILON) ** POWER
         weights = torch.tensor(GRAYS[gray], device=x.device).view(1, 3, 1, 1)

@@ -123,9 +123,8 @@ def _numbers(text, count, expected):
 def extract_masks(opt):
     """Every face of --input without its background."""
     device = run.pick_device(opt)
-    prompt = {"box": opt.box} if opt.box else {"points": opt.points}
-    identity = {"what": "masks", "sam_sha256": hash_of(opt.sam), "model_type": opt.model_type, **prompt,
-                "format": opt.format}  # fmt: skip
+    identity = {"what": "masks", "sam_sha256": hash_of(opt.sam), "model_type": opt.model_type,
+                "points": opt.points, "box": opt.box, "format": opt.format}  # fmt: skip
     work = Extraction(opt, identity, FORMATS[opt.format])
     masks = Masks(load_sam(opt.sam, opt.model_type).to(device), opt.points, opt.box)
 
@@ -198,8 +197,7 @@ def carry_out(opt, work, job, device, last_words):
             bar.update(len(batch["bad"]) + sum(len(part["index"]) for part in batch["parts"]))
     speed = f", {done / (time.perf_counter() - started):.2f} images/s" if done else ""
     print(f"{done:,} of {len(dataset):,} files written{speed}, {device}; {last_words()}")
-    print(f"-> {work.output}")
-    work.finish()
+    print("\n".join([*work.finish(), f"-> {work.output}"]))
     if work.failed:
         sys.exit(1)
 

@@ -87,12 +87,13 @@ class Extraction:
         return len(places)
 
     def finish(self):
-        """Says what was passed over and what could not be used, and keeps the latter in the record."""
+        """Keeps in the record what could not be used; lines that say so, and what was passed over."""
         record = json.loads((self.output / RECORD).read_text(encoding="utf-8", errors="surrogateescape"))
         write_json(self.output / RECORD, {**record, "failed": self.failed})
-        if self.scan.passed_over:
-            print(f"passed over: {self.scan.others()}")
+        lines = [f"passed over: {self.scan.others()}"] if self.scan.passed_over else []
         if self.failed:
-            lines = [f"  {path}: {why}" for path, why in sorted(self.failed.items())]
-            more = [f"  and {len(lines) - LISTED} more, all in {RECORD}"] if len(lines) > LISTED else []
-            print("\n".join([f"{len(lines)} images could not be used:", *lines[:LISTED], *more]))
+            lines += [f"{len(self.failed)} images could not be used:"]
+            lines += [f"  {path}: {why}" for path, why in sorted(self.failed.items())[:LISTED]]
+        if len(self.failed) > LISTED:
+            lines += [f"  and {len(self.failed) - LISTED} more, all in {RECORD}"]
+        return lines
