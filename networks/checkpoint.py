@@ -155,16 +155,20 @@ def load_weights(detector, state, path):
     detector.load_state_dict(state)
 
 
-def require_fit(detector, state, path):
-    """CheckpointError with the differing keys unless a state_dict has the detector's keys and shapes."""
-    own = detector.state_dict()
+def require_fit(network, state, path, what=None, hint=""):
+    """CheckpointError with the differing keys unless a state_dict has the network's keys and shapes.
+
+    what: the network in words, for one that is no detector; hint: ends the message.
+    """
+    own = network.state_dict()
     missing = [name for name in own if name not in state]
     unexpected = [name for name in state if name not in own]
     reshaped = [name for name in own if name in state and own[name].shape != state[name].shape]
     if missing or unexpected or reshaped:
         kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
         lists = "; ".join(f"{len(keys)} {kind}: {_shorten(keys)}" for kind, keys in kinds if keys)
-        raise CheckpointError(f"{path} does not fit detector {detector.arch!r}: {lists}")
+        what = what or f"detector {network.arch!r}"
+        raise CheckpointError(f"{path} does not fit {what}: {lists}{hint}")
 
 
 def weights(content, path):

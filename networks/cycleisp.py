@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from networks import checkpoint
-from networks.checkpoint import CheckpointError
 
 WIDTH, GROUPS, BLOCKS, REDUCTION = 64, 4, 8, 16
 REACH = 103  # pixels that an output pixel sees to each side, the pooling of the channel attention aside
@@ -146,13 +145,6 @@ def load(path):
     CheckpointError where the file is no denoiser of this kind.
     """
     denoiser, state = CycleISP(), checkpoint.weights(checkpoint.read(path), path)
-    own = denoiser.state_dict()
-    differing = [name for name in own.keys() | state.keys()
-                 if name not in own or name not in state or own[name].shape != state[name].shape]  # fmt: skip
-    if differing:
-        raise CheckpointError(
-            f"{path} is no CycleISP denoiser of RGB images (sidd_rgb.pth): {len(differing)} of its entries "
-            f"differ, first {min(differing)}"
-        )
+    checkpoint.require_fit(denoiser, state, path, "CycleISP's denoiser of RGB images (sidd_rgb.pth)")
     denoiser.load_state_dict(state)
-    return denoiser.eval().requires_grad_(False)
+    return denoiser.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # faster

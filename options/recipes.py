@@ -5,9 +5,8 @@ Values are option names and values; what a recipe leaves out keeps the flag's ow
 
 import networks
 
-CNNDET = {
+PLATEAU = {  # how CNNDetection ends a training, and DFIG after it
     "lr": 1e-4,
-    "batch_size": 64,
     "niter": 10_000,
     "lr_policy": "plateau",
     "earlystop_epoch": 5,
@@ -15,6 +14,10 @@ CNNDET = {
     "beta1": 0.9,
     "optim": "adam",
     "pretrained": True,
+}
+CNNDET = {
+    **PLATEAU,
+    "batch_size": 64,
     "blur_prob": 0.1,
     "blur_sig": (0.0, 3.0),
     "jpg_prob": 0.1,
@@ -62,17 +65,7 @@ RECIPES = {
     "cnndet": CNNDET,
     "cnndet-0.5": {**CNNDET, "blur_prob": 0.5, "jpg_prob": 0.5},
     # DFIG: options/ and train.py of its code; no seed is published.
-    "dfig": {
-        "lr": 1e-4,
-        "batch_size": 32,
-        "niter": 10_000,
-        "lr_policy": "plateau",
-        "earlystop_epoch": 5,
-        "min_lr": 1e-6,
-        "beta1": 0.9,
-        "optim": "adam",
-        "pretrained": True,
-    },
+    "dfig": {**PLATEAU, "batch_size": 32},
     # SSP: options.py and utils/util.py of its code.  It draws no flips.
     "ssp": SSP,
     # ESSP: SSP's, with the ranges that its options have; how often each kind occurs is our choice.

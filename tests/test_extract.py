@@ -296,7 +296,7 @@ def test_weight_files_that_are_none_are_refused(command, picture, tmp_path, requ
         go(flag, tmp_path / "text.pth")
     assert "\n" not in str(bad.value)
     other = toys / {"cut": "cycleisp_toy.pth", "pattern": "sam_toy.pth"}[command]
-    words = {"cut": "does not fit SAM's toy", "pattern": "is no CycleISP denoiser"}[command]
+    words = {"cut": "does not fit SAM's toy", "pattern": "does not fit CycleISP's denoiser"}[command]
     with pytest.raises(CheckpointError, match=words) as bad:
         go(flag, other)
     assert "\n" not in str(bad.value)

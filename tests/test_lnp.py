@@ -777,7 +777,7 @@ def test_a_denoiser_that_is_missing_stops_before_any_work(tmp_path):
 
 
 def test_a_file_that_is_no_denoiser_is_refused(trained):
-    with pytest.raises(CheckpointError, match="is no CycleISP denoiser"):
+    with pytest.raises(CheckpointError, match="does not fit CycleISP's denoiser"):
         create(lnp_input="image", lnp_denoiser=str(trained["wrapped"]))
 
 

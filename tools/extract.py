@@ -142,7 +142,7 @@ def extract_lnp(opt):
     identity = {"what": "lnp", "weights_sha256": hash_of(opt.weights), "encoding": opt.encoding,
                 "precision": "bf16" if opt.amp == "bf16" else "fp32", "tile": opt.tile}  # fmt: skip
     work = Extraction(opt, identity, ".png")
-    denoiser = cycleisp.load(opt.weights).to(device, memory_format=torch.channels_last)
+    denoiser = cycleisp.load(opt.weights).to(device)
 
     def job(images):
         most = CPU_PIXELS if device.type == "cpu" else opt.tile**2

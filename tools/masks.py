@@ -9,7 +9,6 @@ import torch
 
 from data.decode import BadImage
 from networks import checkpoint
-from networks.checkpoint import CheckpointError
 
 POINTS = ((128 / 256, 128 / 256), (128 / 256, 236 / 256))  # (x, y) in shares of an aligned face's sides
 WIDTHS = {1280: "vit_h", 1024: "vit_l", 768: "vit_b", 32: "toy"}  # of the image encoder
@@ -84,14 +83,9 @@ def load_sam(path, model_type):
     """SAM with the weights of a file, on the CPU; CheckpointError where they are of another kind."""
     state = checkpoint.weights(checkpoint.read(path), path)
     sam = toy_sam() if model_type == "toy" else require_package().sam_model_registry[model_type]()
-    own = sam.state_dict()
-    differing = [name for name in own.keys() | state.keys()
-                 if name not in own or name not in state or own[name].shape != state[name].shape]  # fmt: skip
-    if differing:
-        width = state["image_encoder.pos_embed"].shape[-1] if "image_encoder.pos_embed" in state else None
-        hint = f"; it is of --model_type {WIDTHS[width]}" if width in WIDTHS else ""
-        raise CheckpointError(f"{path} does not fit SAM's {model_type}: {len(differing)} entries differ, "
-                              f"first {min(differing)}{hint}")  # fmt: skip
+    width = state["image_encoder.pos_embed"].shape[-1] if "image_encoder.pos_embed" in state else None
+    hint = f"; it is of --model_type {WIDTHS[width]}" if width in WIDTHS else ""
+    checkpoint.require_fit(sam, state, path, f"SAM's {model_type}", hint)
     sam.load_state_dict(state)
     return sam
 
