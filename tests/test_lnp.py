@@ -14,7 +14,7 @@ from torch import nn
 
 import networks
 import networks.start
-from networks import checkpoint
+from networks import checkpoint, cycleisp
 from networks.checkpoint import CheckpointError
 from networks.cycleisp import CycleISP
 from networks.lnp import spectra
@@ -729,12 +729,12 @@ def trained(mobile, tmp_path_factory):
 
 
 @pytest.mark.parametrize("encoding", ["wrapped", "signed"])
-def test_an_image_scores_as_the_file_of_its_noise(trained, cleaner, cleaner_file, encoding):
+def test_an_image_scores_as_the_file_of_its_noise(trained, cleaner_file, encoding):
     on_files = checkpoint.load(trained[encoding])
     on_images = checkpoint.load(trained[encoding],
                                 opt=Namespace(lnp_input="image", lnp_denoiser=str(cleaner_file)))  # fmt: skip
     images = pixels(2, 3, 16, 12)
-    noise = cleaner.encoded_noise(images / 255, encoding)
+    noise = cycleisp.load(cleaner_file).encoded_noise(images / 255, encoding)
     assert noise.dtype == {"wrapped": torch.uint8, "signed": torch.int16}[encoding]
     assert noise.unique().numel() > 5
     expected = score(on_files.detector.eval(), noise)
