@@ -249,6 +249,7 @@ class Trainer:
             rng=run.rng_state(),
             env=self.opt.environment,
             files=self.files,
+            companions=self.detector.companions,
         )
         write_history(self.folder / "train.csv", self.history)
 
@@ -259,6 +260,9 @@ class Trainer:
             raise ValueError(
                 f"the {changed} files below {self.opt.dataroot} differ from those at the run's start"
             )
+        if saved.get("companions", {}) != self.detector.companions:
+            names = ", ".join(self.detector.companions)
+            raise ValueError(f"{names} differs from the run's start; put that file back, or train anew")
         checkpoint.load_weights(self.detector, saved["model"], self.folder)
         self.optimizer.load_state_dict(saved["optimizer"])
         vars(self.progress).update(saved["progress"])

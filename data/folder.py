@@ -257,8 +257,8 @@ class RealFakeFolder(Dataset):
         if noise_bits is not None and self.degradation.describe():
             raise ValueError("--blur and --jpeg degrade photographs; these files hold noise patterns")
         changed = geometry.load_size or (augment and (augment.blur_prob or augment.jpeg_prob))
-        if noise_bits == 16 and changed:
-            raise ValueError("16-bit noise patterns are cropped and flipped alone: no resize, blur or JPEG")
+        if noise_bits is not None and changed:
+            raise ValueError("noise patterns are cropped and flipped alone: no resize, blur or JPEG")
 
     def __len__(self):
         return len(self.samples)

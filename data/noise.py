@@ -1,6 +1,6 @@
 """Files of noise patterns (tools.extract lnp): 8 bits wrapped around 256, or 16 bits around 32768.
 
-Their values are no colours: what expects one kind must not meet the other, nor a photograph.
+Their values are no colours: a detector of one kind must not meet the other, nor a photograph.
 """
 
 import cv2
@@ -12,6 +12,10 @@ from data.decode import BadImage, decode_bytes, opened, read
 
 ZERO = 32768  # value of no noise in a 16-bit file
 PNG, DEPTH_BYTE, COLOUR_BYTE, RGB = b"\x89PNG\r\n\x1a\n", 24, 25, 2  # of a PNG's header
+STRONG, MOST_STRONG = (
+    127,
+    0.1,
+)  # values 1 to 127 of a wrapped file are noise beyond half of the range: a few at most
 
 
 def is_deep(content):
@@ -26,17 +30,33 @@ def decode_noise(path, bits, max_mpx):
     """
     content = read(path)
     if bits == 8:
-        if is_deep(content):
-            raise BadImage("16 bits a channel: signed noise; the detector takes wrapped (--lnp_encoding)")
-        return decode_bytes(content, max_mpx)
+        return _wrapped(content, max_mpx)
     if content and not is_deep(content):
         raise BadImage("no 16-bit RGB PNG: the detector takes signed noise (tools.extract lnp)")
     with opened(content, max_mpx):
-        values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if values is None:
         raise BadImage("truncated or damaged PNG")
     noise = (values[..., ::-1].astype(np.int32) - ZERO).clip(-ZERO, ZERO - 1).astype(np.int16)
     return torch.from_numpy(noise.transpose(2, 0, 1).copy())
+
+
+def _wrapped(content, max_mpx):
+    if is_deep(content):
+        raise BadImage(
+            "16 bits a channel: signed noise, not the wrapped kind of this detector (train with "
+            "--lnp_encoding signed)"
+        )
+    if content and content[:8] != PNG:
+        raise BadImage("no PNG, so no noise pattern (tools.extract lnp); photographs: --lnp_input image")
+    image = decode_bytes(content, max_mpx)
+    strong = (np.asarray(image) - np.uint8(1) < STRONG).mean()
+    if strong > MOST_STRONG:
+        raise BadImage(
+            f"no noise pattern: {100 * strong:.0f} % of its values would be noise beyond half of the range; "
+            "photographs: --lnp_input image"
+        )
+    return image
 
 
 def noise_sample(noise, geometry, augment=None, rng=None):

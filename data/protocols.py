@@ -252,7 +252,7 @@ ROWS = (
         geometry=Geometry(None, 224),  # of its training; its demo_dir.py takes the 256-px faces whole
         places=("test",),
         train_places=("train",),
-        val_places=("val",),
+        val_places=("val", "valid"),
         training=(Generator("StyleGAN", (), "gan", images=(50_000, 50_000)),),
         source="README of Detecting-Face-Images-Generated-by-AI",
         url="https://github.com/YueWan1/Detecting-Face-Images-Generated-by-AI",

@@ -72,6 +72,8 @@ def _part(found, wanted):
 
 def _split_scan(opt, split):
     root = Path(opt.dataroot) / split
+    if split == "val" and not root.is_dir() and root.with_name("valid").is_dir():
+        root = root.with_name("valid")  # its name in DFIG's set of faces, and in many others
     return scan(root, discover(root, opt.classes))
 
 

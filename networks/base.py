@@ -32,7 +32,8 @@ class DataConfig:
     patches: Patches | None = None  # the simplest of these stand for the image, taken at its stored size
     clean_pair: bool = False  # training samples carry `clean`, `blurred` and `compressed` as well
     noise_bits: int | None = None  # files hold noise patterns, 8 or 16 bits a channel; None: photographs
-    whole: bool = False  # an evaluation takes images whole at their stored size unless a flag says otherwise
+    view: str = "protocol"  # who says how an evaluation resizes and crops unless a flag does: the protocol,
+    # the training, or nobody: "whole" images at their stored size
 
 
 class Detector(nn.Module):

@@ -124,6 +124,10 @@ def load(path, arch=None, opt=None):
         notes = [f"{assumed} (where the file does not say, --arch {found} and its flags do)", converted]
     load_weights(detector, state, path)
     detector.ready()
+    changed = [name for name, value in detector.companions.items()
+               if content.get("companions", {}).get(name, value) != value] if own else []  # fmt: skip
+    notes += [f"{name} {value[:12]}" for name, value in detector.companions.items()]
+    notes += [f"notice: {name} is not that of the training" for name in changed]
     options = implied if own else {}
     return Loaded(detector, found, options, content, str(path), sha256(path), list(filter(None, notes)))
 
@@ -153,6 +157,15 @@ def load_weights(detector, state, path):
     """Strict load with an error that names the differing keys."""
     require_fit(detector, state, path)
     detector.load_state_dict(state)
+
+
+def load_companion(network, state, path, what, hint=""):
+    """Strict load of a network that is no detector: what it gives is not looked at as scores are."""
+    require_fit(network, state, path, what, hint)
+    broken = [name for name, value in state.items() if not value.isfinite().all()]
+    if broken:
+        raise CheckpointError(f"{path} holds values that are no numbers, first in {broken[0]}")
+    network.load_state_dict(state)
 
 
 def require_fit(network, state, path, what=None, hint=""):
@@ -236,7 +249,10 @@ def _built_as_asked(kind, implied, flags, path):
     with torch.device("meta"):
         trained = kind.from_options(Namespace(**implied))
     if asked.configuration != trained.configuration:
-        raise CheckpointError(f"{path} was trained as {trained.describe()}; the flags say otherwise")
+        raise CheckpointError(
+            f"{path} was trained as {trained.describe()}; the flags, which ask for {asked.describe()}, "
+            "cannot change that: leave them out"
+        )
     return asked
 
 
@@ -245,7 +261,7 @@ def _recognise(state, arch, path, given):
     try:
         fitting = {name: networks.get(name).recognise(state, _flags_of(name, given)) for name in candidates}
     except ValueError as error:
-        raise CheckpointError(f"{path} {error}") from error
+        raise CheckpointError(f"{path}: {error}") from error
     fitting = {name: implied for name, implied in fitting.items() if implied is not None}
     if len(fitting) == 1:
         return next(iter(fitting.items()))

@@ -14,6 +14,7 @@ from networks import checkpoint
 
 WIDTH, GROUPS, BLOCKS, REDUCTION = 64, 4, 8, 16
 REACH = 103  # pixels that an output pixel sees to each side, the pooling of the channel attention aside
+TILE = 1024  # pixels: an image with a longer side goes in tiles of this side, which take a few GB
 ENCODINGS = ("wrapped", "signed")
 SIGNED_ZERO, SIGNED_ONE = 32768, 32767  # of the 16-bit files: value = SIGNED_ZERO + SIGNED_ONE * noise
 
@@ -109,14 +110,14 @@ class CycleISP(nn.Module):
                 found[..., top:bottom, left:right] = noise[..., : bottom - top, : right - left]
         return found
 
-    def encoded_noise(self, images, encoding, tile=None):
+    def encoded_noise(self, images, encoding, tile=TILE):
         """Images (B, 3, H, W), RGB in [0, 1] -> what an LNP file in this encoding holds.
 
         wrapped: uint8, from channels given in the order BGR, as DFIG gives them; signed: int16, RGB.  Both
         come back in the order RGB.
         """
         turned = images.flip(1) if encoding == "wrapped" else images
-        noise = self.noise(turned) if tile is None else self.noise_in_tiles(turned, tile)
+        noise = self.noise_in_tiles(turned, tile)
         return wrapped(noise.flip(1)) if encoding == "wrapped" else signed(noise)
 
 
@@ -145,6 +146,5 @@ def load(path):
     CheckpointError where the file is no denoiser of this kind.
     """
     denoiser, state = CycleISP(), checkpoint.weights(checkpoint.read(path), path)
-    checkpoint.require_fit(denoiser, state, path, "CycleISP's denoiser of RGB images (sidd_rgb.pth)")
-    denoiser.load_state_dict(state)
+    checkpoint.load_companion(denoiser, state, path, "CycleISP's denoiser of RGB images (sidd_rgb.pth)")
     return denoiser.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # faster

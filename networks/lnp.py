@@ -9,6 +9,7 @@ Liu et al., "Detecting Generated Images by Real Images Only", arXiv 2211.00962. 
 
 import argparse
 from itertools import product
+from pathlib import Path
 
 import torch
 from torch import fft, nn
@@ -90,7 +91,7 @@ class LNPDetector(Detector):
             load_size=None,
             crop_size=224,
             noise_bits={"wrapped": 8, "signed": 16}[self.encoding] if given.lnp_input == "lnp" else None,
-            whole=given.lnp_eval == "full",
+            view={"train": "training", "full": "whole"}[given.lnp_eval],
         )
         self.denoiser = ()  # (CycleISP,) once ready: no module of the detector, so not among its weights
         self.make_trunk(FEATURES[self.feature])
@@ -116,8 +117,8 @@ class LNPDetector(Detector):
         group.add_argument("--lnp_input", choices=("lnp", "image"), default="lnp",
             help="files of noise patterns (tools.extract lnp), or images: see --lnp_denoiser")  # fmt: skip
         group.add_argument("--lnp_denoiser", metavar="FILE",
-            help="CycleISP's weights (sidd_rgb.pth): takes the noise of what the network gets of an image, "
-            "the crop (tools.extract: of all of it); none: the image in its place")  # fmt: skip
+            help="CycleISP's weights (sidd_rgb.pth): noise is taken of the crop that the network gets, not "
+            "of the whole image as by tools.extract; none: use the image itself")  # fmt: skip
         group.add_argument("--lnp_encoding", choices=cycleisp.ENCODINGS, default="wrapped",
             help="of the noise: 8 bits as DFIG's files, or 16 bits with its sign")  # fmt: skip
         group.add_argument("--lnp_feature", choices=tuple(FEATURES), default="lnp+fft",
@@ -137,7 +138,9 @@ class LNPDetector(Detector):
         if flags.lnp_input == "image" and not flags.lnp_denoiser:
             raise ValueError("--lnp_input image needs --lnp_denoiser FILE (sidd_rgb.pth), or none")
         if flags.lnp_input == "lnp" and flags.lnp_denoiser not in (None, "none"):
-            raise ValueError("--lnp_denoiser concerns --lnp_input image alone; with files it is none")
+            raise ValueError(
+                "--lnp_denoiser concerns --lnp_input image alone; files take --lnp_denoiser none"
+            )
         if flags.lnp_denoiser == "none" and flags.lnp_encoding != "wrapped":
             raise ValueError("--lnp_encoding concerns noise; --lnp_denoiser none leaves the image as it is")
         if flags.lnp_feature == "lnp" and flags.train_mode != 0:
@@ -157,6 +160,8 @@ class LNPDetector(Detector):
         possible = () if attention is None else {2: (0,), 5: (1, 2)}.get(len(attention), ())
         if not possible:
             return None
+        if flags.get("lnp_feature", "lnp+fft") != "lnp+fft":
+            raise ValueError(f"holds lnp+fft, not --lnp_feature {flags['lnp_feature']}")
         with torch.device("meta"):
             own = cls(cls.flags(argparse.Namespace(**{**flags, "train_mode": possible[0]}))).state_dict()
         if {name: one.shape for name, one in own.items()} != {name: one.shape for name, one in state.items()}:
@@ -174,6 +179,11 @@ class LNPDetector(Detector):
     def ready(self):
         """Loads the denoiser, if there is one."""
         if self.source != "image" and self.denoiser_path not in (None, "none"):
+            if not Path(self.denoiser_path).is_file():
+                raise ValueError(
+                    f"no denoiser at {self.denoiser_path}; name CycleISP's weights with --arch {self.arch} "
+                    "--lnp_input image --lnp_denoiser FILE"
+                )
             self.denoiser = (cycleisp.load(self.denoiser_path),)
             self.companions = {"denoiser_sha256": sha256(self.denoiser_path)}
             self.enlargement = DENOISER_SHARE

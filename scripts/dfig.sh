@@ -9,9 +9,11 @@ FACES=$(realpath "$1")
 OUT=$(realpath -m "${2:?name a folder for the results as well: bash scripts/dfig.sh FACES OUT}")
 shift 2
 for split in train val test; do
-    [ -d "$FACES/$split" ] || { echo "error: $FACES has no folder $split (expected train, val and test)" >&2; exit 1; }
+    [ -d "$FACES/$split" ] || { [ "$split" = val ] && [ -d "$FACES/valid" ]; } ||
+        { echo "error: $FACES has no folder $split (expected train, val and test)" >&2; exit 1; }
 done
 cd "$(dirname "$0")/.."
+export NPR_LAB_PARENT=$$  # what runs below stops and saves when this script is gone
 PY=${PYTHON:-python}
 [ -n "${PYTHON:-}" ] || [ ! -x .venv/bin/python ] || PY=.venv/bin/python
 MODEL=${MODEL_TYPE:-vit_h} TRAIN=()

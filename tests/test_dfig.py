@@ -1,14 +1,11 @@
-"""DFIG from photographs to scores: noise patterns extracted, a detector trained, tested, asked for scores.
-
-Sides are powers of two: at others (40) the four real frequencies of a spectrum get an imaginary part of
-rounding noise, whose sign decides between the phases pi and -pi: scores depend on the order of float32 sums.
-"""
+"""DFIG from photographs to scores: noise patterns extracted, a detector trained, tested, asked for scores."""
 
 import argparse
 import csv
 import json
 import re
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -350,3 +347,63 @@ def test_a_photograph_of_another_size_and_mode_is_scored_whole(made, trained, tm
     [row] = rows.values()
     assert (row["label"], row["error"]) == ("", "")
     assert np.isfinite(float(row["logit"]))
+
+
+# --- what must not be mixed up ---
+
+
+def test_a_validation_folder_may_be_called_valid(start, made, tmp_path, capsys):
+    root = tmp_path / "faces"
+    shutil.copytree(made / "DFIG-wrapped" / "DFIG", root)
+    (root / "val").rename(root / "valid")
+    start("wrapped", root=root)
+    assert f"validation: {root}/valid: " in capsys.readouterr().out
+
+
+def test_a_test_crops_as_the_training_did(made, trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    root = made / "DFIG-wrapped"
+    test.main(["--model_path", str(trained["wrapped"]), "--dataroot", str(root), "--protocols", "DFIG", *CPU])
+    out = capsys.readouterr().out
+    assert "8-bit noise patterns, stored size, centre crop 16" in out
+    assert (
+        "the published input is stored size, centre crop 224; this one is stored size, centre crop 16" in out
+    )
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_photographs_are_no_files_of_noise(made, trained, encoding, tmp_path):
+    words = [
+        "--model_path",
+        trained[encoding],
+        "--input",
+        made / "photos" / "test",
+        "--output",
+        tmp_path / "s.csv",
+    ]
+    with pytest.raises(SystemExit):
+        predict.main([str(word) for word in [*words, *CPU]])
+    rows = rows_of(tmp_path / "s.csv")
+    assert rows
+    assert all(row["score"] == "" and "noise" in row["error"] for row in rows)
+
+
+def test_a_run_does_not_go_on_with_another_denoiser(made, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(made / "toys" / "cycleisp_toy.pth", tmp_path / "denoiser.pth")
+    command = (
+        f"--name run --dataroot {made}/photos --arch mobilev2 --lnp_input image --lnp_denoiser denoiser.pth "
+        "--no_pretrained --cropSize 16 --batch_size 4 --amp off --niter"
+    )
+    train.main([*command.split(), "1", *CPU])
+    content = torch.load("checkpoints/run/model_epoch_last.pth", weights_only=True)
+    assert content["companions"] == {"denoiser_sha256": checkpoint.sha256("denoiser.pth")}
+    extract.main(["toys", "--output", "other", "--seed", "1"])
+    shutil.copy("other/cycleisp_toy.pth", "denoiser.pth")
+    with pytest.raises(ValueError, match="denoiser_sha256 differs from the run's start"):
+        train.main([*command.split(), "2", "--continue_train", *CPU])
+    notes = checkpoint.load("checkpoints/run/model_epoch_last.pth").notes
+    assert "notice: denoiser_sha256 is not that of the training" in notes
+    Path("denoiser.pth").unlink()
+    with pytest.raises(ValueError, match=r"no denoiser at denoiser\.pth; name .* --lnp_denoiser FILE"):
+        checkpoint.load("checkpoints/run/model_epoch_last.pth")

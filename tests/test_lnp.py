@@ -447,7 +447,7 @@ def test_a_published_file_of_mode_0_is_found_without_flags(mode0, tmp_path):
 @pytest.mark.parametrize("arch", ARCHS)
 def test_a_file_of_mode_1_or_2_asks_for_the_flags_that_decide(arch, tmp_path):
     path = written(tmp_path / "w.pth", small(arch, train_mode=1))
-    words = rf"w\.pth holds DFIG's fusion mode 1 or 2, .* add --arch {arch} and --train_mode 1 .* or 2"
+    words = rf"w\.pth: holds DFIG's fusion mode 1 or 2, .* add --arch {arch} and --train_mode 1 .* or 2"
     with pytest.raises(CheckpointError, match=words):
         checkpoint.load(path)
     with pytest.raises(CheckpointError, match=words):
@@ -477,7 +477,7 @@ def test_scores_of_mode_1_and_2_differ_and_are_those_of_the_source(mode, tmp_pat
 @pytest.mark.parametrize(("held", "given", "words"), [(0, 1, "0"), (0, 2, "0"), (1, 0, "1 or 2")])
 def test_a_train_mode_that_contradicts_a_published_file_is_refused(held, given, words, tmp_path):
     path = written(tmp_path / "w.pth", small(train_mode=held))
-    with pytest.raises(CheckpointError, match=rf"w\.pth holds mode {words}, not --train_mode {given}$"):
+    with pytest.raises(CheckpointError, match=rf"w\.pth: holds mode {words}, not --train_mode {given}$"):
         checkpoint.load(path, "mobilev2", Namespace(train_mode=given))
 
 
@@ -654,20 +654,25 @@ def test_flags_that_go_together_are_taken(flags):
 
 
 @pytest.mark.parametrize(
-    ("flags", "bits", "whole", "configuration"),
+    ("flags", "bits", "view", "configuration"),
     [
-        ({}, 8, False, {}),
-        ({"lnp_encoding": "signed"}, 16, False, {"source": "signed"}),
-        ({"lnp_input": "image", "lnp_denoiser": "none"}, None, False, {"source": "image"}),
-        ({"lnp_eval": "full", "train_mode": 2}, 8, True, {"train_mode": 2}),
-        ({"lnp_feature": "fft", "lnp_gray": "weighted"}, 8, False, {"feature": "fft", "gray": "weighted"}),
+        ({}, 8, "training", {}),
+        ({"lnp_encoding": "signed"}, 16, "training", {"source": "signed"}),
+        ({"lnp_input": "image", "lnp_denoiser": "none"}, None, "training", {"source": "image"}),
+        ({"lnp_eval": "full", "train_mode": 2}, 8, "whole", {"train_mode": 2}),
+        (
+            {"lnp_feature": "fft", "lnp_gray": "weighted"},
+            8,
+            "training",
+            {"feature": "fft", "gray": "weighted"},
+        ),
     ],
 )
 @pytest.mark.parametrize("arch", ARCHS)
-def test_what_images_it_takes_and_what_its_weights_depend_on(arch, flags, bits, whole, configuration):
+def test_what_images_it_takes_and_what_its_weights_depend_on(arch, flags, bits, view, configuration):
     net = on_meta(arch, **flags)
     config = net.data_config
-    assert (config.load_size, config.crop_size, config.noise_bits, config.whole) == (None, 224, bits, whole)
+    assert (config.load_size, config.crop_size, config.noise_bits, config.view) == (None, 224, bits, view)
     assert net.configuration == configuration
 
 
@@ -744,7 +749,8 @@ def test_an_image_scores_as_the_file_of_its_noise(trained, cleaner_file, encodin
     assert on_images.detector.configuration == on_files.detector.configuration
     assert on_images.detector.data_config.noise_bits is None
     assert on_files.detector.data_config.noise_bits == {"wrapped": 8, "signed": 16}[encoding]
-    assert on_images.options == on_files.options and on_images.notes == []
+    assert on_images.options == on_files.options and on_files.notes == []
+    assert on_images.notes == [f"denoiser_sha256 {checkpoint.sha256(cleaner_file)[:12]}"]
 
 
 def test_the_denoiser_is_no_part_of_the_weights(cleaner_file):
@@ -772,7 +778,7 @@ def test_a_record_of_results_names_the_denoiser(trained, cleaner_file):
 
 
 def test_a_denoiser_that_is_missing_stops_before_any_work(tmp_path):
-    with pytest.raises(CheckpointError, match=r"no weight file at .*absent\.pth"):
+    with pytest.raises(ValueError, match=r"no denoiser at .*absent\.pth; name .* --lnp_denoiser FILE"):
         create(lnp_input="image", lnp_denoiser=str(tmp_path / "absent.pth"))
 
 
@@ -792,7 +798,8 @@ def test_noise_is_exact_under_bf16_autocast(trained, cleaner, cleaner_file):
 @pytest.mark.parametrize("flags", [{"lnp_eval": "full"}, {"lnp_input": "lnp"}, {"train_mode": 0}])
 def test_a_file_of_ours_takes_flags_of_the_evaluation(trained, flags):
     loaded = checkpoint.load(trained["wrapped"], opt=Namespace(**flags))
-    assert loaded.detector.data_config.whole == (flags.get("lnp_eval") == "full")
+    full = flags.get("lnp_eval") == "full"
+    assert loaded.detector.data_config.view == ("whole" if full else "training")
     assert loaded.arch == "mobilev2"
 
 
@@ -802,7 +809,7 @@ def test_a_file_of_ours_takes_flags_of_the_evaluation(trained, flags):
      {"lnp_feature": "fft"}, {"lnp_input": "image", "lnp_denoiser": "none"}],
 )  # fmt: skip
 def test_a_flag_that_contradicts_a_file_of_ours_is_refused(trained, flags):
-    words = r"wrapped\.pth was trained as DFIG's fusion of wrapped noise patterns .*mode 0.*; the flags say"
+    words = r"wrapped\.pth was trained as DFIG's fusion of wrapped noise patterns .*mode 0.*; the flags"
     with pytest.raises(CheckpointError, match=words):
         checkpoint.load(trained["wrapped"], opt=Namespace(**flags))
 

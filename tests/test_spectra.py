@@ -89,10 +89,10 @@ def test_what_cannot_be_drawn_is_said(chain, tmp_path):
 def test_the_strength_of_noise_undoes_the_wrapping():
     values = torch.tensor([0, 255, 254, 156]).to(torch.uint8)  # noise 0, 1, 2, 100
     pixels = values.repeat(3, 5, 1)
-    shown = spectra.strength(pixels, None)
+    shown = spectra.strength(pixels)
     np.testing.assert_allclose(shown[0, :, 0], [0, 0.01, 0.02, 1], atol=1e-6)
     deep = torch.tensor([0, -100, 50, 1000], dtype=torch.int16).repeat(3, 5, 1)
-    np.testing.assert_allclose(spectra.strength(deep, None)[0, :, 0], [0, 0.1, 0.05, 1], atol=1e-6)
+    np.testing.assert_allclose(spectra.strength(deep)[0, :, 0], [0, 0.1, 0.05, 1], atol=1e-6)
 
 
 # --- spectra

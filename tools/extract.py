@@ -7,7 +7,8 @@
 `masks` segments the face with SAM and blackens the rest; `lnp` writes what CycleISP's denoiser takes for
 noise; `toys` writes random weights for both, to try the chain without downloads; results mean nothing.
 --output repeats the folders of --input, whatever they are, with a file of the same stem for each image, and
-extract.json.  A stopped run goes on with the same command; images that cannot be used are listed at the end.
+extract.json.  A stopped run goes on with the same command (without --overwrite), also where images came anew
+or changed; images that cannot be used are listed at the end.
 """
 
 import argparse
@@ -32,8 +33,8 @@ from tools.masks import MODELS, Masks, load_sam, toy_sam
 from util import run
 from util.batching import CPU_PIXELS
 
+LEAST_TILE = 32  # smaller ones are nearly all overlap
 FORMATS = {"png": ".png", "jpg95": ".jpg"}
-TILE = 1024  # pixels; a pass of so many squared takes a few GB
 
 
 def main(argv=None):
@@ -65,11 +66,11 @@ def parse(argv):
         "encodes them, from channels in the order BGR")  # fmt: skip
     lnp.add_argument("--amp", choices=("bf16", "off"), default="off",
         help="bf16 is faster on a GPU; signed alone: a rounding step at 0 of wrapped is 255")  # fmt: skip
-    lnp.add_argument("--tile", type=positive_int, default=TILE, metavar="N",
+    lnp.add_argument("--tile", type=positive_int, default=cycleisp.TILE, metavar="N",
         help=f"an image with a longer side goes in tiles of N pixels, which overlap by {cycleisp.REACH} on "
         "every side. Not the same as whole, since the network pools over all it sees: on a photograph of "
         "768x512 in tiles of 256, random weights, by up to 0.07 %% of the strongest value, and 0.5 %% of the "
-        f"wrapped values were others; default: {TILE}")  # fmt: skip
+        f"wrapped values were others; default: {cycleisp.TILE}")  # fmt: skip
     for one, images in ((masks, 4), (lnp, 8)):
         add_common(one.add_argument, images)
     toys = kinds.add_parser("toys", help="random weights, to try the chain", allow_abbrev=False)
@@ -77,7 +78,7 @@ def parse(argv):
         "--output", type=Path, required=True, help="folder for sam_toy.pth and cycleisp_toy.pth"
     )
     toys.add_argument("--seed", type=whole_int, default=0, help="of the weights; default: 0")
-    return parser.parse_args(argv, Namespace(gpu_ids=None))
+    return parser.parse_args(argv, Namespace(gpu_ids=None, seed=0, deterministic=False))
 
 
 def add_common(add, images):
@@ -120,9 +121,16 @@ def _numbers(text, count, expected):
     return found
 
 
+def begin(opt):
+    """The device; what counts as fp32 is fp32 there, and no kernel is chosen by timing."""
+    device = run.start(opt)
+    torch.backends.cudnn.benchmark = False
+    return device
+
+
 def extract_masks(opt):
     """Every face of --input without its background."""
-    device = run.pick_device(opt)
+    device = begin(opt)
     identity = {"what": "masks", "sam_sha256": hash_of(opt.sam), "model_type": opt.model_type,
                 "points": opt.points, "box": opt.box, "format": opt.format}  # fmt: skip
     work = Extraction(opt, identity, FORMATS[opt.format])
@@ -138,7 +146,11 @@ def extract_lnp(opt):
     """The noise pattern of every image of --input."""
     if opt.amp == "bf16" and opt.encoding == "wrapped":
         raise ValueError("--encoding wrapped needs --amp off: there a rounding step at 0 becomes 255")
-    device = run.pick_device(opt)
+    if opt.tile < LEAST_TILE:
+        raise ValueError(
+            f"--tile is at least {LEAST_TILE}, got {opt.tile}; tiles overlap by {cycleisp.REACH}"
+        )
+    device = begin(opt)
     identity = {"what": "lnp", "weights_sha256": hash_of(opt.weights), "encoding": opt.encoding,
                 "precision": "bf16" if opt.amp == "bf16" else "fp32", "tile": opt.tile}  # fmt: skip
     work = Extraction(opt, identity, ".png")
@@ -150,7 +162,7 @@ def extract_lnp(opt):
         files = [noise_file(opt, denoiser, some.to(device)) for some in images.split(count)]
         return [encoded(".png", one) for some in files for one in some]
 
-    carry_out(opt, work, job, device, lambda: f"train with --lnp_encoding {opt.encoding}")
+    carry_out(opt, work, job, device, lambda: f"; train with --lnp_encoding {opt.encoding}")
 
 
 @torch.inference_mode()
@@ -181,14 +193,14 @@ def hash_of(path):
 
 def carry_out(opt, work, job, device, last_words):
     """Runs `job` over what is not there yet: uint8 images (B, 3, H, W) -> the bytes of their files."""
-    work.begin(run.environment(device))
+    work.begin(opt.environment)
     dataset = RealFakeFolder(
         work.scan, data.Geometry(None, None), limits=Limits(max_input_mpx=opt.max_mpx), max_mpx=opt.max_mpx
     )
     loader = data.loader_over(opt, dataset, work.waiting, run.worker_count(opt.num_threads), device)
     started, done = time.perf_counter(), 0
     bar = tqdm(total=len(dataset), initial=len(dataset) - len(work.waiting), unit="img", dynamic_ncols=True)
-    with run.StopSignal("the same command goes on") as stop, bar:
+    with run.StopSignal("the same command, without --overwrite, goes on") as stop, bar:
         for batch in loader if work.waiting else ():
             stop.check()
             work.failed.update({dataset.samples[index].path: why for index, why in batch["bad"]})
@@ -196,9 +208,9 @@ def carry_out(opt, work, job, device, last_words):
                 done += work.add(part["index"].tolist(), part["image"], job)
             bar.update(len(batch["bad"]) + sum(len(part["index"]) for part in batch["parts"]))
     speed = f", {done / (time.perf_counter() - started):.2f} images/s" if done else ""
-    print(f"{done:,} of {len(dataset):,} files written{speed}, {device}; {last_words()}")
+    print(f"{done:,} of {len(dataset):,} files written{speed}, {device}{last_words()}")
     print("\n".join([*work.finish(), f"-> {work.output}"]))
-    if work.failed:
+    if len(work.failed) == len(dataset):
         sys.exit(1)
 
 

@@ -25,8 +25,10 @@ class Extraction:
         here, there = self.input.resolve(), self.output.resolve()
         if here == there or here in there.parents or there in here.parents:
             raise ValueError(f"--output {self.output} must not be --input, lie in it or around it")
-        self.identity = json.loads(json.dumps(identity))
+        self.identity = json.loads(json.dumps({**identity, "input": str(here)}))
         self.overwrite = opt.overwrite
+        if _record(self.input).get("what") == "lnp":
+            raise ValueError(f"{self.input} holds noise patterns already (its {RECORD} says so)")
         self.scan = data.files_scan([self.input])
         self.targets = [self.target(sample.path, suffix) for sample in self.scan.samples]
         self.failed = {}  # path -> reason
@@ -45,16 +47,33 @@ class Extraction:
         record = self.output / RECORD
         if self.output.exists() and not self.output.is_dir():
             raise ValueError(f"--output is a folder, {self.output} is a file")
-        if self.overwrite:
-            for target in self.targets:
-                for suffix in WRITTEN:
-                    target.with_suffix(suffix).unlink(missing_ok=True)
-        elif record.exists():
-            self.compare(record)
-        elif self.output.exists() and any(self.output.iterdir()):
-            raise ValueError(f"{self.output} holds files, but no {RECORD}; name another --output")
-        write_json(record, {**self.identity, "input": str(self.input), "environment": environment})
-        self.waiting = [place for place, target in enumerate(self.targets) if not target.exists()]
+        if self.output.exists() and any(self.output.iterdir()):
+            if not record.exists():
+                raise ValueError(f"{self.output} holds files, but no {RECORD}; name another --output")
+            if not self.overwrite:
+                self.compare(record)
+            self.refuse_strangers()
+        for target in self.targets if self.overwrite else ():
+            for suffix in WRITTEN:
+                target.with_suffix(suffix).unlink(missing_ok=True)
+        write_json(record, {**self.identity, "environment": environment})
+        self.waiting = [place for place, target in enumerate(self.targets) if self.is_to_do(place, target)]
+
+    def is_to_do(self, place, target):
+        """Whether a file is not there, or older than the image that it is made of."""
+        source = Path(self.scan.samples[place].path)
+        return not target.exists() or target.stat().st_mtime < source.stat().st_mtime
+
+    def refuse_strangers(self):
+        """ValueError where the output folder holds images that no image of the input becomes."""
+        expected = {target.with_suffix("") for target in self.targets}
+        strangers = [path for path in sorted(self.output.rglob("*"))
+                     if path.suffix in WRITTEN and path.with_suffix("") not in expected]  # fmt: skip
+        if strangers:
+            raise ValueError(
+                f"{self.output} holds {len(strangers)} images of which {self.input} has none, first "
+                f"{strangers[0]}; remove them, or name another --output"
+            )
 
     def compare(self, record):
         """ValueError where the output folder is of another extraction."""
@@ -92,8 +111,16 @@ class Extraction:
         write_json(self.output / RECORD, {**record, "failed": self.failed})
         lines = [f"passed over: {self.scan.others()}"] if self.scan.passed_over else []
         if self.failed:
-            lines += [f"{len(self.failed)} images could not be used:"]
+            lines += [f"could not be used: {len(self.failed)} of {len(self.targets)} images"]
             lines += [f"  {path}: {why}" for path, why in sorted(self.failed.items())[:LISTED]]
         if len(self.failed) > LISTED:
             lines += [f"  and {len(self.failed) - LISTED} more, all in {RECORD}"]
         return lines
+
+
+def _record(folder):
+    """What the record of an extraction in a folder says; nothing where there is none."""
+    try:
+        return json.loads((folder / RECORD).read_text(encoding="utf-8", errors="surrogateescape"))
+    except (OSError, ValueError):
+        return {}

@@ -27,6 +27,10 @@ class Masks:
 
     def __call__(self, images):
         height, width = images.shape[-2:]
+        if 0 in self.predictor.transform.get_preprocess_shape(
+            height, width, self.predictor.model.image_encoder.img_size
+        ):
+            raise BadImage(f"{width}x{height} is too narrow for SAM")
         prompt = self.prompt(width, height)
         pictures = images.permute(0, 2, 3, 1).cpu().numpy()
         for picture, embedding in zip(pictures, self.embeddings(pictures), strict=True):
@@ -48,7 +52,7 @@ class Masks:
 
     @torch.inference_mode()
     def embeddings(self, pictures):
-        """Yields [(1, C, h, w)] of pictures (H, W, 3) of one size, through the encoder together."""
+        """(1, C, h, w) of each of several pictures (H, W, 3) of one size, through the encoder together."""
         sam = self.predictor.model
         resized = np.stack([self.predictor.transform.apply_image(picture) for picture in pictures])
         self.input_size = resized.shape[1:3]
@@ -67,7 +71,7 @@ class Masks:
 
     def describe(self):
         """The last words of a run."""
-        return f"{self.empty:,} masks are empty" + (", their files black" if self.empty else "")
+        return f"; masks that are empty, their files black: {self.empty:,}" if self.empty else ""
 
 
 def require_package():
@@ -85,8 +89,7 @@ def load_sam(path, model_type):
     sam = toy_sam() if model_type == "toy" else require_package().sam_model_registry[model_type]()
     width = state["image_encoder.pos_embed"].shape[-1] if "image_encoder.pos_embed" in state else None
     hint = f"; it is of --model_type {WIDTHS[width]}" if width in WIDTHS else ""
-    checkpoint.require_fit(sam, state, path, f"SAM's {model_type}", hint)
-    sam.load_state_dict(state)
+    checkpoint.load_companion(sam, state, path, f"SAM's {model_type}", hint)
     return sam
 
 

@@ -54,7 +54,7 @@ def pixels_of(path, noise_bits):
         raise ValueError(f"bad image {path}: {error}") from error
 
 
-def strength(pixels, detector):
+def strength(pixels):
     """Noise of a file as a picture (H, W, 3) in [0, 1]: white is the PERCENTILE of its absolute values."""
     unwrapped = (256 - pixels.int()) % 256
     noise = pixels.int().abs() if pixels.dtype == torch.int16 else unwrapped
@@ -79,7 +79,7 @@ def draw_lnp(opt):
         detector, pixels = detector_for(bits), pixels_of(noise, bits)
         amplitude, phase = detector.preprocess(pixels[None])[0, -2:].numpy()
         pictures = [np.asarray(read_image(path)) for path in photographs]
-        pictures += [strength(pixels, detector), np.log10(amplitude + TINY)]
+        pictures += [strength(pixels), np.log10(amplitude + TINY)]
         for axis, picture in zip(line, pictures, strict=False):
             show(axis, picture)
         drawn = show(line[-1], phase)
@@ -137,7 +137,9 @@ def draw_spectra(opt):
     axes[0, 3].grid(color="0.92")
     axes[0, 3].legend(fontsize=font, frameon=False)
     what = {None: "images", 8: "wrapped noise", 16: "signed noise"}[bits]
-    figure.suptitle(f"log10 of the amplitude, {what}, centre {side}x{side}", fontsize=font)
+    figure.suptitle(
+        f"log10 of the amplitude channel, (|F| + 1e-8)^0.8, of {what}, centre {side}x{side}", fontsize=font
+    )
     return save(figure, opt.output)
 
 
