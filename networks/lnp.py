@@ -244,6 +244,6 @@ class LNPDetector(Detector):
 
     def describe(self):
         kind = {"image": "the image itself"}.get(self.source, f"{self.source} noise patterns")
-        what = {"lnp": "", "fft": ", spectra alone", "lnp+fft": " and spectra"}[self.feature]
+        what = {"lnp": kind, "fft": f"the spectra of {kind}", "lnp+fft": f"{kind} and spectra"}[self.feature]
         mode = "" if self.feature == "lnp" else f", mode {self.mode}: {MODES[self.mode]}"
-        return f"DFIG's fusion of {kind}{what} on {self.trunk_words}{mode}"
+        return f"DFIG's fusion of {what} on {self.trunk_words}{mode}"

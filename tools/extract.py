@@ -31,8 +31,10 @@ from options.types import file_path, positive_float, positive_int, whole_int
 from tools.extraction import Extraction
 from tools.masks import MODELS, Masks, load_sam, toy_sam
 from util import run
-from util.batching import CPU_PIXELS
 
+CPU_PASS = (
+    256 * 256
+)  # pixels; larger passes are slower, since the system hands out their memory anew each time
 LEAST_TILE = 32  # smaller ones are nearly all overlap
 FORMATS = {"png": ".png", "jpg95": ".jpg"}
 
@@ -157,7 +159,7 @@ def extract_lnp(opt):
     denoiser = cycleisp.load(opt.weights).to(device)
 
     def job(images):
-        most = CPU_PIXELS if device.type == "cpu" else opt.tile**2
+        most = CPU_PASS if device.type == "cpu" else opt.tile**2
         count = max(1, most // (images.shape[2] * images.shape[3]))
         files = [noise_file(opt, denoiser, some.to(device)) for some in images.split(count)]
         return [encoded(".png", one) for some in files for one in some]
