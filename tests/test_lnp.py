@@ -683,7 +683,7 @@ def test_what_images_it_takes_and_what_its_weights_depend_on(arch, flags, bits, 
         ({"train_mode": 1}, ["mode 1: attention over all channels"]),
         ({"train_mode": 2, "lnp_encoding": "signed"}, ["signed noise patterns", "mode 2: no attention"]),
         ({"lnp_input": "image", "lnp_denoiser": "none"}, ["the image itself and spectra"]),
-        ({"lnp_feature": "fft"}, ["spectra alone"]),
+        ({"lnp_feature": "fft"}, ["of the spectra of wrapped noise patterns on"]),
     ],
 )
 def test_its_words_say_what_it_is(flags, words):
@@ -914,3 +914,27 @@ def test_real_frequencies_have_phase_0_or_pi_whatever_the_rounding(height, width
             for column in columns:
                 expected = np.pi if exact[row, column] < 0 else 0.0
                 assert abs(float(phase[row, column]) - expected) < 1e-4, (row, column)
+
+
+# --- a GPU
+
+
+@pytest.mark.cuda
+def test_spectra_on_the_gpu_are_those_of_the_cpu():
+    x = torch.randn(2, 3, 40, 33, generator=torch.Generator().manual_seed(0))
+    expected, found = spectra(x), spectra(x.cuda()).cpu()
+    torch.testing.assert_close(found[:, 0], expected[:, 0], rtol=1e-4, atol=1e-5)
+    turned = (found[:, 1] - expected[:, 1]).abs()  # a third of a turn where one channel jumps at pi
+    assert (turned > 1e-2).float().mean() < 0.01
+
+
+@pytest.mark.cuda
+def test_the_denoiser_follows_the_detector_to_the_gpu(cleaner_file, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    net = create(lnp_input="image", lnp_denoiser=str(cleaner_file), lnp_encoding="signed").eval()
+    images = pixels(2, 3, 32, 32)
+    expected = score(net, images)
+    net = net.to("cuda", memory_format=torch.channels_last)
+    with torch.inference_mode():
+        found = net(images.cuda())
+    torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=0.05)
