@@ -8,6 +8,7 @@ Liu et al., "Detecting Generated Images by Real Images Only", arXiv 2211.00962. 
 """
 
 import argparse
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -82,14 +83,12 @@ class LNPDetector(Detector):
         given = flags or self.flags(argparse.Namespace())
         self.check_options(given)
         self.mode, self.gray, self.feature = given.train_mode, given.lnp_gray, given.lnp_feature
-        self.encoding, self.denoiser_path = given.lnp_encoding, None
-        self.source = "image"
-        if given.lnp_input == "lnp" or given.lnp_denoiser != "none":
-            self.source = self.encoding
-            self.denoiser_path = given.lnp_denoiser
-        self.data_config = DataConfig(
-            load_size=None,
-            crop_size=224,
+        self.encoding = given.lnp_encoding
+        self.denoiser_path = None if given.lnp_denoiser == "none" else given.lnp_denoiser
+        as_it_is = given.lnp_input == "image" and self.denoiser_path is None
+        self.source = "image" if as_it_is else self.encoding
+        self.data_config = replace(
+            self.data_config,
             noise_bits={"wrapped": 8, "signed": 16}[self.encoding] if given.lnp_input == "lnp" else None,
             view={"train": "training", "full": "whole"}[given.lnp_eval],
         )
@@ -178,7 +177,7 @@ class LNPDetector(Detector):
 
     def ready(self):
         """Loads the denoiser, if there is one."""
-        if self.source != "image" and self.denoiser_path not in (None, "none"):
+        if self.denoiser_path is not None:
             if not Path(self.denoiser_path).is_file():
                 raise ValueError(
                     f"no denoiser at {self.denoiser_path}; name CycleISP's weights with --arch {self.arch} "

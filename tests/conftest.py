@@ -1,5 +1,6 @@
 """Shared pieces of the tests: a toy tree of images, the device, the cuda marker."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,21 @@ def make_tree(root, folders, names=("0_real", "1_fake"), count=3, size=(32, 32),
             for number in range(count):
                 toy_image(rng, fake=label == 1, size=size).save(place / f"{number}{suffix}")
     return Path(root)
+
+
+def require_stored_clean(path):
+    """A notebook as the repository holds it: valid, without outputs, lines of 110, no path of a machine."""
+    import nbformat
+
+    book = nbformat.read(path, nbformat.NO_CONVERT)
+    nbformat.validate(book)
+    code = [cell for cell in book.cells if cell.cell_type == "code"]
+    assert (book.nbformat, book.nbformat_minor) == (4, 5)
+    assert book.metadata.kernelspec.name == "python3"
+    assert not [cell.id for cell in code if cell.outputs or cell.execution_count is not None]
+    assert len({cell.id for cell in book.cells}) == len(book.cells)
+    assert max(len(line) for cell in code for line in cell.source.split("\n")) <= 110
+    assert not re.search(r"/(home|work|tmp|root|Users)/", path.read_text(encoding="utf-8"))
 
 
 def interrupt_after(monkeypatch, checks):

@@ -9,7 +9,7 @@ from argparse import Namespace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, require_stored_clean
 from PIL import Image
 
 import networks
@@ -127,15 +127,7 @@ def test_leaves_no_file(executed):
 
 
 def test_is_stored_without_outputs():
-    book = nbformat.read(NOTEBOOK, nbformat.NO_CONVERT)
-    nbformat.validate(book)
-    code = [cell for cell in book.cells if cell.cell_type == "code"]
-    assert (book.nbformat, book.nbformat_minor) == (4, 5)
-    assert book.metadata.kernelspec.name == "python3"
-    assert not [cell.id for cell in code if cell.outputs or cell.execution_count is not None]
-    assert len({cell.id for cell in book.cells}) == len(book.cells)
-    assert max(len(line) for cell in code for line in cell.source.split("\n")) <= 110
-    assert not re.search(r"/(home|work|tmp|root|Users)/", NOTEBOOK.read_text(encoding="utf-8"))
+    require_stored_clean(NOTEBOOK)
 
 
 def test_its_commands_parse():

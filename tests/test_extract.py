@@ -13,7 +13,7 @@ from PIL import Image
 
 from networks import cycleisp
 from networks.checkpoint import CheckpointError
-from tools import extract, extraction, masks
+from tools import extract, masks
 from util import run
 
 GOLDEN = SAMPLES / "dfig-golden"
@@ -454,7 +454,7 @@ def test_a_write_that_fails_leaves_no_part(pattern, six, tmp_path, monkeypatch):
         real(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(extraction.os, "replace", replace)
+        patch.setattr(os, "replace", replace)
         with pytest.raises(OSError, match="No space left"):
             pattern()
     assert set(contents(tmp_path / "out")) == {"f/0.png", "f/1.png", "f/2.png"}

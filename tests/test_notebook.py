@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, require_stored_clean
 
 from data import protocols
 from util import answers
@@ -168,16 +168,7 @@ def test_leaves_the_folder_of_the_experiment_alone(executed, results):
 
 
 def test_is_stored_without_outputs():
-    book = nbformat.read(NOTEBOOK, nbformat.NO_CONVERT)
-    nbformat.validate(book)
-    code = [cell for cell in book.cells if cell.cell_type == "code"]
-    assert (book.nbformat, book.nbformat_minor) == (4, 5)
-    assert book.metadata.kernelspec.name == "python3"
-    assert not [cell.id for cell in code if cell.outputs or cell.execution_count is not None]
-    assert len({cell.id for cell in book.cells}) == len(book.cells)
-    assert max(len(line) for cell in code for line in cell.source.split("\n")) <= 110
-    stored = NOTEBOOK.read_text(encoding="utf-8")
-    assert not re.search(r"/(home|work|tmp|root|Users)/", stored)
+    require_stored_clean(NOTEBOOK)
 
 
 def test_one_variant_with_one_seed_runs_through(tmp_path, run_here, capsys):

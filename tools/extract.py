@@ -12,7 +12,6 @@ or changed; images that cannot be used are listed at the end.
 """
 
 import argparse
-import os
 import sys
 import time
 from argparse import Namespace
@@ -219,15 +218,13 @@ def carry_out(opt, work, job, device, last_words):
 def write_toys(opt):
     """Random weights of a small SAM and of CycleISP, in the structure of the published files."""
     torch.manual_seed(opt.seed)
-    opt.output.mkdir(parents=True, exist_ok=True)
     denoiser = {f"module.{name}": value for name, value in cycleisp.CycleISP().state_dict().items()}
     for name, content in (
         ("sam_toy.pth", toy_sam().state_dict()),
         ("cycleisp_toy.pth", {"state_dict": denoiser}),
     ):
-        part = opt.output / f"{name}.part"
-        torch.save(content, part)
-        os.replace(part, opt.output / name)
+        with run.written_whole(opt.output / name, binary=True) as file:
+            torch.save(content, file)
         print(f"-> {opt.output / name}")
     print("random weights: they show that the commands run, and nothing else")
 

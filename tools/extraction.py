@@ -1,13 +1,12 @@
 """The bookkeeping of tools/extract.py: which file becomes which, what is there, what could not be used."""
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 
 import data
 from data.decode import BadImage
-from util.run import write_json
+from util.run import write_json, written_whole
 
 RECORD = "extract.json"
 WRITTEN = (".png", ".jpg")  # suffixes that an extraction gives its files
@@ -32,6 +31,7 @@ class Extraction:
         self.scan = data.files_scan([self.input])
         self.targets = [self.target(sample.path, suffix) for sample in self.scan.samples]
         self.failed = {}  # path -> reason
+        self.record = {}  # what stands in RECORD, once begun
         twice = [str(path) for path, count in Counter(self.targets).items() if count > 1]
         if twice:
             raise ValueError(
@@ -56,7 +56,8 @@ class Extraction:
         for target in self.targets if self.overwrite else ():
             for suffix in WRITTEN:
                 target.with_suffix(suffix).unlink(missing_ok=True)
-        write_json(record, {**self.identity, "environment": environment})
+        self.record = {**self.identity, "environment": environment}
+        write_json(record, self.record)
         self.waiting = [place for place, target in enumerate(self.targets) if self.is_to_do(place, target)]
 
     def is_to_do(self, place, target):
@@ -95,20 +96,13 @@ class Extraction:
             self.failed.update({self.scan.samples[place].path: str(error) for place in places})
             return 0
         for place, content in zip(places, contents, strict=True):
-            target = self.targets[place]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_name(target.name + ".part")
-            try:
-                part.write_bytes(content)
-                os.replace(part, target)
-            finally:
-                part.unlink(missing_ok=True)
+            with written_whole(self.targets[place], binary=True) as file:
+                file.write(content)
         return len(places)
 
     def finish(self):
         """Keeps in the record what could not be used; lines that say so, and what was passed over."""
-        record = json.loads((self.output / RECORD).read_text(encoding="utf-8", errors="surrogateescape"))
-        write_json(self.output / RECORD, {**record, "failed": self.failed})
+        write_json(self.output / RECORD, {**self.record, "failed": self.failed})
         lines = [f"passed over: {self.scan.others()}"] if self.scan.passed_over else []
         if self.failed:
             lines += [f"could not be used: {len(self.failed)} of {len(self.targets)} images"]

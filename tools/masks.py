@@ -13,7 +13,6 @@ from networks import checkpoint
 POINTS = ((128 / 256, 128 / 256), (128 / 256, 236 / 256))  # (x, y) in shares of an aligned face's sides
 WIDTHS = {1280: "vit_h", 1024: "vit_l", 768: "vit_b", 32: "toy"}  # of the image encoder
 MODELS = tuple(WIDTHS.values())
-SHOWN = 5
 
 
 class Masks:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 import data
 import networks
-from data.decode import DEFAULT_MAX_MPX, BadImage, decode, read
+from data.decode import DEFAULT_MAX_MPX, BadImage, read
 from data.noise import decode_noise, is_deep
 from data.transforms import to_tensor
 from tools.maps import PERCENTILE, read_image, show
@@ -34,8 +34,7 @@ def detector_for(noise_bits):
     source = (
         {"lnp_input": "image", "lnp_denoiser": "none"} if noise_bits is None else {"lnp_encoding": encoding}
     )
-    with torch.device("cpu"):
-        return networks.create(Namespace(arch="mobilev2", **source))
+    return networks.create(Namespace(arch="mobilev2", **source))
 
 
 def bits_of(path):
@@ -45,9 +44,9 @@ def bits_of(path):
 
 def pixels_of(path, noise_bits):
     """(3, H, W): int16 of 16-bit noise, else uint8; ValueError with the path where the file is broken."""
+    if noise_bits is None:
+        return to_tensor(read_image(path))
     try:
-        if noise_bits is None:
-            return to_tensor(decode(path))
         found = decode_noise(path, noise_bits, DEFAULT_MAX_MPX)
         return found if noise_bits == 16 else to_tensor(found)
     except BadImage as error:
@@ -66,6 +65,7 @@ def draw_lnp(opt):
     """A row per face: photograph, masked face, noise pattern, amplitude and phase of its spectrum."""
     folders = [folder for folder in (opt.original, opt.masked, opt.lnp) if folder]
     faces = common_faces(folders, opt.rows)
+    detectors = {bits: detector_for(bits) for bits in (8, 16)}
     heads = ["original", "masked", "noise pattern", "amplitude, log", "phase"]
     heads = [head for head in heads if head != "masked" or opt.masked]
     width = 1.9 * len(heads) + 0.6
@@ -76,8 +76,8 @@ def draw_lnp(opt):
     for line, (stem, paths) in zip(axes, faces, strict=True):
         *photographs, noise = paths
         bits = bits_of(noise)
-        detector, pixels = detector_for(bits), pixels_of(noise, bits)
-        amplitude, phase = detector.preprocess(pixels[None])[0, -2:].numpy()
+        pixels = pixels_of(noise, bits)
+        amplitude, phase = detectors[bits].preprocess(pixels[None])[0, -2:].numpy()
         pictures = [np.asarray(read_image(path)) for path in photographs]
         pictures += [strength(pixels), np.log10(amplitude + TINY)]
         for axis, picture in zip(line, pictures, strict=False):

@@ -218,13 +218,14 @@ def require_free(folder, overwrite):
 
 
 @contextmanager
-def written_whole(path):
-    """A text file to write to, which takes its place when all is written: nobody ever meets half of it."""
+def written_whole(path, binary=False):
+    """A file to write to, which takes its place when all is written: nobody ever meets half of it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
-        with open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        text = {} if binary else {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+        with open(part, "wb" if binary else "w", **text) as file:
             yield file  # the names of image files need not be UTF-8
         os.replace(part, path)
     finally:
