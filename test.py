@@ -14,6 +14,7 @@ import sys
 from dataclasses import replace
 
 import data
+from common import UserError
 from data import published
 from data.protocol import locate_all
 from data.protocols import STORED
@@ -69,7 +70,7 @@ def without_empty(located, asked):
         if not found.samples
     ]
     if empty and (asked or len(empty) == len(located)):
-        raise ValueError(f"no images in the folders of {'; '.join(empty)}")
+        raise UserError(f"no images in the folders of {'; '.join(empty)}")
     if empty:
         print(f"no images, left out: {'; '.join(empty)}")
     return [(row, found) for row, found in located if found.samples]

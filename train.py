@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 import data
 import networks
+from common import UserError, write_json
 from networks import checkpoint
 from networks.start import start
 from options import TrainOptions
@@ -73,10 +74,10 @@ def open_run(options, opt, folder):
     last = folder / "model_epoch_last.pth"
     if opt.continue_train:
         if not last.is_file():
-            raise ValueError(f"--continue_train found no run at {last}; start it without this flag")
+            raise UserError(f"--continue_train found no run at {last}; start it without this flag")
         saved = checkpoint.read(last)
         if not checkpoint.is_own(saved) or not saved.keys() >= RUN_STATE:
-            raise ValueError(f"{last} is not a checkpoint of train.py; start from it with --model_path")
+            raise UserError(f"{last} is not a checkpoint of train.py; start from it with --model_path")
         options.merge_saved(opt, saved["options"])
         return saved
     run.require_free(folder, opt.overwrite)
@@ -127,7 +128,7 @@ class Trainer:
             if self.opt.overwrite and self.folder.exists():
                 shutil.rmtree(self.folder)
             self.save("last")
-        run.write_json(self.folder / "opt.json", self.saved_options())
+        write_json(self.folder / "opt.json", self.saved_options())
         session = {**self.opt.environment, "seed": self.opt.seed, "precision": self.precision}
         notice = run.record_session(self.folder / "env.json", session)
         self.writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.progress.step + 1)
@@ -182,7 +183,7 @@ class Trainer:
         self.flush()
         if not progress.seen:
             tqdm.write(self.bad.describe())
-            raise ValueError(f"no image of epoch {progress.epoch} could be used")
+            raise UserError(f"no image of epoch {progress.epoch} could be used")
 
     def step(self, part):
         """Forward, backward and update on one batch of equal size."""
@@ -198,8 +199,8 @@ class Trainer:
         """Looks at the losses since the last time; the first that is no number stops the run."""
         try:
             losses = self.losses.flush()
-        except ValueError as error:
-            raise ValueError(
+        except UserError as error:
+            raise UserError(
                 f"{error}; the weights saved last in {self.folder} are from before; "
                 "try a lower --lr or --amp off"
             ) from None
@@ -219,7 +220,7 @@ class Trainer:
         scores = measure(self.valset.labels[index], sigmoid(logit))
         if scores["reason"]:
             tqdm.write(bad.describe())
-            raise ValueError(f"validation is impossible: {scores['reason']} could be used")
+            raise UserError(f"validation is impossible: {scores['reason']} could be used")
         return scores
 
     def record(self, scores):
@@ -257,12 +258,12 @@ class Trainer:
         """Everything that `save` wrote; refuses when the training files are no longer the same."""
         if saved["files"] != self.files:
             changed = " and ".join(name for name in self.files if saved["files"][name] != self.files[name])
-            raise ValueError(
+            raise UserError(
                 f"the {changed} files below {self.opt.dataroot} differ from those at the run's start"
             )
         if saved.get("companions", {}) != self.detector.companions:
             names = ", ".join(self.detector.companions)
-            raise ValueError(f"{names} differs from the run's start; put that file back, or train anew")
+            raise UserError(f"{names} differs from the run's start; put that file back, or train anew")
         checkpoint.load_weights(self.detector, saved["model"], self.folder)
         self.optimizer.load_state_dict(saved["optimizer"])
         vars(self.progress).update(saved["progress"])

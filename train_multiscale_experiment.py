@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from common import UserError
 from data import protocols
 from data.protocol import locate_all
 from data.training import training_scans
@@ -86,7 +87,7 @@ class Experiment:
             status = subprocess.run(command, cwd=HERE, check=False, pass_fds=[lock]).returncode
             stop.check()
             if status:
-                raise ValueError(f"could not make the sample dataset at {self.grid.sample} (status {status})")
+                raise UserError(f"could not make the sample dataset at {self.grid.sample} (status {status})")
 
     def require_images(self):
         """ValueError before hours of training where the images to train or to test on are not there."""
@@ -98,8 +99,12 @@ class Experiment:
         test = options.parse(self.grid.test_argv(self.grid.cells[0], self.runs, self.tests))
         located, absent = locate_all(options.rows, test.dataroot, options.asked)
         self.test_roots = {row.slug: root for row, root in located}
-        absent += [f"{row.slug}: no folder for {one.name}" for row, root in located
-                   for one in row.pick(test.classes) if not row.find(root, one)]  # fmt: skip
+        absent += [
+            f"{row.slug}: no folder for {one.name}"
+            for row, root in located
+            for one in row.pick(test.classes)
+            if not row.find(root, one)
+        ]
         if absent:
             print("\n".join(["not found, left out of the tests:", *absent]))
 
@@ -112,9 +117,11 @@ class Experiment:
         """All cells that are not finished; results.csv is written anew after each."""
         cells = [cell for cell in self.grid.cells if not self.ledger.finished(cell)]
         total = sum(self.epochs.values()) + len(self.grid.cells)
-        print(f"{len(self.grid.cells)} cells: {len(self.grid.variants)} variants x {len(self.grid.seeds)} "
-              f"seeds, {min(self.epochs.values())} epochs; {len(self.grid.cells) - len(cells)} finished; "
-              f"{self.jobs} at a time")  # fmt: skip
+        print(
+            f"{len(self.grid.cells)} cells: {len(self.grid.variants)} variants x {len(self.grid.seeds)} "
+            f"seeds, {min(self.epochs.values())} epochs; {len(self.grid.cells) - len(cells)} finished; "
+            f"{self.jobs} at a time"
+        )
         jobs = Jobs(self.slots(), self.folder / "logs", [lock])
         with tqdm(total=total, initial=self.done(), unit="epoch", smoothing=0, dynamic_ncols=True) as bar:
 
@@ -207,14 +214,17 @@ class Experiment:
         """Tables, verdicts and figures from results.csv, and pictures of a few test images."""
         sweep = Sweep.read(self.folder / "results.csv")
         if not sweep.finished:
-            raise ValueError(f"no cell finished; first: {sweep.failed[0]['error']}")
+            raise UserError(f"no cell finished; first: {sweep.failed[0]['error']}")
         reference, notes = self.grid.reference, []
         if reference not in sweep.variants:
             notes = [f"No cell of the reference {reference} is finished: compared with {sweep.variants[0]}."]
             reference = sweep.variants[0]
         test = TestOptions().parse(self.grid.test_argv(self.grid.cells[0], self.runs, self.tests))
-        families = {(row.slug, one.name): one.family for row in protocols.known(test.protocol_file).values()
-                    for one in row.generators}  # fmt: skip
+        families = {
+            (row.slug, one.name): one.family
+            for row in protocols.known(test.protocol_file).values()
+            for one in row.generators
+        }
         comparisons = compare(sweep.values("acc"), reference)
         drawn = figures.draw_all(
             sweep, families, comparisons, self.folder / "figures", f".{self.opt.figures}"
@@ -232,8 +242,12 @@ class Experiment:
             if path.is_file():
                 weights.setdefault(row["variant"], path.resolve())
         found = [name for name in sweep.protocols if name in self.test_roots]
-        scores = [path for row in sweep.finished for name in found[:1]
-                  if (path := self.tests / row["cell"] / name / "scores.csv").is_file()]  # fmt: skip
+        scores = [
+            path
+            for row in sweep.finished
+            for name in found[:1]
+            if (path := self.tests / row["cell"] / name / "scores.csv").is_file()
+        ]
         if not scores or not weights:
             print("no pictures of test images: the images or weights are no longer there")
             return []
@@ -242,8 +256,10 @@ class Experiment:
         reals, fakes = ([path for (_, label), path in first.items() if label == one] for one in (0, 1))
         shown = [*reals[:1], *fakes][:EXAMPLES]
         models = [str(path) for path in weights.values()][:EXAMPLES]
-        wanted = {"npr_maps": ["maps", "--image", shown[-1]],
-                  "grad_cam": ["cam", "--model_path", *models, "--images", *shown]}  # fmt: skip
+        wanted = {
+            "npr_maps": ["maps", "--image", shown[-1]],
+            "grad_cam": ["cam", "--model_path", *models, "--images", *shown],
+        }
         drawn = []
         for name, words in wanted.items():
             path = (self.folder / "figures" / f"{name}.{self.opt.figures}").resolve()
@@ -263,7 +279,7 @@ def visible_gpus(numbers):
     present = torch.cuda.device_count()
     absent = [number for number in numbers if int(number) >= present]
     if absent:
-        raise ValueError(f"--gpus {','.join(absent)}: torch sees {present} CUDA devices, numbered from 0")
+        raise UserError(f"--gpus {','.join(absent)}: torch sees {present} CUDA devices, numbered from 0")
     names = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(present)))
     return [names.split(",")[int(number)].strip() for number in numbers]
 

@@ -29,8 +29,17 @@ DRIVE_LETTER = re.compile(r"[A-Za-z]:")
 SEVEN_ZIP = b"7z\xbc\xaf\x27\x1c"
 ZIP_STARTS = (b"PK\3\4", b"PK\5\6", b"PK\7\x08", b"PK00")  # files, none, split, split into one part
 # What zipfile, tarfile and the decompressors raise for a damaged file; OSError is gzip's and bz2's.
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError,
-          RuntimeError, OSError, UnicodeError)  # fmt: skip
+DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+    UnicodeError,
+)
 
 
 @dataclass(frozen=True)

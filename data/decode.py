@@ -16,14 +16,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from common import BadImage
+
 DEFAULT_MAX_MPX = 100  # a decompression bomb of 300 MB as RGB; larger photographs exist but are rare
 # The decoders that meet foreign files; others start programs (EPS) or decode before the size check (ICO).
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
 JPEG_START_OF_SCAN, JPEG_END = b"\xda", b"\xff\xd9"
-
-
-class BadImage(ValueError):
-    """A file that cannot become a picture; the message is the reason, without the path."""
 
 
 def decode(path, max_mpx=DEFAULT_MAX_MPX, exif="ignore"):

@@ -20,6 +20,7 @@ import sys
 import zlib
 from pathlib import Path
 
+from common import UserError
 from data.archives import ArchiveError, extract, find_archives, find_parts
 from data.fetch import FetchError, check_file, digest, fetch_drive, fetch_http, free_bytes, human
 from data.folder import LABELS
@@ -29,8 +30,13 @@ from data.sources import ARCHIVES, DEFAULT, SOURCES, TEST_ROOT, WEIGHTS
 RECORD = "download.json"  # in a target folder: the archives unpacked into it, their files packed by zlib
 ROOT = Path(__file__).resolve().parent.parent
 # Names of generators and classes: a folder called so is no wrapper around an archive's content.
-KNOWN = {name for row in PROTOCOLS.values() for part in (row.generators, row.training)
-         for generator in part for name in generator.aliases}  # fmt: skip
+KNOWN = {
+    name
+    for row in PROTOCOLS.values()
+    for part in (row.generators, row.training)
+    for generator in part
+    for name in generator.aliases
+}
 UNCHECKED = ", so free disk is not checked beforehand"
 THERE, FETCHED, MANUAL, FAILED = "already there", "done", "by hand", "failed"
 
@@ -186,7 +192,7 @@ def pick(names, table, what):
     known = {name.lower(): name for name in table}
     unknown = [name for name in names if name.lower() not in known]
     if unknown:
-        raise ValueError(f"unknown {what} {', '.join(unknown)}; known: {', '.join(table)}")
+        raise UserError(f"unknown {what} {', '.join(unknown)}; known: {', '.join(table)}")
     return list(dict.fromkeys(known[name.lower()] for name in names))
 
 
@@ -201,7 +207,7 @@ def provide_all(wanted, args):
             states[source] = provide(
                 source, args.output, fetch=not args.no_fetch, delete=args.delete_archives
             )
-        except (ValueError, OSError) as error:
+        except (UserError, OSError) as error:
             states[source] = FAILED
             print(f"error: {name}: {_words(error)}", file=sys.stderr)
         except KeyboardInterrupt:
@@ -243,7 +249,7 @@ def run(args):
         names = pick(args.names, SOURCES, "protocol")
         wanted = [(name, source) for name in names for source in SOURCES[name]]
     if not wanted:
-        raise ValueError(f"weights needs a name; known: {', '.join(WEIGHTS)}")
+        raise UserError(f"weights needs a name; known: {', '.join(WEIGHTS)}")
     for name, source in wanted:
         print(describe(name, source, args.output))
         if weights:
@@ -284,7 +290,7 @@ def main(argv: list[str] | None = None) -> None:
     args.output = args.output or Path("." if args.names[0].lower() == "weights" else "datasets")
     try:
         status = run(args)
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"error: {_words(error)}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from common import UserError
+
 MARGIN = 64 * 2**20  # bytes of disk that stay free
 CHUNK = 2**18
 ATTEMPTS = 4  # in a row without a new byte
@@ -30,7 +32,7 @@ FILES = re.compile(
 PAGE_STARTS = (b"<!doctype html", b"<html", b"<head", b"<?xml")
 
 
-class FetchError(ValueError):
+class FetchError(UserError):
     """A download that cannot succeed; one line."""
 
 

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from common import UserError
 from data.folder import LAYOUT_HELP, Sample, scan
 from data.inspection import Facts, keeps_promise
 from data.protocol import Generator, Protocol
@@ -22,11 +23,19 @@ REAL_WORDS = frozenset(("real", "nature", "ilsvrc"))
 FAKE_WORDS = frozenset(("fake", "ai", "generated", "synthetic"))
 # What the distributed sets are known for: protocol, generator, path in its folder, what to know.
 KNOWN_DEFECTS = (
-    ("AIGCDetectBenchmark", "DALLE2", "0_real/000000097792.jpg",
-     "broken in the distributed archive (AIGCDetectBenchmark issue #8); --on_bad_image skip leaves it out"),
-    ("GenImage-*", "ADM", "ai/*.PNG",
-     "GenImage's ADM fakes are named .PNG; loaders that know only .png drop them all"),
-)  # fmt: skip
+    (
+        "AIGCDetectBenchmark",
+        "DALLE2",
+        "0_real/000000097792.jpg",
+        "broken in the distributed archive (AIGCDetectBenchmark issue #8); --on_bad_image skip leaves it out",
+    ),
+    (
+        "GenImage-*",
+        "ADM",
+        "ai/*.PNG",
+        "GenImage's ADM fakes are named .PNG; loaders that know only .png drop them all",
+    ),
+)
 
 
 @dataclass
@@ -90,7 +99,7 @@ def list_folder(folder, labels):
     """The contents of a generator's folder, by the rules by which test.py reads it; nothing is opened."""
     try:
         found = scan(folder, [("", folder)], labels)
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         return Contents(folder, trouble=str(error))
     return Contents(folder, found.samples, found.passed_over)
 
@@ -117,11 +126,15 @@ def _finding(entry, kind, text, samples=(), problem=True):
 def _number_of_images(entry):
     counts, expected = entry.contents.counts(), entry.generator.images
     if not any(counts):
-        yield _finding(entry, "empty", f"no images in a known layout in {entry.contents.folder}; "
-                       f"expected {LAYOUT_HELP}")  # fmt: skip
+        yield _finding(
+            entry, "empty", f"no images in a known layout in {entry.contents.folder}; expected {LAYOUT_HELP}"
+        )
     elif 0 in counts:
-        yield _finding(entry, "one-sided", f"only {CLASSES[counts[0] == 0]} images: {counts[0]:,} real, "
-                       f"{counts[1]:,} fake")  # fmt: skip
+        yield _finding(
+            entry,
+            "one-sided",
+            f"only {CLASSES[counts[0] == 0]} images: {counts[0]:,} real, {counts[1]:,} fake",
+        )
     for name, count, published in zip(CLASSES, counts, expected or (), strict=bool(expected)):
         if abs(count - published) > entry.generator.images_within:
             within = f" within {entry.generator.images_within}" if entry.generator.images_within else ""
@@ -129,8 +142,11 @@ def _number_of_images(entry):
 
 
 def _unreadable(entry):
-    bad = [(sample, facts.error) for sample, facts in
-           zip(entry.contents.samples, entry.contents.facts, strict=True) if facts.error]  # fmt: skip
+    bad = [
+        (sample, facts.error)
+        for sample, facts in zip(entry.contents.samples, entry.contents.facts, strict=True)
+        if facts.error
+    ]
     for sample, error in bad:
         known = known_defect(entry, sample)
         text = f"unreadable: {error}" + (f"; known defect of the distributed set: {known}" if known else "")
@@ -140,8 +156,11 @@ def _unreadable(entry):
 def known_defect(entry, sample):
     """The sentence of KNOWN_DEFECTS on a file, or ""."""
     for slug, generator, path, sentence in KNOWN_DEFECTS:
-        if fnmatch.fnmatch(entry.protocol.slug, slug) and entry.generator.name == generator \
-                and fnmatch.fnmatchcase(sample.path, path):  # fmt: skip
+        if (
+            fnmatch.fnmatch(entry.protocol.slug, slug)
+            and entry.generator.name == generator
+            and fnmatch.fnmatchcase(sample.path, path)
+        ):
             return sentence
     return ""
 
@@ -152,8 +171,12 @@ def _names(entry):
         if not keeps_promise(sample.path, facts):
             kinds[os.path.splitext(sample.path)[1], facts.format].append(sample)
     for (extension, kind), samples in kinds.items():
-        yield _finding(entry, "extension", f"{len(samples):,} files named {extension} are {kind} inside "
-                       "(the content decides here)", samples)  # fmt: skip
+        yield _finding(
+            entry,
+            "extension",
+            f"{len(samples):,} files named {extension} are {kind} inside (the content decides here)",
+            samples,
+        )
     upper = [sample for sample in entry.contents.samples if _extension(sample) != _extension(sample).lower()]
     if upper:
         known = known_defect(entry, upper[-1])
@@ -176,22 +199,39 @@ def _looks_swapped(entry):
         if 1 - sample.label in {labels.get(step.lower()) for step in Path(sample.path).parts[:-1]}
     ]
     if inside:
-        yield _finding(entry, "swapped", f"looks swapped: {len(inside):,} files stand below folders of both "
-                       "labels", inside)  # fmt: skip
+        yield _finding(
+            entry,
+            "swapped",
+            f"looks swapped: {len(inside):,} files stand below folders of both labels",
+            inside,
+        )
     own = {word for name in (entry.generator.name, *entry.generator.aliases) for word in _words(name)}
     fakes = FAKE_WORDS | {word for word in own - REAL_WORDS - {"imagenet"} if len(word) > 2}
     in_real, in_fake = ([], [])
     for sample in entry.contents.samples:
         (in_fake if sample.label else in_real).append(_words(Path(sample.path).name))
     if _share(in_real, fakes - REAL_WORDS) > HALF and _share(in_fake, REAL_WORDS) > HALF:
-        yield _finding(entry, "swapped", "looks swapped: the real folder holds names of fakes, the fake "
-                       "folder names of reals")  # fmt: skip
-    named = [{(Path(sample.path).name, facts.digest) for sample, facts in entry.contents.pairs(label)
-              if facts.digest} for label in (0, 1)]  # fmt: skip
+        yield _finding(
+            entry,
+            "swapped",
+            "looks swapped: the real folder holds names of fakes, the fake folder names of reals",
+        )
+    named = [
+        {
+            (Path(sample.path).name, facts.digest)
+            for sample, facts in entry.contents.pairs(label)
+            if facts.digest
+        }
+        for label in (0, 1)
+    ]
     both = len(named[0] & named[1])
     if both and both > HALF * min(map(len, named)):
-        yield _finding(entry, "swapped", f"looks swapped: {both:,} files have the same name and content in "
-                       "the real and in the fake folder; one is a copy of the other")  # fmt: skip
+        yield _finding(
+            entry,
+            "swapped",
+            f"looks swapped: {both:,} files have the same name and content in "
+            "the real and in the fake folder; one is a copy of the other",
+        )
 
 
 def _words(name):
@@ -211,9 +251,11 @@ def _betrayal(entry):
         value, (of_real, of_fake) = max(shares.items(), key=lambda item: abs(item[1][0] - item[1][1]))
         accuracy = 0.5 + abs(of_real - of_fake) / 2
         if accuracy >= BETRAYAL:
-            text = (f"{name} betrays the label: {spell(value)} are {of_real:.0%} of the reals and "
-                    f"{of_fake:.0%} of the fakes; that alone tells them apart with {accuracy:.0%} "
-                    "balanced accuracy")  # fmt: skip
+            text = (
+                f"{name} betrays the label: {spell(value)} are {of_real:.0%} of the reals and "
+                f"{of_fake:.0%} of the fakes; that alone tells them apart with {accuracy:.0%} "
+                "balanced accuracy"
+            )
             yield _finding(entry, f"{name} betrays", text, problem=False)
 
 

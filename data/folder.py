@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
-from data.decode import DEFAULT_MAX_MPX, BadImage, decode
+from common import BadImage, UserError
+from data.decode import DEFAULT_MAX_MPX, decode
 from data.noise import decode_noise, noise_sample
 from data.patches import describe as describe_patches
 from data.patches import patch_sample
@@ -81,19 +82,19 @@ def discover(root, classes=()):
     """
     root = Path(root)
     if not root.is_dir():
-        raise ValueError(f"no folder {root}{' (it is a file)' if root.exists() else ''}")
+        raise UserError(f"no folder {root}{' (it is a file)' if root.exists() else ''}")
     if label_folders(root):  # --classes has nothing to choose from here; see classes_notice
         return [(root.resolve().name, root)]
     found = {child.name: child for child in _subfolders(root) if _holds_labels(child, (root,))}
     if not found:
         inside = ", ".join(sorted(os.listdir(root))[:SHOWN]) or "nothing"
-        raise ValueError(
+        raise UserError(
             f"{root} holds no images in a known layout: expected {LAYOUT_HELP}, inside the "
             f"folder, its generators or their classes; found: {inside}"
         )
     absent = [name for name in classes if name not in found]
     if absent:
-        raise ValueError(f"{root} has no class {', '.join(absent)}; it has: {', '.join(sorted(found))}")
+        raise UserError(f"{root} has no class {', '.join(absent)}; it has: {', '.join(sorted(found))}")
     return [(name, found[name]) for name in sorted(set(classes or found))]
 
 
@@ -129,7 +130,7 @@ def label_folders(folder, labels=LABELS):
     for child in _subfolders(folder):
         label = labels.get(child.name.lower())
         if label in found:
-            raise ValueError(
+            raise UserError(
                 f"{folder} holds both {found[label].name} and {child.name}, which mean the same label"
             )
         if label is not None:
@@ -142,7 +143,7 @@ def require_both_classes(scan_result):
     lacking = {name: pair for name, pair in scan_result.counts().items() if 0 in pair}
     if not scan_result.samples or lacking:
         found = "; ".join(f"{name}: {real} real, {fake} fake" for name, (real, fake) in lacking.items())
-        raise ValueError(
+        raise UserError(
             f"train.py needs real and fake images in every folder of {scan_result.root}; "
             f"found {found or 'no images'}"
         )
@@ -174,7 +175,7 @@ def _scan_generator(result, name, folder, above):
     for label in sorted(labels):
         inside = label_folders(labels[label], result.labels)
         if 1 - label in inside:
-            raise ValueError(
+            raise UserError(
                 f"{labels[label]} and {inside[1 - label].name} in it contradict each other; rename one"
             )
         for place, names in image_files(labels[label], result.passed_over, above):
@@ -183,7 +184,7 @@ def _scan_generator(result, name, folder, above):
     children = [child for child in _inner(folder, above) if child not in labels.values()]
     splits = {child.name.lower() for child in children} & {"train", "val", "test"}
     if len(splits) > 1:
-        raise ValueError(f"{folder} holds the splits {', '.join(sorted(splits))}; name one folder below it")
+        raise UserError(f"{folder} holds the splits {', '.join(sorted(splits))}; name one folder below it")
     for child in children:
         _scan_generator(result, name, child, above)
 
@@ -247,7 +248,7 @@ class RealFakeFolder(Dataset):
         noise_bits: the files hold noise patterns of so many bits a channel; 16 makes `image` int16."""
         sides = (geometry.load_size, geometry.crop_size)
         if patches is not None and min(filter(None, sides), default=patches.size) < patches.size:
-            raise ValueError(f"{geometry.describe()} holds no patch of {patches.size}x{patches.size}")
+            raise UserError(f"{geometry.describe()} holds no patch of {patches.size}x{patches.size}")
         self.scan, self.root, self.samples = scan_result, scan_result.root, scan_result.samples
         self.labels = np.array([sample.label for sample in self.samples], dtype=np.int64)
         self.geometry, self.augment, self.limits = geometry, augment, limits or Limits()
@@ -255,10 +256,10 @@ class RealFakeFolder(Dataset):
         self.patches, self.clean_pair, self.degradation = patches, clean_pair, degradation or Degradation()
         self.noise_bits = noise_bits
         if noise_bits is not None and self.degradation.describe():
-            raise ValueError("--blur and --jpeg degrade photographs; these files hold noise patterns")
+            raise UserError("--blur and --jpeg degrade photographs; these files hold noise patterns")
         changed = geometry.load_size or (augment and (augment.blur_prob or augment.jpeg_prob))
         if noise_bits is not None and changed:
-            raise ValueError("noise patterns are cropped and flipped alone: no resize, blur or JPEG")
+            raise UserError("noise patterns are cropped and flipped alone: no resize, blur or JPEG")
 
     def __len__(self):
         return len(self.samples)

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from common import UserError
 from data.folder import EXTENSIONS, LABELS, Sample, Scan, image_files
 
 UNLABELLED = -1
@@ -20,7 +21,7 @@ def files_scan(inputs):
     for entry in inputs:
         place = Path(entry)
         if not place.exists():
-            raise ValueError(f"no file or folder {entry}")
+            raise UserError(f"no file or folder {entry}")
         for path in _images(place, found.passed_over) if place.is_dir() else [str(place)]:
             if os.path.abspath(path) not in seen:
                 seen.add(os.path.abspath(path))
@@ -28,7 +29,7 @@ def files_scan(inputs):
                 inside = os.path.relpath(os.path.abspath(path), os.path.dirname(above))
                 found.samples.append(Sample(path, "", label_of(inside)))
     if not found.samples:
-        raise ValueError(
+        raise UserError(
             f"no images in {', '.join(map(str, inputs))}; found {found.others() or 'nothing'}; "
             f"known extensions: {' '.join(sorted(EXTENSIONS))}"
         )

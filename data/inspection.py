@@ -14,7 +14,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from data.decode import DEFAULT_MAX_MPX, BadImage, opened, read, to_rgb
+from common import BadImage, UserError
+from data.decode import DEFAULT_MAX_MPX, opened, read, to_rgb
 
 HASH = "blake2b, 128 bits"
 CHUNK = 32  # files per task: few enough for a smooth bar and a quick stop, enough to hide its cost
@@ -96,7 +97,7 @@ def inspect_files(paths, depth, workers):
                     size=same.setdefault(facts.size, facts.size),
                 )
     except BrokenProcessPool:
-        raise ValueError(
+        raise UserError(
             "a worker process was killed, by the system or by a broken decoder; "
             "--num_threads 1 needs less memory, --num_threads 0 shows a decoder's own message"
         ) from None

@@ -124,8 +124,10 @@ def _chunks(indices, size):
 
 def _join(items):
     joined = {name: [item[name] for item in items] for name in items[0]}
-    return {name: torch.stack(values) if isinstance(values[0], torch.Tensor) else torch.tensor(values)
-            for name, values in joined.items()}  # fmt: skip
+    return {
+        name: torch.stack(values) if isinstance(values[0], torch.Tensor) else torch.tensor(values)
+        for name, values in joined.items()
+    }
 
 
 def _leave_signals_to_parent(worker):

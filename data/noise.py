@@ -8,7 +8,8 @@ import numpy as np
 import torch
 import torchvision.transforms.functional as TF
 
-from data.decode import BadImage, decode_bytes, opened, read
+from common import BadImage
+from data.decode import decode_bytes, opened, read
 
 ZERO = 32768  # value of no noise in a 16-bit file
 PNG, DEPTH_BYTE, COLOUR_BYTE, RGB = b"\x89PNG\r\n\x1a\n", 24, 25, 2  # of a PNG's header

@@ -11,6 +11,8 @@ from bisect import bisect_right
 from itertools import accumulate
 from pathlib import Path
 
+from common import UserError
+
 NUMBERED = re.compile(r"(?P<stem>.+)\.(?P<number>\d{2,3})$")
 SUFFIX = re.compile(r"\.(zip|7z|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
 SPLIT_ZIP = re.compile(r"(?P<stem>.+)\.z(?P<number>\d{2,})$", re.IGNORECASE)
@@ -30,7 +32,7 @@ ZIP64_EXTRA = 1
 LONGEST_COMMENT = 0xFFFF
 
 
-class ArchiveError(ValueError):
+class ArchiveError(UserError):
     """An archive that is damaged, incomplete or unsafe; one line."""
 
 
@@ -84,8 +86,12 @@ def find_parts(path):
     if numbered:
         found = _numbers(path.parent, NUMBERED, numbered["stem"])
         first = 0 if 0 in found else 1
-        return _without_gap(path.parent, found, range(first, max(found) + 1),
-                            numbered["stem"] + ".{:0" + str(len(numbered["number"])) + "d}")  # fmt: skip
+        return _without_gap(
+            path.parent,
+            found,
+            range(first, max(found) + 1),
+            numbered["stem"] + ".{:0" + str(len(numbered["number"])) + "d}",
+        )
     stem = split["stem"] if split else path.stem
     last = path.parent / f"{stem}.zip" if split else path
     if not last.is_file():
@@ -126,8 +132,10 @@ def _numbers(folder, pattern, stem):
 def _without_gap(folder, found, expected, form):
     missing = [form.format(number) for number in expected if number not in found]
     if missing:
-        raise ArchiveError(f"{folder}: part {', '.join(missing)} is missing; the archive has {len(expected)}"
-                           " or more such parts")  # fmt: skip
+        raise ArchiveError(
+            f"{folder}: part {', '.join(missing)} is missing; the archive has {len(expected)}"
+            " or more such parts"
+        )
     return [found[number] for number in expected]
 
 

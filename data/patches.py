@@ -148,8 +148,11 @@ def _cut(pixels, places, rule):
 
 def describe(rule, seed):
     """The choice in words, e.g. for a table's caption."""
-    where = {"random64": f"{RANDOM_PLACES} random", "grid": "all non-overlapping",
-             "dense": f"all (every {rule.stride} px)"}[rule.select]  # fmt: skip
+    where = {
+        "random64": f"{RANDOM_PLACES} random",
+        "grid": "all non-overlapping",
+        "dense": f"all (every {rule.stride} px)",
+    }[rule.select]
     taken = "simplest" if rule.vote == 1 else f"{rule.vote} simplest"
     drawn = f", seed {seed}" if rule.select == "random64" else ""
     return f"{taken} of {where} {rule.size}x{rule.size} patches{drawn}"

@@ -6,6 +6,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from common import UserError
 from data.folder import LABELS, label_folders
 from data.transforms import Geometry
 
@@ -96,12 +97,15 @@ class Protocol:
     def pick(self, classes, part="test"):
         """The generators of these names, in table order; all without names; ValueError for an unknown one."""
         members = self.members(part)
-        known = {name.lower(): generator for generator in members
-                 for name in (generator.name, *generator.aliases)}  # fmt: skip
+        known = {
+            name.lower(): generator for generator in members for name in (generator.name, *generator.aliases)
+        }
         unknown = [name for name in classes if name.lower() not in known]
         if unknown:
-            raise ValueError(f"{self.slug} has no generator {', '.join(unknown)}; it has: "
-                             f"{', '.join(generator.name for generator in members)}")  # fmt: skip
+            raise UserError(
+                f"{self.slug} has no generator {', '.join(unknown)}; it has: "
+                f"{', '.join(generator.name for generator in members)}"
+            )
         chosen = {known[name.lower()] for name in classes}
         return [generator for generator in members if not classes or generator in chosen]
 
@@ -153,7 +157,7 @@ def locate_all(rows, dataroot, asked):
         if root is None
     ]
     if absent and (asked or len(absent) == len(roots)):
-        raise ValueError(f"not found below --dataroot: {'; '.join(absent)}")
+        raise UserError(f"not found below --dataroot: {'; '.join(absent)}")
     return [(row, root) for row, root in roots if root is not None], absent
 
 

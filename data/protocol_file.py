@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 
 import yaml
 
+from common import UserError
 from data.folder import LABELS
 from data.protocol import AVERAGES, Generator, Protocol
 from data.transforms import INTERPOLATIONS, Geometry
@@ -26,14 +27,14 @@ def load_file(path):
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no readable YAML file: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is no readable YAML file: {' '.join(str(error).split())}") from None
     rows = content if isinstance(content, list) else [content]
     if not rows or not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"{path}: expected a mapping per protocol with the keys {', '.join(KEYS)}")
+        raise UserError(f"{path}: expected a mapping per protocol with the keys {', '.join(KEYS)}")
     try:
         return [_row(row) for row in rows]
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _text(value):
@@ -79,13 +80,22 @@ def _pair_of_counts(value):
 SIDE = f"a whole number from 1 to {LONGEST_SIDE}, or null"
 NAMES = "a list of folder names"
 KEYS = {  # key -> (what is accepted, in words, what it means)
-    "slug": (lambda value: _plain(value) and value.lower() not in RESERVED,
-             f"a plain folder name other than {', '.join(RESERVED)}", "its name and its results folder"),
-    "generators": (lambda value: isinstance(value, list) and bool(value), "a list",
-                   "folder names, or mappings with name and the keys of GENERATOR_KEYS"),
+    "slug": (
+        lambda value: _plain(value) and value.lower() not in RESERVED,
+        f"a plain folder name other than {', '.join(RESERVED)}",
+        "its name and its results folder",
+    ),
+    "generators": (
+        lambda value: isinstance(value, list) and bool(value),
+        "a list",
+        "folder names, or mappings with name and the keys of GENERATOR_KEYS",
+    ),
     "roots": (_list_of(_folder), NAMES, "its root below --dataroot; --dataroot itself counts too"),
-    "places": (_list_of(_place), "a list of paths with no other field than {generator}",
-               "where a generator stands below the root"),
+    "places": (
+        _list_of(_place),
+        "a list of paths with no other field than {generator}",
+        "where a generator stands below the root",
+    ),
     "real": (_plain, "a folder name", "folders of real images"),
     "fake": (_plain, "a folder name", "folders of fake images"),
     "resize": (_or_null(_whole(1, LONGEST_SIDE)), SIDE, "side of the square resize; null: stored size"),
@@ -97,7 +107,7 @@ KEYS = {  # key -> (what is accepted, in words, what it means)
     "seed": (_or_null(_whole(0, 2**32 - 1)), "a whole number, or null", "seed of the published training"),
     "source": (_text, "text", "where it was published"),
     "url": (_text, "text", "its page"),
-}  # fmt: skip
+}
 GENERATOR_KEYS = {
     "name": (_text, "text", "its row in the table"),
     "folders": (_list_of(_folder), NAMES, "the folder names under which it is known"),
@@ -111,37 +121,41 @@ GENERATOR_KEYS = {
 def _row(row):
     _check(row, KEYS, ("slug", "generators"), "a protocol")
     if ("real" in row) != ("fake" in row) or ("real" in row and row["real"].lower() == row["fake"].lower()):
-        raise ValueError(f"real and fake must name two folders, got {row.get('real')} and {row.get('fake')}")
+        raise UserError(f"real and fake must name two folders, got {row.get('real')} and {row.get('fake')}")
     if LABELS.get(row.get("real", "").lower()) == 1 or LABELS.get(row.get("fake", "").lower()) == 0:
-        raise ValueError(
+        raise UserError(
             f"real: {row['real']} and fake: {row['fake']} reverse what these names mean everywhere"
         )
     generators = tuple(_generator(entry) for entry in row["generators"])
     _require_distinct(generators)
     places = row.get("places", ["{generator}"])
     if len(generators) > 1 and not all("{generator}" in place for place in places):
-        raise ValueError(
-            f"places need {{generator}} to tell {len(generators)} generators apart, got {places}"
-        )
-    geometry = Geometry(row.get("resize"), row.get("crop"), row.get("interpolation", "bilinear"),
-                        row.get("even", False))  # fmt: skip
+        raise UserError(f"places need {{generator}} to tell {len(generators)} generators apart, got {places}")
+    geometry = Geometry(
+        row.get("resize"), row.get("crop"), row.get("interpolation", "bilinear"), row.get("even", False)
+    )
     rest = {key: row[key] for key in ("slug", "url", "average", "split", "seed") if key in row}
     if "real" in row:
         rest["labels"] = (row["real"], row["fake"])
-    return Protocol(generators=generators, geometry=geometry, places=tuple(places),
-                    roots=tuple(row.get("roots", ())), source=row.get("source", "user's protocol file"),
-                    **rest)  # fmt: skip
+    return Protocol(
+        generators=generators,
+        geometry=geometry,
+        places=tuple(places),
+        roots=tuple(row.get("roots", ())),
+        source=row.get("source", "user's protocol file"),
+        **rest,
+    )
 
 
 def _generator(entry):
     if _folder(entry):
         return Generator(entry)
     if not isinstance(entry, dict):
-        raise ValueError(f"a generator is a folder name or a mapping with name, got {entry!r}")
+        raise UserError(f"a generator is a folder name or a mapping with name, got {entry!r}")
     _check(entry, GENERATOR_KEYS, ("name",), f"generator {entry.get('name')}")
     lists = {key: tuple(entry[key]) for key in ("folders", "images") if key in entry}
     if not lists.get("folders") and not _folder(entry["name"]):
-        raise ValueError(f"generator {entry['name']} needs folders, since its name is no folder name")
+        raise UserError(f"generator {entry['name']} needs folders, since its name is no folder name")
     return Generator(**{**entry, **lists})
 
 
@@ -150,17 +164,17 @@ def _require_distinct(generators):
         lower = [word.lower() for word in words]
         twice = sorted({word for word in lower if lower.count(word) > 1})
         if twice:
-            raise ValueError(f"generators must differ in name and folders; twice: {', '.join(twice)}")
+            raise UserError(f"generators must differ in name and folders; twice: {', '.join(twice)}")
 
 
 def _check(row, keys, needed, what):
     unknown = [str(key) for key in row if key not in keys]
     if unknown:
-        raise ValueError(f"{what} has no key {', '.join(unknown)}; legal: {', '.join(keys)}")
+        raise UserError(f"{what} has no key {', '.join(unknown)}; legal: {', '.join(keys)}")
     missing = [key for key in needed if key not in row]
     if missing:
-        raise ValueError(f"{what} needs {' and '.join(missing)}; legal keys: {', '.join(keys)}")
+        raise UserError(f"{what} needs {' and '.join(missing)}; legal keys: {', '.join(keys)}")
     for key, value in row.items():
         accept, expected, _ = keys[key]
         if not accept(value):
-            raise ValueError(f"{key} of {what} must be {expected}, got {value!r}")
+            raise UserError(f"{key} of {what} must be {expected}, got {value!r}")

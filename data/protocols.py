@@ -6,6 +6,7 @@ write it in a YAML file of your own (data/protocol_file.py) and name that with -
 
 from dataclasses import replace
 
+from common import UserError
 from data.protocol import Generator, Protocol
 from data.protocol_file import load_file
 from data.transforms import Geometry
@@ -29,23 +30,30 @@ def _counted(per_class, within=0, nested=False):
 
 
 # Images of the CNNDetection test set as its paper gives them, half of the total per class, rounded there.
-_CNN = {row.name: row for row in (
-    *_family("gan",
-             ("ProGAN", ["progan"], _counted(4000, 25, nested=True)),
-             ("StyleGAN", ["stylegan"], _counted(6000, 25, nested=True)),
-             ("StyleGAN2", ["stylegan2"], _counted(8000, 50, nested=True)),
-             ("BigGAN", ["biggan"], _counted(2000, 25)),
-             ("CycleGAN", ["cyclegan"], _counted(1300, 25, nested=True)),
-             ("StarGAN", ["stargan"], _counted(2000, 25)),
-             ("GauGAN", ["gaugan"], _counted(5000, 25))),
-    *_family("face-swap", ("Deepfake", ["deepfake"], _counted(2700, 25))),
-    *_family("rendering",
-             ("CRN", ["crn"], _counted(6400, 25)),
-             ("IMLE", ["imle"], _counted(6400, 25)),
-             ("SITD", ["seeingdark", "sitd"], _counted(180)),
-             ("SAN", ["san"], _counted(220, 5))),
-    *_family("gan", ("WFIR", ["whichfaceisreal", "wfir"], _counted(1000))),
-)}  # fmt: skip
+_CNN = {
+    row.name: row
+    for row in (
+        *_family(
+            "gan",
+            ("ProGAN", ["progan"], _counted(4000, 25, nested=True)),
+            ("StyleGAN", ["stylegan"], _counted(6000, 25, nested=True)),
+            ("StyleGAN2", ["stylegan2"], _counted(8000, 50, nested=True)),
+            ("BigGAN", ["biggan"], _counted(2000, 25)),
+            ("CycleGAN", ["cyclegan"], _counted(1300, 25, nested=True)),
+            ("StarGAN", ["stargan"], _counted(2000, 25)),
+            ("GauGAN", ["gaugan"], _counted(5000, 25)),
+        ),
+        *_family("face-swap", ("Deepfake", ["deepfake"], _counted(2700, 25))),
+        *_family(
+            "rendering",
+            ("CRN", ["crn"], _counted(6400, 25)),
+            ("IMLE", ["imle"], _counted(6400, 25)),
+            ("SITD", ["seeingdark", "sitd"], _counted(180)),
+            ("SAN", ["san"], _counted(220, 5)),
+        ),
+        *_family("gan", ("WFIR", ["whichfaceisreal", "wfir"], _counted(1000))),
+    )
+}
 
 
 def _cnn(names):
@@ -53,17 +61,19 @@ def _cnn(names):
 
 
 # GenImage's validation folders, which are its test set: 6,000 + 6,000 images, SDv1.5 8,000 + 8,000.
-_GENIMAGE = {name: Generator(name, (inner, f"{outer}/{inner}", short), family, images=(count, count))
-             for name, outer, inner, short, family, count in (
-    ("ADM", "ADM", "imagenet_ai_0508_adm", "adm", "diffusion", 6000),
-    ("BigGAN", "BigGAN", "imagenet_ai_0419_biggan", "biggan", "gan", 6000),
-    ("GLIDE", "glide", "imagenet_glide", "glide", "diffusion", 6000),
-    ("Midjourney", "Midjourney", "imagenet_midjourney", "midjourney", "diffusion", 6000),
-    ("SDv1.4", "stable_diffusion_v_1_4", "imagenet_ai_0419_sdv4", "sdv4", "diffusion", 6000),
-    ("SDv1.5", "stable_diffusion_v_1_5", "imagenet_ai_0424_sdv5", "sdv5", "diffusion", 8000),
-    ("VQDM", "VQDM", "imagenet_ai_0419_vqdm", "vqdm", "diffusion", 6000),
-    ("Wukong", "wukong", "imagenet_ai_0424_wukong", "wukong", "diffusion", 6000),
-)}  # fmt: skip
+_GENIMAGE = {
+    name: Generator(name, (inner, f"{outer}/{inner}", short), family, images=(count, count))
+    for name, outer, inner, short, family, count in (
+        ("ADM", "ADM", "imagenet_ai_0508_adm", "adm", "diffusion", 6000),
+        ("BigGAN", "BigGAN", "imagenet_ai_0419_biggan", "biggan", "gan", 6000),
+        ("GLIDE", "glide", "imagenet_glide", "glide", "diffusion", 6000),
+        ("Midjourney", "Midjourney", "imagenet_midjourney", "midjourney", "diffusion", 6000),
+        ("SDv1.4", "stable_diffusion_v_1_4", "imagenet_ai_0419_sdv4", "sdv4", "diffusion", 6000),
+        ("SDv1.5", "stable_diffusion_v_1_5", "imagenet_ai_0424_sdv5", "sdv5", "diffusion", 8000),
+        ("VQDM", "VQDM", "imagenet_ai_0419_vqdm", "vqdm", "diffusion", 6000),
+        ("Wukong", "wukong", "imagenet_ai_0424_wukong", "wukong", "diffusion", 6000),
+    )
+}
 _GENIMAGE_FOLDERS = {
     "roots": ("GenImage", "genimage"),
     "places": ("{generator}/val", "test/{generator}", "{generator}"),  # original; as NPR's train.py has it
@@ -276,7 +286,7 @@ def known(protocol_file=None):
     rows = dict(PROTOCOLS)
     for row in load_file(protocol_file) if protocol_file else ():
         if row.slug.lower() in {slug.lower() for slug in rows}:
-            raise ValueError(f"{protocol_file}: there is a protocol {row.slug} already; give it another slug")
+            raise UserError(f"{protocol_file}: there is a protocol {row.slug} already; give it another slug")
         rows[row.slug] = row
     return rows
 
@@ -286,5 +296,5 @@ def get(slug, protocol_file=None):
     rows = known(protocol_file)
     row = {name.lower(): row for name, row in rows.items()}.get(slug.lower())
     if row is None:
-        raise ValueError(f"unknown protocol {slug!r}; known: {', '.join(rows)}")
+        raise UserError(f"unknown protocol {slug!r}; known: {', '.join(rows)}")
     return row

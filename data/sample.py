@@ -36,6 +36,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from common import UserError
 from data.upsamplers import MARGIN, cut, draw_window, fit, psnr, regenerate
 
 DATASET = "npr-lab sample"  # marks a sample.json as written here; nothing without it is ever deleted
@@ -82,7 +83,7 @@ def load_photograph(name: str) -> Tensor:
         if path and path.is_file():
             with Image.open(path) as image:
                 return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    raise ValueError(f"photograph {name} is in no installed package of: {', '.join(FOLDERS)}")
+    raise UserError(f"photograph {name} is in no installed package of: {', '.join(FOLDERS)}")
 
 
 def save_png(image: Tensor, path: Path) -> None:
@@ -163,7 +164,7 @@ def is_unused(folder: Path) -> bool:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return True
     if read_record(folder) is None:
-        raise ValueError(f"{folder} is not a sample dataset and is left alone: choose another output")
+        raise UserError(f"{folder} is not a sample dataset and is left alone: choose another output")
     return False
 
 
@@ -181,7 +182,7 @@ def find_finished(output: Path, settings: dict) -> dict | None:
     changed = [key for key, value in settings.items() if record and record.get(key) != value]
     if changed:
         settled = ", ".join(f"{key} {record.get(key)}, not {settings[key]}" for key in changed)
-        raise ValueError(
+        raise UserError(
             f"{output} holds a sample dataset of {settled}: name another --output, or --overwrite it"
         )
     return record
@@ -193,7 +194,7 @@ def build(output: str | Path, *, seed: int = 0, fast: bool = False, overwrite: b
     ValueError: a seed out of range, a folder with something else, or (without `overwrite`) other settings.
     """
     if not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be from 0 to {2**32 - 1}, not {seed}")
+        raise UserError(f"seed must be from 0 to {2**32 - 1}, not {seed}")
     output, plan = Path(output), FAST_PLAN if fast else FULL_PLAN
     settings = {"dataset": DATASET, "version": VERSION, "seed": seed, **asdict(plan)}
     settings["photographs"] = {split: list(names) for split, names in PHOTOGRAPHS.items()}
@@ -226,7 +227,7 @@ def main(argv: list[str] | None = None) -> None:
     before = None if args.overwrite else read_record(args.output)
     try:
         record = build(args.output, seed=args.seed, fast=args.fast, overwrite=args.overwrite)
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     if record == before:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common import UserError
 from data import protocols
 from data.folder import RealFakeFolder, Scan, classes_notice, discover, require_both_classes, scan
 from data.patches import EVALUATION_SEED
@@ -54,10 +55,13 @@ def hold_out(found, fraction, seed):
     groups = {}
     for place, sample in enumerate(found.samples):
         groups.setdefault((sample.generator, sample.label), []).append(place)
-    small = [f"{name} ({len(places)} {('real', 'fake')[label]})"
-             for (name, label), places in groups.items() if len(places) < 2]  # fmt: skip
+    small = [
+        f"{name} ({len(places)} {('real', 'fake')[label]})"
+        for (name, label), places in groups.items()
+        if len(places) < 2
+    ]
     if small:
-        raise ValueError(f"--val_fraction needs 2 images per class to divide; too few: {', '.join(small)}")
+        raise UserError(f"--val_fraction needs 2 images per class to divide; too few: {', '.join(small)}")
     held = set()
     for places in groups.values():
         count = min(max(1, round(fraction * len(places))), len(places) - 1)
@@ -86,7 +90,7 @@ def _protocol_scan(opt, part):
     present = [(one.name, folder) for one, folder in folders.items() if folder]
     absent = [one.aliases[0] for one, folder in folders.items() if not folder]
     if not present or (part != "test" and absent):
-        raise ValueError(
+        raise UserError(
             f"--protocol {row.slug} found no {part} folder of {', '.join(absent)} below {opt.dataroot}; "
             f"looked for {' or '.join(row.places_of(part))} in "
             f"{', '.join((*row.roots_of(part), opt.dataroot))}"

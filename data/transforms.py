@@ -13,7 +13,7 @@ import torch
 import torchvision.transforms.functional as TF
 from PIL import Image
 
-from data.decode import BadImage
+from common import BadImage
 from data.perturb import JPEG_METHODS, gaussian_blur
 
 MAX_TILED_PIXELS = 100_000_000
@@ -222,12 +222,12 @@ def eval_geometry(opt, data_config, row=None, trained=None):
     """
     trained = trained or {}
     load_size, crop_size, filters = data_config.load_size, data_config.crop_size, ("bilinear",)
-    row = None if data_config.patches or data_config.view != "protocol" else row
+    row = None if data_config.patches or data_config.geometry_source != "protocol" else row
     if trained:
         load_size = None if trained.get("no_resize") else trained.get("loadSize") or load_size
         crop_size = trained.get("cropSize") or crop_size
         filters = trained.get("rz_interp") or filters
-    if data_config.view == "whole":
+    if data_config.geometry_source == "stored":
         load_size = crop_size = None
     if row is not None:
         load_size, crop_size, filters = row.load_size, row.crop_size, (row.interpolation,)

@@ -24,16 +24,26 @@ class Patches:
 class DataConfig:
     """How a detector wants its images unless a flag or a protocol says otherwise.  Lengths in pixels."""
 
-    load_size: int | None = 256  # side of the square resize; None keeps the stored size
-    crop_size: int | None = (
-        224  # side of the crop (random in training, central in validation); None takes all
-    )
-    min_side: int = 1  # a smaller image cannot be scored
-    patches: Patches | None = None  # the simplest of these stand for the image, taken at its stored size
-    clean_pair: bool = False  # training samples carry `clean`, `blurred` and `compressed` as well
-    noise_bits: int | None = None  # files hold noise patterns, 8 or 16 bits a channel; None: photographs
-    view: str = "protocol"  # who says how an evaluation resizes and crops unless a flag does: the protocol,
-    # the training, or nobody: "whole" images at their stored size
+    # Side of the resize; None keeps the stored size.
+    load_size: int | None = 256
+    # Side of the crop, random in training and central in validation; None takes all.
+    crop_size: int | None = 224
+    # What has `load_size` after the resize: both sides ("square"), or the "shorter side".
+    resize: str = "square"
+    # A smaller image cannot be scored.
+    min_side: int = 1
+    # The detector sees patches of the image at its stored size.
+    patches: Patches | None = None
+    # Training samples carry `clean`, `blurred` and `compressed` as well.
+    clean_pair: bool = False
+    # Files hold noise patterns of so many bits a channel, 8 or 16; None: photographs.
+    noise_bits: int | None = None
+    # Where an evaluation takes resize and crop from unless a flag says so: the "protocol", the "training", or
+    # "stored": images at their stored size.
+    geometry_source: str = "protocol"
+    # The same for a published file without a protocol, which has no training on record: "training" for
+    # load_size and crop_size above, or "stored".
+    published_geometry: str = "training"
 
 
 class Detector(nn.Module):

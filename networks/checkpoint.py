@@ -6,7 +6,6 @@ come flat, as {'model': ...} or {'state_dict': ...}, with or without a `module.`
 completely or raises CheckpointError.
 """
 
-import hashlib
 import os
 import pickle
 from argparse import Namespace
@@ -16,15 +15,12 @@ from pathlib import Path
 import torch
 
 import networks
+from common import CheckpointError, UserError, sha256
 
 FORMAT = "npr-lab/1"
 WRAPPERS = ("model", "state_dict")  # where published files keep their weights
 PARALLEL_PREFIX = "module."  # left behind by torch.nn.DataParallel
 SHOWN_KEYS = 8
-
-
-class CheckpointError(ValueError):
-    """A weight file that cannot be used, with the reason in one line."""
 
 
 @dataclass
@@ -124,8 +120,15 @@ def load(path, arch=None, opt=None):
         notes = [f"{assumed} (where the file does not say, --arch {found} and its flags do)", converted]
     load_weights(detector, state, path)
     detector.ready()
-    changed = [name for name, value in detector.companions.items()
-               if content.get("companions", {}).get(name, value) != value] if own else []  # fmt: skip
+    changed = (
+        [
+            name
+            for name, value in detector.companions.items()
+            if content.get("companions", {}).get(name, value) != value
+        ]
+        if own
+        else []
+    )
     notes += [f"{name} {value[:12]}" for name, value in detector.companions.items()]
     notes += [f"notice: {name} is not that of the training" for name in changed]
     options = implied if own else {}
@@ -144,7 +147,7 @@ def in_our_convention(content, path, arch=None, given=None):
         try:
             flags = _flags_of(arch, given or {}) if kind.arch == arch else {}
             fits = kind.recognise(state, flags) is not None
-        except ValueError:  # of this kind, but not of one that can be told
+        except UserError:  # of this kind, but not of one that can be told
             fits = False
         if fits:
             return kind.from_published(state)
@@ -212,12 +215,6 @@ def is_own(content):
     return isinstance(content, dict) and content.get("format") == FORMAT
 
 
-def sha256(path):
-    """Hex digest of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _described(content, path):
     """(arch, options) that a file of ours names."""
     arch, options = content.get("arch"), content.get("options", {})
@@ -242,7 +239,7 @@ def _built_as_asked(kind, implied, flags, path):
     """
     try:
         asked = kind.from_options(Namespace(**{**implied, **flags}))
-    except ValueError as error:
+    except UserError as error:
         raise CheckpointError(f"{path}, as it was trained, does not go with these flags: {error}") from error
     if not flags:
         return asked
@@ -260,7 +257,7 @@ def _recognise(state, arch, path, given):
     candidates = [arch] if arch is not None else networks.names()
     try:
         fitting = {name: networks.get(name).recognise(state, _flags_of(name, given)) for name in candidates}
-    except ValueError as error:
+    except UserError as error:
         raise CheckpointError(f"{path}: {error}") from error
     fitting = {name: implied for name, implied in fitting.items() if implied is not None}
     if len(fitting) == 1:

@@ -93,8 +93,10 @@ class ESSPDetector(SSPDetector):
         """flags: of `flags`; None: the defaults."""
         flags = flags or self.flags(argparse.Namespace())
         super().__init__(flags)
-        self.weights = {"perception": flags.essp_perception_weight,
-                        "restoration": flags.essp_restoration_weight}  # fmt: skip
+        self.weights = {
+            "perception": flags.essp_perception_weight,
+            "restoration": flags.essp_restoration_weight,
+        }
         self.perception = Perception()
         self.tasks = nn.Parameter(torch.randn(len(TASKS), GUIDANCE))
         self.enhancement = Enhancement()
@@ -103,8 +105,13 @@ class ESSPDetector(SSPDetector):
     def add_arguments(cls, group):
         super().add_arguments(group)
         for name, what in (("perception", "blur and compression"), ("restoration", "the clean patch")):
-            group.add_argument(f"--essp_{name}_weight", type=not_negative, default=1.0, metavar="NUMBER",
-                               help=f"weight of the loss about {what}")  # fmt: skip
+            group.add_argument(
+                f"--essp_{name}_weight",
+                type=not_negative,
+                default=1.0,
+                metavar="NUMBER",
+                help=f"weight of the loss about {what}",
+            )
 
     @classmethod
     def from_published(cls, state):
@@ -141,8 +148,11 @@ class ESSPDetector(SSPDetector):
             "restoration": 255 * F.l1_loss(restored, self.unit(clean)),
         }
         total = sum(self.weights.get(name, 1.0) * value for name, value in terms.items())
-        return {"total": total, **{name: value.detach() for name, value in terms.items()},
-                "logits": logits.detach()}  # fmt: skip
+        return {
+            "total": total,
+            **{name: value.detach() for name, value in terms.items()},
+            "logits": logits.detach(),
+        }
 
 
 def _halved(x):

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from torch import fft, nn
 
+from common import UserError, sha256
 from networks import cycleisp
 from networks.base import DataConfig, Detector
-from networks.checkpoint import sha256
 
 EPSILON, POWER = 1e-8, 0.8  # of the amplitude: (|F| + EPSILON) ** POWER
 GRAYS = {"equal": (1 / 3, 1 / 3, 1 / 3), "weighted": (0.11, 0.59, 0.3)}  # DFIG's code; LNP's code
@@ -90,7 +90,7 @@ class LNPDetector(Detector):
         self.data_config = replace(
             self.data_config,
             noise_bits={"wrapped": 8, "signed": 16}[self.encoding] if given.lnp_input == "lnp" else None,
-            view={"train": "training", "full": "whole"}[given.lnp_eval],
+            geometry_source={"train": "training", "full": "stored"}[given.lnp_eval],
         )
         self.denoiser = ()  # (CycleISP,) once ready: no module of the detector, so not among its weights
         self.make_trunk(FEATURES[self.feature])
@@ -111,21 +111,50 @@ class LNPDetector(Detector):
 
     @classmethod
     def add_arguments(cls, group):
-        group.add_argument("--train_mode", "--lnp_fusion", type=int, choices=sorted(MODES), default=0,
-            help="0: attention over amplitude and phase, 1: over all five channels, 2: none")  # fmt: skip
-        group.add_argument("--lnp_input", choices=("lnp", "image"), default="lnp",
-            help="files of noise patterns (tools.extract lnp), or images: see --lnp_denoiser")  # fmt: skip
-        group.add_argument("--lnp_denoiser", metavar="FILE",
+        group.add_argument(
+            "--train_mode",
+            "--lnp_fusion",
+            type=int,
+            choices=sorted(MODES),
+            default=0,
+            help="0: attention over amplitude and phase, 1: over all five channels, 2: none",
+        )
+        group.add_argument(
+            "--lnp_input",
+            choices=("lnp", "image"),
+            default="lnp",
+            help="files of noise patterns (tools.extract lnp), or images: see --lnp_denoiser",
+        )
+        group.add_argument(
+            "--lnp_denoiser",
+            metavar="FILE",
             help="CycleISP's weights (sidd_rgb.pth): noise is taken of the crop that the network gets, not "
-            "of the whole image as by tools.extract; none: use the image itself")  # fmt: skip
-        group.add_argument("--lnp_encoding", choices=cycleisp.ENCODINGS, default="wrapped",
-            help="of the noise: 8 bits as DFIG's files, or 16 bits with its sign")  # fmt: skip
-        group.add_argument("--lnp_feature", choices=tuple(FEATURES), default="lnp+fft",
-            help="what the trunk sees: the noise, amplitude and phase of its spectrum, or both")  # fmt: skip
-        group.add_argument("--lnp_gray", choices=tuple(GRAYS), default="equal",
-            help="weights of the channels' spectra: equal (DFIG), or 0.11, 0.59, 0.3 (LNP)")  # fmt: skip
-        group.add_argument("--lnp_eval", choices=("train", "full"), default="train",
-            help="an evaluation crops as in training, or takes whole images (DFIG's demo)")  # fmt: skip
+            "of the whole image as by tools.extract; none: use the image itself",
+        )
+        group.add_argument(
+            "--lnp_encoding",
+            choices=cycleisp.ENCODINGS,
+            default="wrapped",
+            help="of the noise: 8 bits as DFIG's files, or 16 bits with its sign",
+        )
+        group.add_argument(
+            "--lnp_feature",
+            choices=tuple(FEATURES),
+            default="lnp+fft",
+            help="what the trunk sees: the noise, amplitude and phase of its spectrum, or both",
+        )
+        group.add_argument(
+            "--lnp_gray",
+            choices=tuple(GRAYS),
+            default="equal",
+            help="weights of the channels' spectra: equal (DFIG), or 0.11, 0.59, 0.3 (LNP)",
+        )
+        group.add_argument(
+            "--lnp_eval",
+            choices=("train", "full"),
+            default="train",
+            help="an evaluation crops as in training, or takes whole images (DFIG's demo)",
+        )
 
     @classmethod
     def evaluation_flags(cls):
@@ -135,17 +164,15 @@ class LNPDetector(Detector):
     def check_options(cls, opt):
         flags = cls.flags(opt)
         if flags.lnp_input == "image" and not flags.lnp_denoiser:
-            raise ValueError("--lnp_input image needs --lnp_denoiser FILE (sidd_rgb.pth), or none")
+            raise UserError("--lnp_input image needs --lnp_denoiser FILE (sidd_rgb.pth), or none")
         if flags.lnp_input == "lnp" and flags.lnp_denoiser not in (None, "none"):
-            raise ValueError(
-                "--lnp_denoiser concerns --lnp_input image alone; files take --lnp_denoiser none"
-            )
+            raise UserError("--lnp_denoiser concerns --lnp_input image alone; files take --lnp_denoiser none")
         if flags.lnp_denoiser == "none" and flags.lnp_encoding != "wrapped":
-            raise ValueError("--lnp_encoding concerns noise; --lnp_denoiser none leaves the image as it is")
+            raise UserError("--lnp_encoding concerns noise; --lnp_denoiser none leaves the image as it is")
         if flags.lnp_feature == "lnp" and flags.train_mode != 0:
-            raise ValueError("--train_mode concerns the spectra, which --lnp_feature lnp leaves out")
+            raise UserError("--train_mode concerns the spectra, which --lnp_feature lnp leaves out")
         if flags.lnp_feature == "fft" and flags.train_mode == 1:
-            raise ValueError("--train_mode 1 of --lnp_feature fft would be 0: there are two channels alone")
+            raise UserError("--train_mode 1 of --lnp_feature fft would be 0: there are two channels alone")
 
     @classmethod
     def from_options(cls, opt):
@@ -160,26 +187,26 @@ class LNPDetector(Detector):
         if not possible:
             return None
         if flags.get("lnp_feature", "lnp+fft") != "lnp+fft":
-            raise ValueError(f"holds lnp+fft, not --lnp_feature {flags['lnp_feature']}")
+            raise UserError(f"holds lnp+fft, not --lnp_feature {flags['lnp_feature']}")
         with torch.device("meta"):
             own = cls(cls.flags(argparse.Namespace(**{**flags, "train_mode": possible[0]}))).state_dict()
         if {name: one.shape for name, one in own.items()} != {name: one.shape for name, one in state.items()}:
             return None
         mode = flags.get("train_mode", possible[0] if len(possible) == 1 else None)
         if mode is None:
-            raise ValueError(
+            raise UserError(
                 f"holds DFIG's fusion mode 1 or 2, which have the same entries; add --arch {cls.arch} and "
                 "--train_mode 1 (attention over all channels) or 2 (none)"
             )
         if mode not in possible:
-            raise ValueError(f"holds mode {' or '.join(map(str, possible))}, not --train_mode {mode}")
+            raise UserError(f"holds mode {' or '.join(map(str, possible))}, not --train_mode {mode}")
         return {**flags, "train_mode": mode}
 
     def ready(self):
         """Loads the denoiser, if there is one."""
         if self.denoiser_path is not None:
             if not Path(self.denoiser_path).is_file():
-                raise ValueError(
+                raise UserError(
                     f"no denoiser at {self.denoiser_path}; name CycleISP's weights with --arch {self.arch} "
                     "--lnp_input image --lnp_denoiser FILE"
                 )
@@ -237,8 +264,12 @@ class LNPDetector(Detector):
     @property
     def configuration(self):
         """What the weights depend on; where the noise comes from in an evaluation is recorded beside them."""
-        built = {"source": (self.source, "wrapped"), "train_mode": (self.mode, 0),
-                 "feature": (self.feature, "lnp+fft"), "gray": (self.gray, "equal")}  # fmt: skip
+        built = {
+            "source": (self.source, "wrapped"),
+            "train_mode": (self.mode, 0),
+            "feature": (self.feature, "lnp+fft"),
+            "gray": (self.gray, "equal"),
+        }
         return {name: value for name, (value, usual) in built.items() if value != usual}
 
     def describe(self):

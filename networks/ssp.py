@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models import resnet50
 
+from common import UserError
 from networks import register
 from networks.base import DataConfig, Detector, Patches
 from networks.cnndet import features
@@ -70,15 +71,29 @@ class SSPDetector(Detector):
         def add(name, **kwargs):
             group.add_argument(f"--{cls.arch}_{name}", **kwargs)
 
-        add("select", choices=SELECTIONS, default="random64",
+        add(
+            "select",
+            choices=SELECTIONS,
+            default="random64",
             help="where the simplest patch is looked for: 64 random places (published), places side by side, "
-            "or one every few pixels")  # fmt: skip
+            "or one every few pixels",
+        )
         add("stride", type=_positive, default=8, metavar="N", help="pixels between two places of `dense`")
-        add("vote", type=_votes, default=1, metavar="N",
-            help="average the logits of the N simplest patches that do not overlap")  # fmt: skip
+        add(
+            "vote",
+            type=_votes,
+            default=1,
+            metavar="N",
+            help="average the logits of the N simplest patches that do not overlap",
+        )
         add("patch", type=_side, default=PATCH, metavar="N", help="side of a patch in pixels")
-        add("upscale", type=_upscaled, default=UPSCALED, metavar="N",
-            help="side to which patches are scaled up; smaller is faster")  # fmt: skip
+        add(
+            "upscale",
+            type=_upscaled,
+            default=UPSCALED,
+            metavar="N",
+            help="side to which patches are scaled up; smaller is faster",
+        )
 
     @classmethod
     def from_options(cls, opt):
@@ -88,7 +103,7 @@ class SSPDetector(Detector):
     def check_options(cls, opt):
         flags = vars(cls.flags(opt))
         if flags[f"{cls.arch}_stride"] != Patches.stride and flags[f"{cls.arch}_select"] != "dense":
-            raise ValueError(f"--{cls.arch}_stride concerns --{cls.arch}_select dense alone")
+            raise UserError(f"--{cls.arch}_stride concerns --{cls.arch}_select dense alone")
 
     @classmethod
     def evaluation_flags(cls):
@@ -101,8 +116,10 @@ class SSPDetector(Detector):
     @classmethod
     def from_published(cls, state):
         """SSP's files have real = 1: the last layer's sign is turned, once."""
-        turned = {name: -value if name in ("disc.fc.weight", "disc.fc.bias") else value
-                  for name, value in state.items()}  # fmt: skip
+        turned = {
+            name: -value if name in ("disc.fc.weight", "disc.fc.bias") else value
+            for name, value in state.items()
+        }
         return turned, "SSP's published files score up = real; the sign of the last layer was turned"
 
     def preprocess(self, images):

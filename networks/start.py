@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 import torchvision
 
+from common import CheckpointError
 from networks import checkpoint
 from networks.base import Detector
-from networks.checkpoint import CheckpointError
 
 SHOWN = 6  # entries named in a notice before the rest is counted
 
@@ -40,8 +40,9 @@ def load_matching(detector, state, source):
     """
     own = detector.state_dict()
     state = in_place(detector, state)
-    matching = {name: value for name, value in state.items()
-                if name in own and own[name].shape == value.shape}  # fmt: skip
+    matching = {
+        name: value for name, value in state.items() if name in own and own[name].shape == value.shape
+    }
     broken = [name for name, value in matching.items() if not value.isfinite().all()]
     if broken:
         raise CheckpointError(f"{source} holds values that are no numbers, first in {broken[0]}")
@@ -49,8 +50,11 @@ def load_matching(detector, state, source):
     if not trained & matching.keys():
         raise CheckpointError(f"no layer of {source} has name and shape of one of {detector.arch!r}")
     detector.load_state_dict(matching, strict=False)
-    reshaped = [f"{name} {tuple(state[name].shape)} -> {tuple(own[name].shape)}"
-                for name in own if name in state and name not in matching]  # fmt: skip
+    reshaped = [
+        f"{name} {tuple(state[name].shape)} -> {tuple(own[name].shape)}"
+        for name in own
+        if name in state and name not in matching
+    ]
     fixed = {name for name, value in detector.named_parameters() if not value.requires_grad}
     lists = (
         ("random, since of another shape there", reshaped),
@@ -65,8 +69,10 @@ def in_place(detector, state):
     """The entries of state under the detector's names, where a plain trunk's are a part of them."""
     own, prefix = detector.state_dict(), detector.trunk_prefix
     state = detector.renamed(state)
-    return {name if name in own or prefix + name not in own else prefix + name: value
-            for name, value in state.items()}  # fmt: skip
+    return {
+        name if name in own or prefix + name not in own else prefix + name: value
+        for name, value in state.items()
+    }
 
 
 def imagenet(name=Detector.imagenet):

@@ -8,6 +8,7 @@ import argparse
 from argparse import Namespace
 from dataclasses import dataclass, fields
 
+from common import UserError
 from networks.attention import FORMS
 from networks.color import SPACES
 from networks.npr import MODES, WINDOWS, references
@@ -19,7 +20,7 @@ STEMS = {"3x3s2": (3, 2), "7x7s2": (7, 2), "3x3s1": (3, 1)}  # name -> side and 
 CVIMG_FACTORS = (0.25, 0.5, 0.75)  # a published file says how many scales it fuses, not which
 
 
-class Undecided(ValueError):
+class Undecided(UserError):
     """The keys of a weight file do not say, or contradict, how its detector was built."""
 
 
@@ -69,7 +70,7 @@ class Variant:
         given = {name for name, value in flags.items() if value not in (None, ())}
         scale = given & {"factor", "factors", "window"}
         if len(scale) > 1:
-            raise ValueError(f"give one of {_flags({'factor', 'factors', 'window'})}, got {_flags(scale)}")
+            raise UserError(f"give one of {_flags({'factor', 'factors', 'window'})}, got {_flags(scale)}")
         flags = {name: flags[name] for name in given}
         if flags["front"] != "npr":
             _refuse(given, {*scale, "mode", "ref", "fusion"}, f"--npr_front {flags['front']} has no NPR map")
@@ -79,7 +80,7 @@ class Variant:
             flags.update(factor=None, mode=None, ref=flags.get("ref", "w1"))
             legal = references(flags["window"])
             if flags["ref"] not in legal:
-                raise ValueError(
+                raise UserError(
                     f"--npr_ref of --npr_window {flags['window']} is one of {', '.join(legal)}, "
                     f"got {flags['ref']!r}"
                 )
@@ -94,8 +95,11 @@ class Variant:
     @property
     def changed(self):
         """{field: value} where it differs from the published NPR."""
-        return {one.name: getattr(self, one.name) for one in fields(self)
-                if getattr(self, one.name) != one.default}  # fmt: skip
+        return {
+            one.name: getattr(self, one.name)
+            for one in fields(self)
+            if getattr(self, one.name) != one.default
+        }
 
     @property
     def published(self):
@@ -148,14 +152,25 @@ def add_arguments(group):
     add("--npr_fusion", choices=FUSIONS, help="how several factors are fused; learned weights unless given")
     add("--npr_front", choices=FRONTS, default="npr", help="none: the plain image, as a control")
     add("--npr_color", choices=tuple(SPACES), default="rgb", help="colour space of the image")
-    add("--npr_norm", choices=("before", "after"), default="before",
-        help="residual of the normalised image, or (after) of the raw one in [0, 1]")  # fmt: skip
+    add(
+        "--npr_norm",
+        choices=("before", "after"),
+        default="before",
+        help="residual of the normalised image, or (after) of the raw one in [0, 1]",
+    )
     add("--npr_attention", choices=ATTENTIONS, default="none", help="after the stem and after layer1")
-    add("--npr_attention_form", choices=FORMS,
+    add(
+        "--npr_attention_form",
+        choices=FORMS,
         help="channel attention as sum of two sigmoids (CVIMGDetection's code), or as in CBAM; "
-        "sum unless given")  # fmt: skip
-    add("--npr_unused", choices=ATTENTIONS, default="none",
-        help="attention that is registered without being used, as some published files have it")  # fmt: skip
+        "sum unless given",
+    )
+    add(
+        "--npr_unused",
+        choices=ATTENTIONS,
+        default="none",
+        help="attention that is registered without being used, as some published files have it",
+    )
     add("--npr_stem", choices=tuple(STEMS), default="3x3s2", help="kernel and stride of conv1")
     add("--npr_stages", type=int, choices=(2, 3, 4), default=2, help="stages of the ResNet-50")
 
@@ -184,8 +199,11 @@ def flags_from_keys(shapes, given):
 
 
 def _attention_from_keys(shapes, given):
-    there = {kind for kind, key in (("channel", "ca1."), ("spatial", "spatial_att1."))
-             if any(name.startswith(key) for name in shapes)}  # fmt: skip
+    there = {
+        kind
+        for kind, key in (("channel", "ca1."), ("spatial", "spatial_att1."))
+        if any(name.startswith(key) for name in shapes)
+    }
     if not there:
         return {}
     used = given.get("npr_attention")
@@ -212,16 +230,16 @@ def _named_factors(shape, given):
 
 def _checked_attention(variant, given):
     if "attention_form" in given and "channel" not in variant.attention:
-        raise ValueError("--npr_attention_form needs --npr_attention channel or channel_spatial")
+        raise UserError("--npr_attention_form needs --npr_attention channel or channel_spatial")
     both = set(variant.attention.split("_")) & set(variant.unused.split("_")) - {"none"}
     if both:
-        raise ValueError(f"--npr_attention and --npr_unused both name {', '.join(sorted(both))}")
+        raise UserError(f"--npr_attention and --npr_unused both name {', '.join(sorted(both))}")
     return variant
 
 
 def _refuse(given, unfit, reason):
     if given & unfit:
-        raise ValueError(f"{reason}; leave out {_flags(given & unfit)}")
+        raise UserError(f"{reason}; leave out {_flags(given & unfit)}")
 
 
 def _flags(names):

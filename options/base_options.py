@@ -8,17 +8,18 @@ stops the program.
 import argparse
 
 import networks
-from data.decode import DEFAULT_MAX_MPX
-from data.transforms import INTERPOLATIONS
-from options.types import (
-    METAVARS,
+from common import (
+    Parser,
+    UserError,
+    as_typed,
     choice_list,
     names_list,
+    non_negative_int,
     positive_float,
     positive_int,
-    spell,
-    whole_int,
 )
+from data.decode import DEFAULT_MAX_MPX
+from data.transforms import INTERPOLATIONS
 
 _NOT_GIVEN = object()
 
@@ -81,12 +82,7 @@ class BaseOptions:
 
     def build_parser(self, arch):
         """The complete parser for one detector; None: no detector flags."""
-        parser = argparse.ArgumentParser(
-            prog=self.script,
-            description=self.__doc__.splitlines()[0],
-            allow_abbrev=False,
-            formatter_class=HelpFormatter,
-        )
+        parser = Parser(prog=self.script, description=self.__doc__.splitlines()[0])
         self.initialize(parser)
         if arch is not None:
             networks.get(arch).add_arguments(parser.add_argument_group(f"detector {arch}"))
@@ -138,7 +134,7 @@ class BaseOptions:
             default="stop",
             help="a broken image stops the run, or is left out, counted and listed",
         )
-        add("--num_threads", type=whole_int, help="loader processes; default: one per core, at most 8")
+        add("--num_threads", type=non_negative_int, help="loader processes; default: one per core, at most 8")
 
     def add_classes(self, add):
         add("--classes", type=names_list, default=(), help="comma list of folders to use; empty: all")
@@ -151,7 +147,7 @@ class BaseOptions:
             help="auto takes CUDA, then MPS, then the CPU",
         )
         add("--gpu_ids", help="number of the CUDA device, -1 for the CPU (older spelling of --device)")
-        add("--seed", type=whole_int, default=100, help="seed of everything random")
+        add("--seed", type=non_negative_int, default=100, help="seed of everything random")
         add(
             "--deterministic",
             action="store_true",
@@ -173,7 +169,7 @@ class BaseOptions:
         if self.needs_arch:
             try:
                 networks.get(opt.arch).check_options(opt)
-            except ValueError as error:
+            except UserError as error:
                 self.parser.error(str(error))
 
     def describe(self, opt):
@@ -181,8 +177,8 @@ class BaseOptions:
         lines = ["----- options -----"]
         for name, value in sorted(vars(opt).items()):
             default = self.defaults.get(name)
-            note = f"   [default: {spell(default)}]" if value != default else ""
-            lines.append(f"{name:>20}: {spell(value)}{note}")
+            note = f"   [default: {as_typed(default)}]" if value != default else ""
+            lines.append(f"{name:>20}: {as_typed(value)}{note}")
         return "\n".join(lines)
 
     def choose_defaults(self, argv):
@@ -211,18 +207,3 @@ def flags_of_others(arch):
         for flag in sorted(flag for action in parser._actions for flag in action.option_strings):
             found.setdefault(flag, []).append(name)
     return {flag: owners for flag, owners in found.items() if arch not in owners}
-
-
-class HelpFormatter(argparse.HelpFormatter):
-    """Shows each flag's default behind its help sentence, unless there is none to show."""
-
-    def __init__(self, prog):
-        super().__init__(prog, max_help_position=30, width=110)
-
-    def _get_help_string(self, action):
-        if action.default in (None, False, (), argparse.SUPPRESS):
-            return action.help
-        return f"{action.help} [default: {spell(action.default)}]"
-
-    def _get_default_metavar_for_optional(self, action):
-        return METAVARS.get(action.type, "TEXT")

@@ -4,9 +4,9 @@ import argparse
 import os
 import shlex
 
+from common import UserError, file_path, non_negative_int, positive_int
 from options.base_options import BaseOptions
 from options.grid import PRESETS, read_grid
-from options.types import file_path, positive_int, whole_int
 
 
 class ExperimentOptions(BaseOptions):
@@ -25,9 +25,14 @@ class ExperimentOptions(BaseOptions):
         add("--grid", type=file_path, help="YAML file of a grid; options/grid.py says what stands in it")
         add("--output", type=file_path, help="folder of the experiment; default: results/experiment-NAME")
         add("--seeds", type=_seeds, help="how many seeds, or which (100,101); default: the grid's")
-        add("--train_flags", type=_words, default=(), metavar="'--X Y'",
+        add(
+            "--train_flags",
+            type=_words,
+            default=(),
+            metavar="'--X Y'",
             help="flags of train.py for all cells, as in --train_flags='--niter 5'; they win over the grid's "
-            "`train`, a variant's own flags over them")  # fmt: skip
+            "`train`, a variant's own flags over them",
+        )
         add("--test_flags", type=_words, default=(), metavar="'--X Y'", help="the same for test.py")
         add(
             "--jobs",
@@ -48,7 +53,7 @@ class ExperimentOptions(BaseOptions):
         path = opt.grid or str(PRESETS / f"{opt.preset}.yaml")
         try:
             self.grid = read_grid(path, opt.seeds, opt.train_flags, opt.test_flags)
-        except (ValueError, OSError) as error:
+        except (UserError, OSError) as error:
             reason = f"{error.strerror}: {path}" if isinstance(error, OSError) else error
             self.parser.error(str(reason))
         name = os.path.splitext(os.path.basename(path))[0]
@@ -61,7 +66,7 @@ class ExperimentOptions(BaseOptions):
 def _seeds(text):
     if "," not in text:
         return positive_int(text)
-    seeds = tuple(whole_int(part) for part in text.split(",") if part.strip())
+    seeds = tuple(non_negative_int(part) for part in text.split(",") if part.strip())
     if not seeds:
         raise argparse.ArgumentTypeError(
             f"expected a number of seeds, or seeds such as 100,101; got {text!r}"

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import yaml
 
+from common import UserError
 from data.training import NO_VALIDATION
 from options.test_options import TestOptions
 from options.train_options import TrainOptions
@@ -108,8 +109,11 @@ class Grid:
 
     def as_dict(self):
         """What results depend on, as plain values: a folder holds one experiment."""
-        common = {"train": argv(self.train) + list(self.train_flags), "checkpoint": self.checkpoint,
-                  "test": argv(self.test) + list(self.test_flags)}  # fmt: skip
+        common = {
+            "train": argv(self.train) + list(self.train_flags),
+            "checkpoint": self.checkpoint,
+            "test": argv(self.test) + list(self.test_flags),
+        }
         return common | {"variants": {name: argv(flags) for name, flags in self.variants.items()}}
 
 
@@ -121,40 +125,42 @@ def read_grid(path, seeds=None, train_flags=(), test_flags=()):
     try:
         content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader)
     except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
     try:
         grid = _build(content, str(path), seeds, tuple(train_flags), tuple(test_flags))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     for cell in grid.cells[: len(grid.variants)]:
         place = f"{path}, variant {cell.variant!r}, train.py"
         opt = parsed(TrainOptions(), grid.train_argv(cell, "runs"), place)
         if grid.checkpoint == "best" and opt.val_split == NO_VALIDATION:
-            raise ValueError(f"{place}: checkpoint best needs a validation set, and --val_split is none")
+            raise UserError(f"{place}: checkpoint best needs a validation set, and --val_split is none")
     parsed(TestOptions(), grid.test_argv(grid.cells[0], "runs", "tests"), f"{path}, test.py")
     return grid
 
 
 def _build(content, source, seeds, train_flags, test_flags):
     if not isinstance(content, dict):
-        raise ValueError(f"expected keys {', '.join(KEYS)}, got {type(content).__name__}")
+        raise UserError(f"expected keys {', '.join(KEYS)}, got {type(content).__name__}")
     unknown = [str(key) for key in content if key not in KEYS]
     if unknown:
-        raise ValueError(f"unknown key {', '.join(unknown)}; known: {', '.join(KEYS)}")
+        raise UserError(f"unknown key {', '.join(unknown)}; known: {', '.join(KEYS)}")
     if ("variants" in content) == ("grid" in content):
-        raise ValueError("give either variants or grid")
+        raise UserError("give either variants or grid")
     key = "variants" if "variants" in content else "grid"
     variants = _mapping(content, key) if key == "variants" else _product(_mapping(content, key))
     content = {key: value for key, value in content.items() if value is not None}
-    variants = {str(name): _flags(flags, "train", f"variant {name!r}") for name, flags in
-                _mapping({"variants": variants}, "variants").items()}  # fmt: skip
+    variants = {
+        str(name): _flags(flags, "train", f"variant {name!r}")
+        for name, flags in _mapping({"variants": variants}, "variants").items()
+    }
     _require_names(variants)
     reference = str(content.get("reference", next(iter(variants))))
     if reference not in variants:
-        raise ValueError(f"reference {reference!r} is none of the variants {', '.join(variants)}")
+        raise UserError(f"reference {reference!r} is none of the variants {', '.join(variants)}")
     checkpoint = content.get("checkpoint", "last")
     if checkpoint not in CHECKPOINTS:
-        raise ValueError(f"checkpoint is one of {', '.join(CHECKPOINTS)}, got {checkpoint!r}")
+        raise UserError(f"checkpoint is one of {', '.join(CHECKPOINTS)}, got {checkpoint!r}")
     for name in MANAGED:
         flags = {"train": train_flags, "test": test_flags}[name]
         _refuse_managed(flag_names(flags), name, f"--{name}_flags")
@@ -193,11 +199,11 @@ def slug(name):
 def _product(axes):
     lists = {name: values if isinstance(values, list) else [values] for name, values in axes.items()}
     if not lists or not all(lists.values()):
-        raise ValueError("grid needs lists of values, e.g. {npr_factor: [0.25, 0.5]}")
+        raise UserError("grid needs lists of values, e.g. {npr_factor: [0.25, 0.5]}")
     combinations = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
     named = {" ".join(_spell(value) for value in one.values()): one for one in combinations}
     if len(named) < len(combinations):
-        raise ValueError("grid has a value twice, so that variants have one name")
+        raise UserError("grid has a value twice, so that variants have one name")
     return named
 
 
@@ -208,26 +214,26 @@ def _spell(value):
 def _flags(flags, script, place):
     flags = {} if flags is None else flags
     if not isinstance(flags, dict):
-        raise ValueError(f"{place} takes flags and values, e.g. {{npr_factor: 0.25}}, got {flags!r}")
+        raise UserError(f"{place} takes flags and values, e.g. {{npr_factor: 0.25}}, got {flags!r}")
     _refuse_managed(flags, script, place)
     wrong = [str(name) for name in flags if not re.fullmatch(r"\w+", str(name))]
     if wrong:
-        raise ValueError(f"{place}: {', '.join(wrong)} is no name of a flag; they stand without dashes")
+        raise UserError(f"{place}: {', '.join(wrong)} is no name of a flag; they stand without dashes")
     strange = [str(name) for name, value in flags.items() if isinstance(value, dict)]
     if strange:
-        raise ValueError(f"{place}: {', '.join(strange)} takes one value or a list")
+        raise UserError(f"{place}: {', '.join(strange)} takes one value or a list")
     return {str(name): value for name, value in flags.items()}
 
 
 def _refuse_managed(names, script, place):
     managed = [str(name) for name in names if name in MANAGED[script]]
     if managed:
-        raise ValueError(f"{place}: the experiment itself sets {', '.join(managed)} of {script}.py")
+        raise UserError(f"{place}: the experiment itself sets {', '.join(managed)} of {script}.py")
 
 
 def _mapping(content, key):
     if not isinstance(content[key], dict) or not content[key]:
-        raise ValueError(f"{key} takes names and values, got {content[key]!r}")
+        raise UserError(f"{key} takes names and values, got {content[key]!r}")
     return content[key]
 
 
@@ -235,12 +241,12 @@ def _require_names(variants):
     folders = {}
     long = [name for name in variants if len(name) > LONGEST_NAME]
     if long:
-        raise ValueError(f"names of variants have at most {LONGEST_NAME} characters, got {long[0][:20]!r}...")
+        raise UserError(f"names of variants have at most {LONGEST_NAME} characters, got {long[0][:20]!r}...")
     for name in variants:
         folders.setdefault(slug(name).lower(), []).append(name)
     alike = [" and ".join(map(repr, names)) for names in folders.values() if len(names) > 1]
     if alike:
-        raise ValueError(f"variants need names that differ as folders: {'; '.join(alike)}")
+        raise UserError(f"variants need names that differ as folders: {'; '.join(alike)}")
 
 
 def _seeds(value):
@@ -251,7 +257,7 @@ def _seeds(value):
         isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= LARGEST_SEED for seed in seeds
     )
     if not seeds or not whole or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds is a number of seeds, or a list of different whole numbers, got {value!r}")
+        raise UserError(f"seeds is a number of seeds, or a list of different whole numbers, got {value!r}")
     return seeds
 
 
@@ -262,4 +268,4 @@ def parsed(options, words, place):
         with contextlib.redirect_stderr(said):
             return options.parse(words)
     except SystemExit:
-        raise ValueError(f"{place}: {said.getvalue().strip().rpartition('error: ')[2]}") from None
+        raise UserError(f"{place}: {said.getvalue().strip().rpartition('error: ')[2]}") from None

@@ -1,6 +1,6 @@
 """Options of predict.py."""
 
-from options.types import file_path
+from common import file_path
 from options.val_options import ValOptions
 
 

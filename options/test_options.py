@@ -1,8 +1,8 @@
 """Options of test.py."""
 
 import networks
+from common import UserError, file_path
 from data import protocols, published
-from options.types import file_path
 from options.val_options import ValOptions
 
 ALL = "all"
@@ -53,9 +53,9 @@ class TestOptions(ValOptions):
                 self.require_cells(opt.expect)
                 bent = sorted(self.given & (BENDING | evaluation_flags()))
                 if bent:
-                    raise ValueError(f"--expect checks the published input; --{', --'.join(bent)} changes it")
+                    raise UserError(f"--expect checks the published input; --{', --'.join(bent)} changes it")
             self.rows = self.choose(opt)
-        except (ValueError, OSError) as error:
+        except (UserError, OSError) as error:
             self.parser.error(str(error))
 
     def require_cells(self, method):
@@ -64,7 +64,7 @@ class TestOptions(ValOptions):
         found = {slug: published.lookup(slug, method) for slug in protocols.PROTOCOLS}
         self.expected = [slug for slug, one in found.items() if one and one.cells]
         if not self.expected:
-            raise ValueError(f"--expect {method}: only a mean is published, no numbers per generator")
+            raise UserError(f"--expect {method}: only a mean is published, no numbers per generator")
 
     def choose(self, opt):
         """The protocols to run, in the order asked for; `self.asked`: each of them has to be there."""
@@ -77,7 +77,7 @@ class TestOptions(ValOptions):
             asked = [protocols.get(slug, opt.protocol_file) for slug in opt.protocols]
             strangers = [row.slug for row in asked if opt.expect and row.slug not in self.expected]
             if strangers:
-                raise ValueError(
+                raise UserError(
                     f"--expect {opt.expect} has numbers per generator for {', '.join(self.expected)}, "
                     f"not for {', '.join(strangers)}"
                 )

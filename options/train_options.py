@@ -1,21 +1,22 @@
 """Options of train.py."""
 
 import networks
-from data import protocols
-from data.training import NO_VALIDATION
-from options import recipes
-from options.base_options import BaseOptions
-from options.types import (
+from common import (
+    as_typed,
+    choice_list,
     file_path,
     fraction,
-    jpeg_methods,
+    non_negative_int,
     number_range,
     positive_float,
     positive_int,
     probability,
-    spell,
-    whole_int,
 )
+from data import protocols
+from data.perturb import JPEG_METHODS
+from data.training import NO_VALIDATION
+from options import recipes
+from options.base_options import BaseOptions
 
 NO_PROTOCOL = "none"
 LR_POLICIES = ("step", "poly", "plateau")  # util/progress.py: learning_rate
@@ -131,7 +132,7 @@ class TrainOptions(BaseOptions):
         add("--min_lr", type=positive_float, default=1e-6, help="least learning rate of plateau")
         add(
             "--earlystop_epoch",
-            type=whole_int,
+            type=non_negative_int,
             default=0,
             help="stop after this many epochs without a better validation accuracy; 0: never",
         )
@@ -164,7 +165,7 @@ class TrainOptions(BaseOptions):
         add("--jpg_prob", type=probability, default=0.0, help="share of images that are JPEG-coded")
         add(
             "--jpg_method",
-            type=jpeg_methods,
+            type=choice_list(JPEG_METHODS),
             default=("cv2",),
             help="JPEG encoder, or a comma list to draw from: cv2, pil",
         )
@@ -229,7 +230,7 @@ class TrainOptions(BaseOptions):
             changed.add("niter")  # its rates depend on the number of epochs
         if changed:
             pairs = ", ".join(
-                f"--{name} {spell(getattr(opt, name))} (was {spell(saved.get(name))})"
+                f"--{name} {as_typed(getattr(opt, name))} (was {as_typed(saved.get(name))})"
                 for name in sorted(changed)
             )
             self.parser.error(f"--continue_train cannot change {pairs}; train under another --name")

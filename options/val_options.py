@@ -1,8 +1,9 @@
 """Options of val.py, and of every script that scores images with a trained detector."""
 
+from common import file_path, number, positive_float, whole_number
 from data.patches import EVALUATION_SEED
+from data.perturb import JPEG_METHODS
 from options.base_options import RETIRED, BaseOptions
-from options.types import JPEG_METHODS, file_path, jpeg_quality, positive_float, sigma
 
 TRAINING_FLAGS = (
     "--lr --lr_policy --min_lr --niter --beta1 --optim --delr_freq --earlystop_epoch --class_bal "
@@ -76,8 +77,18 @@ class ValOptions(BaseOptions):
         )
 
     def add_degradation(self, add):
-        add("--blur", type=sigma, help="blur every image first, sigma in pixels")
-        add("--jpeg", type=jpeg_quality, help="then JPEG-code it with this quality, 1 to 100")
+        add(
+            "--blur",
+            type=number(float, lambda value: 0 <= value <= 100, "a number from 0 to 100"),
+            metavar="X",
+            help="blur every image first, sigma in pixels",
+        )
+        add(
+            "--jpeg",
+            type=whole_number(1, 100),
+            metavar="N",
+            help="then JPEG-code it with this quality, 1 to 100",
+        )
         add("--jpeg_method", choices=sorted(JPEG_METHODS), default="pil", help="JPEG encoder")
 
     def check(self, opt):

@@ -179,8 +179,10 @@ def test_an_encrypted_zip_is_refused(tmp_path, target):
     assert untouched(target)
 
 
-@pytest.mark.parametrize("data, words", [(b"", "no zip or tar"), (b"<html>", "no zip or tar"),
-                                         (b"7z\xbc\xaf\x27\x1c rest", "7z x ")])  # fmt: skip
+@pytest.mark.parametrize(
+    "data, words",
+    [(b"", "no zip or tar"), (b"<html>", "no zip or tar"), (b"7z\xbc\xaf\x27\x1c rest", "7z x ")],
+)
 def test_what_is_no_archive_is_named(tmp_path, target, data, words):
     (tmp_path / "a.zip").write_bytes(data)
     with pytest.raises(ArchiveError, match=words):
@@ -233,8 +235,12 @@ def test_a_single_wrapping_folder_is_dropped_unless_it_is_known(tmp_path):
     wrapped = write_zip(tmp_path / "a.zip", {"CNN_test/progan/0_real/a.png": b"1", "__MACOSX/._x": b"2"})
     extract(wrapped, tmp_path / "flat", strip=True, known={"progan"})
     extract(wrapped, tmp_path / "as stored", known={"progan"})
-    extract(write_zip(tmp_path / "b.zip", {"ProGAN/cat/a.png": b"1"}), tmp_path / "kept", strip=True,
-            known={"progan"})  # fmt: skip
+    extract(
+        write_zip(tmp_path / "b.zip", {"ProGAN/cat/a.png": b"1"}),
+        tmp_path / "kept",
+        strip=True,
+        known={"progan"},
+    )
     assert list(tree(tmp_path / "flat")) == ["progan/0_real/a.png"]
     assert list(tree(tmp_path / "as stored")) == ["CNN_test/progan/0_real/a.png"]
     assert list(tree(tmp_path / "kept")) == ["ProGAN/cat/a.png"]
@@ -293,8 +299,11 @@ def split_zip(folder, content, zip64=False):
     if zip64:
         end64 = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, last, last, count, count, size, offset)
         locator = struct.pack("<4sLQL", b"PK\6\7", last, offset + size, count)
-        tail = end64 + locator + struct.pack("<4s4H2LH", b"PK\5\6", last, last, *(0xFFFF,) * 2,
-                                             *(0xFFFFFFFF,) * 2, 0)  # fmt: skip
+        tail = (
+            end64
+            + locator
+            + struct.pack("<4s4H2LH", b"PK\5\6", last, last, *(0xFFFF,) * 2, *(0xFFFFFFFF,) * 2, 0)
+        )
     data[at:] = tail
     for number, (start, stop) in enumerate(zip(starts, [*starts[1:], len(data)], strict=True)):
         name = "test.zip" if number == last else f"test.z{number + 1:02d}"
@@ -343,5 +352,9 @@ def test_joined_parts_can_be_read_anywhere(tmp_path):
 
 def test_names_of_archives():
     assert [stem_of(name) for name in ("a.b.zip", "a.tar.gz", "x/a.zip.001", "a.z01", "a.tgz")] == [
-        "a.b", "a", "a", "a", "a",
-    ]  # fmt: skip
+        "a.b",
+        "a",
+        "a",
+        "a",
+        "a",
+    ]

@@ -17,8 +17,20 @@ from util.evaluate import BadImages, predict
 
 CPU = torch.device("cpu")
 # (height, width); odd ones, two of equal area, and two that the network trims to the same input
-SIZES = [(16, 16), (17, 16), (16, 24), (24, 16), (9, 13), (31, 18), (2, 40), (33, 33), (20, 20), (48, 7),
-         (8, 8), (27, 64)]  # fmt: skip
+SIZES = [
+    (16, 16),
+    (17, 16),
+    (16, 24),
+    (24, 16),
+    (9, 13),
+    (31, 18),
+    (2, 40),
+    (33, 33),
+    (20, 20),
+    (48, 7),
+    (8, 8),
+    (27, 64),
+]
 
 
 def part_of(size, indices):
@@ -273,9 +285,12 @@ def test_joining_sizes_on_cuda_is_at_least_twice_as_fast_as_batch_one(detector, 
     sizes = [(int(height), int(width)) for height, width in rng.integers(64, 257, (25, 2))]
     places = rng.permutation(500).tolist()
     parts = [
-        {"image": torch.from_numpy(rng.integers(0, 256, (1, 3, *sizes[place % 25]), dtype=np.uint8)),
-         "index": torch.tensor([place])} for place in places
-    ]  # fmt: skip
+        {
+            "image": torch.from_numpy(rng.integers(0, 256, (1, 3, *sizes[place % 25]), dtype=np.uint8)),
+            "index": torch.tensor([place]),
+        }
+        for place in places
+    ]
 
     def timed(limit):
         best = float("inf")

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import networks
+from common import CheckpointError
 from networks import base, checkpoint
-from networks.checkpoint import CheckpointError
 from networks.resnet import NPRDetector
 
 

@@ -116,8 +116,10 @@ def test_imagenets_weights_reach_every_layer_but_the_last(monkeypatch, name, pre
     after = detector.state_dict()
     assert f"starts from 318 of {len(after)} entries" in said
     taken = {prefix + key for key in imagenet} - {f"{prefix}fc.weight", f"{prefix}fc.bias"}
-    assert all(torch.equal(after[key], imagenet[key.removeprefix(prefix)] if key in taken else before[key])
-               for key in after)  # fmt: skip
+    assert all(
+        torch.equal(after[key], imagenet[key.removeprefix(prefix)] if key in taken else before[key])
+        for key in after
+    )
     if rest is not None:
         assert set(after) - taken == {f"{prefix}fc.weight", f"{prefix}fc.bias"} | rest
 

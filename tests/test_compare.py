@@ -23,8 +23,11 @@ IMAGES = [
 
 
 def results(folder, column, leave_out=()):
-    rows = [(*image[:3], np.float32(image[column]), np.float32(0)) for image in IMAGES
-            if image[0] not in leave_out]  # fmt: skip
+    rows = [
+        (*image[:3], np.float32(image[column]), np.float32(0))
+        for image in IMAGES
+        if image[0] not in leave_out
+    ]
     folder.mkdir(parents=True)
     write_scores(folder / "scores.csv", rows)
     return str(folder)

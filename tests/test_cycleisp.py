@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common import CheckpointError
 from networks import cycleisp
-from networks.checkpoint import CheckpointError
 from networks.cycleisp import REACH, CycleISP
 
 GROUPS, BLOCKS = range(4), range(8)

@@ -11,7 +11,8 @@ import pytest
 from PIL import EpsImagePlugin, Image, ImageFile
 from PIL.PngImagePlugin import PngInfo
 
-from data.decode import BadImage, decode
+from common import BadImage
+from data.decode import decode
 
 ORIENTATION = 0x0112
 NOISE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
@@ -123,10 +124,27 @@ INKS = [[(0, 0, 0, 0), (255, 0, 0, 0)]] * 2 + [[(1, 2, 3, 255), (128, 0, 0, 51)]
         (encoded(image_of("I", GREY_RAMP), "TIFF"), GREY_RAMP_HIGH_BYTES),
         (encoded(image_of("I", GREY_RAMP), "PPM"), GREY_RAMP_HIGH_BYTES),
     ],
-    ids=["1", "L", "LA", "LA tiff", "P", "P index transparent", "P alpha table", "RGB", "RGB colour key",
-         "RGBA", "RGBA tiff", "CMYK", "CMYK with black", "I;16 png", "I;16 tiff", "I;16B tiff", "I tiff",
-         "I pgm"],
-)  # fmt: skip
+    ids=[
+        "1",
+        "L",
+        "LA",
+        "LA tiff",
+        "P",
+        "P index transparent",
+        "P alpha table",
+        "RGB",
+        "RGB colour key",
+        "RGBA",
+        "RGBA tiff",
+        "CMYK",
+        "CMYK with black",
+        "I;16 png",
+        "I;16 tiff",
+        "I;16B tiff",
+        "I tiff",
+        "I pgm",
+    ],
+)
 def test_each_mode_gives_exactly_these_rgb_pixels(read, content, expected):
     expected = np.array(expected, dtype=np.uint8)
     if expected.ndim == 2:
@@ -283,11 +301,28 @@ def test_a_jpeg_named_png_gives_the_same_pixels_as_one_named_jpg(read):
         (encoded(NOISE, "GIF")[:900], "truncated"),
         (encoded(NOISE, "TIFF")[:900], "truncated"),
     ],
-    ids=["empty", "truncated jpeg", "truncated png", "text", "random", "png signature", "png header",
-         "png no data", "png width 0", "png height 0", "bmp width 0", "jpeg width 0", "ppm width 0",
-         "png bomb", "float tiff", "png zero-filled tail", "truncated webp", "truncated gif",
-         "truncated tiff"],
-)  # fmt: skip
+    ids=[
+        "empty",
+        "truncated jpeg",
+        "truncated png",
+        "text",
+        "random",
+        "png signature",
+        "png header",
+        "png no data",
+        "png width 0",
+        "png height 0",
+        "bmp width 0",
+        "jpeg width 0",
+        "ppm width 0",
+        "png bomb",
+        "float tiff",
+        "png zero-filled tail",
+        "truncated webp",
+        "truncated gif",
+        "truncated tiff",
+    ],
+)
 def test_bad_files_give_one_line_that_says_why(reason, content, word):
     text = reason(content)
     assert word in text

@@ -127,8 +127,11 @@ def test_the_images_are_not_changed(name):
 def test_the_gradient_reaches_every_parameter_in_use(name):
     detector = create(name).train()
     detector.loss(batch_for(detector, [0, 1, 0, 1]))["total"].backward()
-    dead = [key for key, value in detector.named_parameters()
-            if value.requires_grad and (value.grad is None or not value.grad.any())]  # fmt: skip
+    dead = [
+        key
+        for key, value in detector.named_parameters()
+        if value.requires_grad and (value.grad is None or not value.grad.any())
+    ]
     assert sorted(dead) == sorted(detector.unused_for_key_compat)
 
 

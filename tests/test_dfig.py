@@ -170,8 +170,10 @@ def test_classes_of_a_flat_root_choose_nothing_and_that_is_said(start, capsys):
     assert re.search(r"--classes has no effect: \S+/train is itself a pair of label folders", out)
     without = start("wrapped", name="b")
     assert "has no effect" not in capsys.readouterr().out
-    one, other = (torch.load(folder / "model_epoch_last.pth", weights_only=True)["model"]
-                  for folder in (with_classes, without))  # fmt: skip
+    one, other = (
+        torch.load(folder / "model_epoch_last.pth", weights_only=True)["model"]
+        for folder in (with_classes, without)
+    )
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -203,8 +205,10 @@ def test_a_stopped_run_goes_on_to_the_same_weights(start, monkeypatch):
             start("signed", name="broken")
     assert len(rows_of(whole.with_name("broken") / "train.csv")) < 2
     train.main(["--name", "broken", "--continue_train", *CPU])
-    one, other = (torch.load(folder / "model_epoch_last.pth", weights_only=True)
-                  for folder in (whole, whole.with_name("broken")))  # fmt: skip
+    one, other = (
+        torch.load(folder / "model_epoch_last.pth", weights_only=True)
+        for folder in (whole, whole.with_name("broken"))
+    )
     assert other["options"]["lnp_encoding"] == "signed"
     assert all(torch.equal(one["model"][name], other["model"][name]) for name in one["model"])
 
@@ -254,13 +258,25 @@ def test_mode_1_prints_the_note_on_ranks(made, trained, tmp_path, monkeypatch, c
 def test_photographs_score_as_the_files_extracted_from_them(made, trained, encoding, tmp_path, capsys):
     full = ("--lnp_eval", "full")
     files, known = scores(
-        trained[encoding], "--input", made / f"DFIG-{encoding}" / "DFIG" / "test", *full,
-        output=tmp_path / "files.csv")  # fmt: skip
+        trained[encoding],
+        "--input",
+        made / f"DFIG-{encoding}" / "DFIG" / "test",
+        *full,
+        output=tmp_path / "files.csv",
+    )
     assert "stored size, no crop" in capsys.readouterr().out
     denoiser = made / "toys" / "cycleisp_toy.pth"
     photos, record = scores(
-        trained[encoding], "--input", made / "photos" / "test", *full,
-        "--lnp_input", "image", "--lnp_denoiser", denoiser, output=tmp_path / "photos.csv")  # fmt: skip
+        trained[encoding],
+        "--input",
+        made / "photos" / "test",
+        *full,
+        "--lnp_input",
+        "image",
+        "--lnp_denoiser",
+        denoiser,
+        output=tmp_path / "photos.csv",
+    )
     assert files.keys() == photos.keys()
     logits = np.array([[float(rows[name]["logit"]) for rows in (files, photos)] for name in sorted(files)])
     # The noise of a photograph comes from float32 sums in another order than in the extraction, so a value on
@@ -268,7 +284,11 @@ def test_photographs_score_as_the_files_extracted_from_them(made, trained, encod
     assert logits[:, 0] == pytest.approx(logits[:, 1], abs=0.02)
     assert np.ptp(logits[:, 0]) > 0.5  # other images would be noticed
     assert {name: row["label"] for name, row in photos.items()} == {
-        "fake/0.png": "1", "fake/1.png": "1", "real/0.png": "0", "real/1.png": "0"}  # fmt: skip
+        "fake/0.png": "1",
+        "fake/1.png": "1",
+        "real/0.png": "0",
+        "real/1.png": "0",
+    }
     assert record["denoiser_sha256"] == checkpoint.sha256(denoiser)
     assert "denoiser_sha256" not in known
     assert record["checkpoint_sha256"] == known["checkpoint_sha256"]
@@ -342,8 +362,17 @@ def test_a_photograph_of_another_size_and_mode_is_scored_whole(made, trained, tm
     Image.new("RGB", (33, 20), (90, 20, 200)).convert("P").save(tmp_path / "a.png")
     denoiser = made / "toys" / "cycleisp_toy.pth"
     rows, _ = scores(
-        trained["wrapped"], "--input", tmp_path / "a.png", "--lnp_input", "image",
-        "--lnp_denoiser", denoiser, "--lnp_eval", "full", output=tmp_path / "o.csv")  # fmt: skip
+        trained["wrapped"],
+        "--input",
+        tmp_path / "a.png",
+        "--lnp_input",
+        "image",
+        "--lnp_denoiser",
+        denoiser,
+        "--lnp_eval",
+        "full",
+        output=tmp_path / "o.csv",
+    )
     [row] = rows.values()
     assert (row["label"], row["error"]) == ("", "")
     assert np.isfinite(float(row["logit"]))

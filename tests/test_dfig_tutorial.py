@@ -18,8 +18,10 @@ from options import PredictOptions, TestOptions, TrainOptions
 
 NOTEBOOK = ROOT / "dfig_tutorial.ipynb"
 SETTINGS = ("FACES", "SAM", "SAM_TYPE", "CYCLEISP", "CLASSIFIER", "ARCH", "TRAIN_MODE", "SIDE")
-PARAMETERS = {"ResNet-50": (23_516_475, 23_516_976, 23_516_976),
-              "MobileNetV2": (2_225_851, 2_226_352, 2_226_352)}  # fmt: skip
+PARAMETERS = {
+    "ResNet-50": (23_516_475, 23_516_976, 23_516_976),
+    "MobileNetV2": (2_225_851, 2_226_352, 2_226_352),
+}
 SCRIPTS = {"train.py": TrainOptions, "test.py": TestOptions, "predict.py": PredictOptions}
 
 nbformat = pytest.importorskip("nbformat")
@@ -47,8 +49,9 @@ def executed(tmp_path_factory):
         patch.setenv("NPR_ROOT", str(ROOT))
         patch.setenv("TMPDIR", str(temporary))
         fresh_settings(patch, SIDE=64)
-        client = nbclient.NotebookClient(nbformat.read(NOTEBOOK, 4), timeout=300,
-                                         resources={"metadata": {"path": str(work)}})  # fmt: skip
+        client = nbclient.NotebookClient(
+            nbformat.read(NOTEBOOK, 4), timeout=300, resources={"metadata": {"path": str(work)}}
+        )
         return client.execute(), work, temporary
 
 
@@ -103,8 +106,10 @@ def test_tables_show_wrapping_and_attention(outputs):
     rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr.*?</tr>", html, re.S)]
     assert ["-20", "0", "-2,570", "30,198"] in rows and ["1", "255", "128", "32,896"] in rows
     means = {row[0]: row[1:] for row in rows if row and row[0].endswith((", before", ", after"))}
-    same = [[a == b for a, b in zip(means[f"mode {mode}, before"], means[f"mode {mode}, after"], strict=True)]
-            for mode in range(3)]  # fmt: skip
+    same = [
+        [a == b for a, b in zip(means[f"mode {mode}, before"], means[f"mode {mode}, after"], strict=True)]
+        for mode in range(3)
+    ]
     assert same == [[True] * 3 + [False] * 2, [False] * 5, [True] * 5]
 
 

@@ -65,9 +65,15 @@ def server():
     """A server; its `state` says how it answers, `url` where it is."""
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     httpd.state = SimpleNamespace(
-        body=BODY, etag='"one"', kind="application/zip", cuts=[], statuses=[], ranges=[],
-        ignore_range=False, shift=0,
-    )  # fmt: skip
+        body=BODY,
+        etag='"one"',
+        kind="application/zip",
+        cuts=[],
+        statuses=[],
+        ranges=[],
+        ignore_range=False,
+        shift=0,
+    )
     httpd.url = f"http://127.0.0.1:{httpd.server_address[1]}/file.zip"
     thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
@@ -276,12 +282,15 @@ class ConnectionError_(Exception):
 ConnectionError_.__name__ = "ConnectionError"
 
 
-@pytest.mark.parametrize("error, words", [
-    (RuntimeError("Cannot retrieve\n\tthe public link"), "Cannot retrieve the public link"),
-    (ConnectionError_("HTTPSConnectionPool(host=...)"), "no connection to drive.google.com"),
-    (ImportError("gdown"), "pip install gdown"),
-    (None, "gave nothing"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (RuntimeError("Cannot retrieve\n\tthe public link"), "Cannot retrieve the public link"),
+        (ConnectionError_("HTTPSConnectionPool(host=...)"), "no connection to drive.google.com"),
+        (ImportError("gdown"), "pip install gdown"),
+        (None, "gave nothing"),
+    ],
+)
 def test_a_failure_of_gdown_becomes_one_line_with_the_way_by_hand(tmp_path, monkeypatch, error, words):
     def fail(*_):
         if error:
@@ -334,8 +343,9 @@ def archive(top="CNN_test"):
 def site(server, monkeypatch):
     """The server with an archive, as the only source of ForenSynths; other protocols have no network."""
     server.state.body = archive()
-    source = Source(server.url, "http", "Generalization_Test/ForenSynths_test", name="file.zip",
-                    unpack=True, strip=True)  # fmt: skip
+    source = Source(
+        server.url, "http", "Generalization_Test/ForenSynths_test", name="file.zip", unpack=True, strip=True
+    )
     table = {name: (source,) if name == "ForenSynths" else value for name, value in SOURCES.items()}
     monkeypatch.setattr(download, "SOURCES", table)
 
@@ -579,11 +589,14 @@ def test_complete_sets_are_verified_once_per_root(site, tmp_path, monkeypatch):
     assert calls[1] == [*base, str(tmp_path), "--protocols", "DFIG"]
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["Foren"], "unknown protocol Foren; known: ForenSynths, "),
-    (["weights", "VGG"], "unknown weights VGG; known: NPR, "),
-    (["weights"], "weights needs a name; known: NPR, "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["Foren"], "unknown protocol Foren; known: ForenSynths, "),
+        (["weights", "VGG"], "unknown weights VGG; known: NPR, "),
+        (["weights"], "weights needs a name; known: NPR, "),
+    ],
+)
 def test_an_unknown_name_lists_the_known_ones(arguments, words, capsys):
     assert run(*arguments) == 2
     assert words in capsys.readouterr().err

@@ -48,8 +48,11 @@ def slow_bce(logits, labels):
 def gradients(detector, loss, prefixes):
     detector.zero_grad(set_to_none=True)
     loss.backward()
-    return {name: value.grad for name, value in detector.named_parameters()
-            if name.startswith(prefixes) and value.requires_grad}  # fmt: skip
+    return {
+        name: value.grad
+        for name, value in detector.named_parameters()
+        if name.startswith(prefixes) and value.requires_grad
+    }
 
 
 @pytest.fixture(scope="module")
@@ -167,9 +170,15 @@ def test_the_terms_equal_their_formulas_and_the_total_weighs_them(
     detector, monkeypatch, perception, restoration
 ):
     flags = TrainOptions().parse(
-        ["--arch", "essp", "--essp_perception_weight", str(perception), "--essp_restoration_weight",
-         str(restoration)]
-    )  # fmt: skip
+        [
+            "--arch",
+            "essp",
+            "--essp_perception_weight",
+            str(perception),
+            "--essp_restoration_weight",
+            str(restoration),
+        ]
+    )
     with torch.device("meta"):
         monkeypatch.setattr(detector, "weights", networks.create(flags).weights)
     given = batch(3, 32, 32)
@@ -228,8 +237,10 @@ def test_a_batch_that_lacks_a_part_is_refused_with_its_name(detector, lacking):
 def test_several_patches_an_image_give_the_mean_of_their_losses_and_one_logit(detector):
     given = batch(3, 3, 32, 32)
     terms = detector.loss(given)
-    single = [detector.loss({**given, "image": given["image"][:, place], "clean": given["clean"][:, place]})
-              for place in range(3)]  # fmt: skip
+    single = [
+        detector.loss({**given, "image": given["image"][:, place], "clean": given["clean"][:, place]})
+        for place in range(3)
+    ]
     for name in ("perception", "restoration"):
         expected = sum(one[name].item() for one in single) / 3
         assert terms[name].item() == pytest.approx(expected, rel=1e-5), name
@@ -313,8 +324,9 @@ def test_a_detector_of_ssp_gives_its_network_and_filters(plain):
     said = load_matching(fresh, plain, "ssp.pth")
     after = fresh.state_dict()
     assert f"starts from 321 of {len(after)} entries" in said
-    assert all(torch.equal(value, plain[name] if name in plain else before[name])
-               for name, value in after.items())  # fmt: skip
+    assert all(
+        torch.equal(value, plain[name] if name in plain else before[name]) for name, value in after.items()
+    )
     assert {name for name in after if name not in plain} == {
         name for name in after if name.startswith(RESTORING)
     }

@@ -11,8 +11,8 @@ import torch
 from conftest import SAMPLES, interrupt_after, toy_image
 from PIL import Image
 
+from common import CheckpointError
 from networks import cycleisp
-from networks.checkpoint import CheckpointError
 from tools import extract, masks
 from util import run
 
@@ -210,18 +210,21 @@ def test_images_of_other_sizes_get_masks_of_their_size_and_scaled_points(cut, pi
     ("flags", "expected"),
     [
         (["--points", "3,4"], {"point_coords": [[3, 4]], "point_labels": [1]}),
-        (["--points", "3,4", "10,11.5", "1,1"],
-         {"point_coords": [[3, 4], [10, 11.5], [1, 1]], "point_labels": [1, 1, 1]}),
+        (
+            ["--points", "3,4", "10,11.5", "1,1"],
+            {"point_coords": [[3, 4], [10, 11.5], [1, 1]], "point_labels": [1, 1, 1]},
+        ),
         (["--box", "1,2,13,14"], {"box": [1, 2, 13, 14]}),
     ],
-)  # fmt: skip
+)
 def test_points_and_a_box_take_the_place_of_the_default(cut, picture, told, flags, expected):
     picture("a.png", (64, 64))
     cut(*flags)
     assert len(told) == 2
     for call in told:
-        prompt = {name: value.tolist() for name, value in call.items()
-                  if name.startswith("point") or name == "box"}  # fmt: skip
+        prompt = {
+            name: value.tolist() for name, value in call.items() if name.startswith("point") or name == "box"
+        }
         assert prompt == expected
 
 

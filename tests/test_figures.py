@@ -27,8 +27,11 @@ def rows(variants, accuracies, seeds=(0, 1), **more):
             row |= {key: value(name, seed) for key, value in more.items()}
             for (protocol, generator), table in accuracies.items():
                 acc = table.get((name, seed))
-                tested = {} if acc is None else {"acc": acc, "ap": acc, "r_acc": acc, "f_acc": 0.5,
-                                                 "reals": 10, "fakes": 4}  # fmt: skip
+                tested = (
+                    {}
+                    if acc is None
+                    else {"acc": acc, "ap": acc, "r_acc": acc, "f_acc": 0.5, "reals": 10, "fakes": 4}
+                )
                 row |= {f"{protocol}/{generator}/{metric}": value for metric, value in tested.items()}
             found.append(row)
     return found
@@ -42,10 +45,13 @@ def make_sweep(folder, *args, **more):
 def grid(variants=VARIANTS, generators=(A, B, C), seeds=(0, 1)):
     """Accuracies that all differ: 0.5, +0.1 per generator, +0.02 per variant, +0.004 per seed."""
     return {
-        pair: {(name, seed): min(1, 0.5 + 0.1 * g + 0.02 * v + 0.004 * seed)
-               for v, name in enumerate(variants) for seed in seeds}
+        pair: {
+            (name, seed): min(1, 0.5 + 0.1 * g + 0.02 * v + 0.004 * seed)
+            for v, name in enumerate(variants)
+            for seed in seeds
+        }
         for g, pair in enumerate(generators)
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture
@@ -250,9 +256,13 @@ def test_another_suffix_is_refused(sweep, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "lines"),
-    [("short", ["short"]), ("one_two_three", ["one_two_", "three"]), ("x" * 20, ["x" * 8, "x" * 8, "x" * 4]),
-     ("", [""])],
-)  # fmt: skip
+    [
+        ("short", ["short"]),
+        ("one_two_three", ["one_two_", "three"]),
+        ("x" * 20, ["x" * 8, "x" * 8, "x" * 4]),
+        ("", [""]),
+    ],
+)
 def test_names_are_wrapped_between_words_and_lose_nothing(name, lines):
     assert plot.wrap(name, 8).split("\n") == lines
 

@@ -51,8 +51,11 @@ UPPER = [(real.upper(), fake.upper()) for real, fake in LAYOUTS]
 def test_fake_is_1_whatever_the_alphabet_says(tree, real, fake):
     result = found(tree(["gen"], names=(real, fake), count=2))
     assert labels_of(result) == {
-        f"gen/{real}/0.png": 0, f"gen/{real}/1.png": 0, f"gen/{fake}/0.png": 1, f"gen/{fake}/1.png": 1,
-    }  # fmt: skip
+        f"gen/{real}/0.png": 0,
+        f"gen/{real}/1.png": 0,
+        f"gen/{fake}/0.png": 1,
+        f"gen/{fake}/1.png": 1,
+    }
 
 
 def test_the_dataset_carries_the_labels_of_its_scan(tree):
@@ -150,8 +153,16 @@ def test_hidden_folders_are_not_entered(tree, place):
 
 
 def test_samples_stand_in_sorted_order_whatever_order_they_were_written_in(tmp_path):
-    names = ["b/1_fake/2.png", "a/0_real/10.png", "b/0_real/z.png", "a/0_real/1.png", "b/1_fake/1.png",
-             "a/1_fake/x.png", "b/0_real/y.png", "a/0_real/2.png"]  # fmt: skip
+    names = [
+        "b/1_fake/2.png",
+        "a/0_real/10.png",
+        "b/0_real/z.png",
+        "a/0_real/1.png",
+        "b/1_fake/1.png",
+        "a/1_fake/x.png",
+        "b/0_real/y.png",
+        "a/0_real/2.png",
+    ]
     for name in names:
         write(tmp_path / name)
     assert [sample.path for sample in found(tmp_path).samples] == sorted(names)
@@ -279,9 +290,17 @@ def test_a_root_that_is_no_folder_is_refused_by_name(tmp_path, kind):
         {"gen/x/to_y": "gen/y", "gen/y/to_x": "gen/x"},
         {"other/loop1": "other", "other/loop2": "other", "other/loop3": "."},
     ],
-    ids=["label in itself", "generator in label", "generator in itself", "root in generator", "two loops",
-         "two label folders in each other", "two folders in each other", "folder without labels"],
-)  # fmt: skip
+    ids=[
+        "label in itself",
+        "generator in label",
+        "generator in itself",
+        "root in generator",
+        "two loops",
+        "two label folders in each other",
+        "two folders in each other",
+        "folder without labels",
+    ],
+)
 def test_links_that_lead_in_circles_neither_hang_nor_repeat_images(tree, links):
     root = tree(["gen"], count=2)
     expected = labels_of(found(root))

@@ -14,8 +14,8 @@ from torch import nn
 
 import networks
 import networks.start
+from common import CheckpointError
 from networks import checkpoint, cycleisp
-from networks.checkpoint import CheckpointError
 from networks.cycleisp import CycleISP
 from networks.lnp import spectra
 from networks.start import start
@@ -30,8 +30,14 @@ EPS = 1e-8
 EQUAL, WEIGHTED = (1 / 3, 1 / 3, 1 / 3), (0.11, 0.59, 0.3)
 STARTS = {"model_path": None, "init_weights": None, "pretrained": False}
 IDLE = ["SA.spatial.conv.weight", "conv1x1.weight", "conv1x1.bias", "conv1x1_c.weight", "conv1x1_c.bias"]
-ATTENTION = [*IDLE, *(f"{at}.{entry}" for at in ("CA.conv_du.0", "CA.conv_du.2", "body.0", "body.2")
-                      for entry in ("weight", "bias"))]  # fmt: skip
+ATTENTION = [
+    *IDLE,
+    *(
+        f"{at}.{entry}"
+        for at in ("CA.conv_du.0", "CA.conv_du.2", "body.0", "body.2")
+        for entry in ("weight", "bias")
+    ),
+]
 
 
 # --- slow references
@@ -178,8 +184,11 @@ def old_names(state):
     """A MobileNetV2's state_dict under the names of the published files."""
     with torch.device("meta"):
         trunk = torchvision.models.mobilenet_v2()
-    theirs = [name for name, module in trunk.named_modules()
-              if isinstance(module, (nn.Conv2d, nn.BatchNorm2d, nn.Linear))]  # fmt: skip
+    theirs = [
+        name
+        for name, module in trunk.named_modules()
+        if isinstance(module, (nn.Conv2d, nn.BatchNorm2d, nn.Linear))
+    ]
     published = dict(zip(theirs, published_names(), strict=True))
     found = {}
     for name, value in state.items():
@@ -345,8 +354,9 @@ def test_the_feature_picks_the_channels(mobile, feature, places):
     x = net.preprocess(images)
     torch.testing.assert_close(x, mobile.preprocess(images)[:, places])
     attended = slow_attention(net.state_dict(), x[:, -2:]) if feature != "lnp" else x[:, 3:]
-    expected = slow_score("mobilev2", net.state_dict(), torch.cat([x[:, :-2], attended], 1)
-                          if feature != "lnp" else x)  # fmt: skip
+    expected = slow_score(
+        "mobilev2", net.state_dict(), torch.cat([x[:, :-2], attended], 1) if feature != "lnp" else x
+    )
     torch.testing.assert_close(score(net, images), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -368,8 +378,9 @@ def test_signed_noise_is_scaled_to_its_usual_size():
     )
 
 
-@pytest.mark.parametrize(("encoding", "kind"), [("signed", torch.uint8), ("signed", torch.float32),
-                                                ("wrapped", torch.int16)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("encoding", "kind"), [("signed", torch.uint8), ("signed", torch.float32), ("wrapped", torch.int16)]
+)
 def test_noise_of_the_other_encoding_is_refused(encoding, kind):
     with pytest.raises(ValueError, match=f"{kind}$"):
         create(lnp_encoding=encoding)(torch.zeros(1, 3, 8, 8, dtype=kind))
@@ -401,8 +412,9 @@ def test_logits_are_float32_under_bf16_autocast(mobile):
 def test_a_gradient_reaches_all_but_the_idle_parameters(mode):
     net = stirred(train_mode=mode)
     net(pixels(2, 3, 64, 64)).square().sum().backward()
-    idle = [name for name, value in net.named_parameters()
-            if value.grad is None or not value.grad.abs().sum() > 0]  # fmt: skip
+    idle = [
+        name for name, value in net.named_parameters() if value.grad is None or not value.grad.abs().sum() > 0
+    ]
     assert sorted(idle) == sorted(net.unused_for_key_compat)
     assert sorted(idle) == sorted(f"DAB.{name}" for name in (ATTENTION if mode == 2 else IDLE))
 
@@ -509,8 +521,13 @@ def test_the_old_names_are_327_and_other():
     names = set(old_names(on_meta().state_dict()))
     ours = set(on_meta().state_dict())
     assert len(names) == 327
-    assert {"conv.0.weight", "conv.1.running_var", "classifier.bias", "features.1.conv.3.weight",
-            "features.17.conv.7.num_batches_tracked"} <= names - ours  # fmt: skip
+    assert {
+        "conv.0.weight",
+        "conv.1.running_var",
+        "classifier.bias",
+        "features.1.conv.3.weight",
+        "features.17.conv.7.num_batches_tracked",
+    } <= names - ours
     assert {name for name in names if name.startswith("DAB.")} <= ours
 
 
@@ -557,8 +574,10 @@ def imagenets():
     for arch, make in (("res50", torchvision.models.resnet50), ("mobilev2", torchvision.models.mobilenet_v2)):
         with torch.device("meta"):
             state = make().state_dict()
-        found[arch] = {name: torch.full((), 0.001 * number).to(value.dtype).expand(value.shape)
-                       for number, (name, value) in enumerate(state.items(), start=1)}  # fmt: skip
+        found[arch] = {
+            name: torch.full((), 0.001 * number).to(value.dtype).expand(value.shape)
+            for number, (name, value) in enumerate(state.items(), start=1)
+        }
     return found
 
 
@@ -580,8 +599,10 @@ def test_imagenets_weights_are_those_of_the_trunk(monkeypatch, imagenets, arch, 
     left = {f"{stem}.weight", f"{last}.weight", f"{last}.bias"}
     taken = imagenets[arch].keys() - left
     assert len(taken) == count
-    assert all(torch.equal(value, imagenets[arch][key] if key in taken else before[key])
-               for key, value in net.state_dict().items())  # fmt: skip
+    assert all(
+        torch.equal(value, imagenets[arch][key] if key in taken else before[key])
+        for key, value in net.state_dict().items()
+    )
 
 
 def test_an_imagenet_file_with_the_old_names_reaches_all_but_stem_and_classifier(imagenets, tmp_path):
@@ -593,8 +614,10 @@ def test_an_imagenet_file_with_the_old_names_reaches_all_but_stem_and_classifier
     left = {"features.0.0.weight", "classifier.1.weight", "classifier.1.bias"}
     assert "starts from 311 of 327 entries" in said and "not taken over" not in said
     assert all(name in said for name in left)
-    assert all(torch.equal(value, before[key] if key in left or key.startswith("DAB.") else state[key])
-               for key, value in net.state_dict().items())  # fmt: skip
+    assert all(
+        torch.equal(value, before[key] if key in left or key.startswith("DAB.") else state[key])
+        for key, value in net.state_dict().items()
+    )
 
 
 # --- flags
@@ -659,7 +682,7 @@ def test_flags_that_go_together_are_taken(flags):
         ({}, 8, "training", {}),
         ({"lnp_encoding": "signed"}, 16, "training", {"source": "signed"}),
         ({"lnp_input": "image", "lnp_denoiser": "none"}, None, "training", {"source": "image"}),
-        ({"lnp_eval": "full", "train_mode": 2}, 8, "whole", {"train_mode": 2}),
+        ({"lnp_eval": "full", "train_mode": 2}, 8, "stored", {"train_mode": 2}),
         (
             {"lnp_feature": "fft", "lnp_gray": "weighted"},
             8,
@@ -672,7 +695,12 @@ def test_flags_that_go_together_are_taken(flags):
 def test_what_images_it_takes_and_what_its_weights_depend_on(arch, flags, bits, view, configuration):
     net = on_meta(arch, **flags)
     config = net.data_config
-    assert (config.load_size, config.crop_size, config.noise_bits, config.view) == (None, 224, bits, view)
+    assert (config.load_size, config.crop_size, config.noise_bits, config.geometry_source) == (
+        None,
+        224,
+        bits,
+        view,
+    )
     assert net.configuration == configuration
 
 
@@ -729,15 +757,18 @@ def cleaner_file(cleaner, tmp_path_factory):
 def trained(mobile, tmp_path_factory):
     """{encoding: a file of ours, trained on files of noise patterns}."""
     folder = tmp_path_factory.mktemp("trained")
-    return {encoding: own_file(folder / f"{encoding}.pth", mobile, lnp_encoding=encoding)
-            for encoding in ("wrapped", "signed")}  # fmt: skip
+    return {
+        encoding: own_file(folder / f"{encoding}.pth", mobile, lnp_encoding=encoding)
+        for encoding in ("wrapped", "signed")
+    }
 
 
 @pytest.mark.parametrize("encoding", ["wrapped", "signed"])
 def test_an_image_scores_as_the_file_of_its_noise(trained, cleaner_file, encoding):
     on_files = checkpoint.load(trained[encoding])
-    on_images = checkpoint.load(trained[encoding],
-                                opt=Namespace(lnp_input="image", lnp_denoiser=str(cleaner_file)))  # fmt: skip
+    on_images = checkpoint.load(
+        trained[encoding], opt=Namespace(lnp_input="image", lnp_denoiser=str(cleaner_file))
+    )
     images = pixels(2, 3, 16, 12)
     noise = cycleisp.load(cleaner_file).encoded_noise(images / 255, encoding)
     assert noise.dtype == {"wrapped": torch.uint8, "signed": torch.int16}[encoding]
@@ -767,8 +798,9 @@ def test_the_denoiser_is_no_part_of_the_weights(cleaner_file):
 
 
 def test_a_record_of_results_names_the_denoiser(trained, cleaner_file):
-    loaded = checkpoint.load(trained["wrapped"],
-                             opt=Namespace(lnp_input="image", lnp_denoiser=str(cleaner_file)))  # fmt: skip
+    loaded = checkpoint.load(
+        trained["wrapped"], opt=Namespace(lnp_input="image", lnp_denoiser=str(cleaner_file))
+    )
     digest = hashlib.sha256(cleaner_file.read_bytes()).hexdigest()
     assert loaded.detector.companions == {"denoiser_sha256": digest}
     assert loaded.identity["denoiser_sha256"] == digest
@@ -799,15 +831,21 @@ def test_noise_is_exact_under_bf16_autocast(trained, cleaner, cleaner_file):
 def test_a_file_of_ours_takes_flags_of_the_evaluation(trained, flags):
     loaded = checkpoint.load(trained["wrapped"], opt=Namespace(**flags))
     full = flags.get("lnp_eval") == "full"
-    assert loaded.detector.data_config.view == ("whole" if full else "training")
+    assert loaded.detector.data_config.geometry_source == ("stored" if full else "training")
     assert loaded.arch == "mobilev2"
 
 
 @pytest.mark.parametrize(
     "flags",
-    [{"train_mode": 1}, {"train_mode": 2}, {"lnp_gray": "weighted"}, {"lnp_encoding": "signed"},
-     {"lnp_feature": "fft"}, {"lnp_input": "image", "lnp_denoiser": "none"}],
-)  # fmt: skip
+    [
+        {"train_mode": 1},
+        {"train_mode": 2},
+        {"lnp_gray": "weighted"},
+        {"lnp_encoding": "signed"},
+        {"lnp_feature": "fft"},
+        {"lnp_input": "image", "lnp_denoiser": "none"},
+    ],
+)
 def test_a_flag_that_contradicts_a_file_of_ours_is_refused(trained, flags):
     words = r"wrapped\.pth was trained as DFIG's fusion of wrapped noise patterns .*mode 0.*; the flags"
     with pytest.raises(CheckpointError, match=words):

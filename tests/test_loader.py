@@ -19,8 +19,14 @@ from data.loader import (
 from data.transforms import Augment, Geometry
 from networks.base import DataConfig
 
-EVERYTHING = Augment(blur_prob=0.5, blur_sigma=(0.3, 1.5), jpeg_prob=0.5, jpeg_methods=("cv2", "pil"),
-                     jpeg_quality=(40, 95), interpolations=("bilinear", "bicubic"))  # fmt: skip
+EVERYTHING = Augment(
+    blur_prob=0.5,
+    blur_sigma=(0.3, 1.5),
+    jpeg_prob=0.5,
+    jpeg_methods=("cv2", "pil"),
+    jpeg_quality=(40, 95),
+    interpolations=("bilinear", "bicubic"),
+)
 CROP = Geometry(None, 16)
 
 
@@ -239,9 +245,20 @@ def test_a_bad_file_does_not_stop_the_loader(tmp_path, workers):
 
 
 def options(**changes):
-    return Namespace(**{"batch_size": 4, "max_input_mpx": 16.0, "large_images": "refuse", "max_mpx": 100,
-                        "seed": 0, "blur": None, "jpeg": None, "jpeg_method": "pil",
-                        "exif": "ignore", **changes})  # fmt: skip
+    return Namespace(
+        **{
+            "batch_size": 4,
+            "max_input_mpx": 16.0,
+            "large_images": "refuse",
+            "max_mpx": 100,
+            "seed": 0,
+            "blur": None,
+            "jpeg": None,
+            "jpeg_method": "pil",
+            "exif": "ignore",
+            **changes,
+        }
+    )
 
 
 def test_a_generator_loader_gives_the_wanted_generators_alone(root):

@@ -99,8 +99,10 @@ def done(tmp_path_factory):
 def by_hand(path):
     """{generator: accuracy} of a scores.csv, and over all its images: slow and independent."""
     with open(path, newline="", encoding="utf-8") as file:
-        rows = [(one["generator"], (float(one["score"]) > 0.5) == (one["label"] == "1"))
-                for one in csv.DictReader(file)]  # fmt: skip
+        rows = [
+            (one["generator"], (float(one["score"]) > 0.5) == (one["label"] == "1"))
+            for one in csv.DictReader(file)
+        ]
     groups = {name: [right for other, right in rows if other == name] for name, _ in rows}
     groups["Mean"] = [right for _, right in rows]
     return {name: sum(group) / len(group) for name, group in groups.items()}
@@ -139,13 +141,20 @@ def test_the_table_has_ours_above_the_published_rows_of_the_same_set(done):
         "Mean",
     ]
     assert [row[:2] for row in rows] == [
-        ["Midjourney", "ours"], ["Midjourney", "SSP-MJ"], ["Midjourney", "ResNet50-MJ"],
-        ["SDv1.4", "ours"], ["SDv1.4", "SSP"], ["SDv1.4", "ResNet50"],
-    ]  # fmt: skip
+        ["Midjourney", "ours"],
+        ["Midjourney", "SSP-MJ"],
+        ["Midjourney", "ResNet50-MJ"],
+        ["SDv1.4", "ours"],
+        ["SDv1.4", "SSP"],
+        ["SDv1.4", "ResNet50"],
+    ]
     assert rows[1][2:] == "**93.6** 91.0 90.9 84.2 94.8 89.8 90.3 63.7 87.4".split()
     assert rows[5][2:] == "54.9 **99.9** 99.7 53.5 61.9 98.2 56.2 52.0 72.1".split()
-    values = {(row["train_on"], row["test_on"]): float(row["acc"]) for row in long_rows(done)
-              if row["method"] == "ours"}  # fmt: skip
+    values = {
+        (row["train_on"], row["test_on"]): float(row["acc"])
+        for row in long_rows(done)
+        if row["method"] == "ours"
+    }
     for row in (rows[0], rows[3]):
         expected = {name: values.get((row[0], name)) for name in heading[2:]}
         shown = {name: "-" if value is None else f"{100 * value:.1f}" for name, value in expected.items()}
@@ -220,8 +229,11 @@ def go(tmp_path, monkeypatch):
         if cell.name in call.failing:
             raise ValueError("no luck today")
         rng = np.random.default_rng(cell.seed)
-        rows = [(f"{name}{number}.png", name, number % 2, np.float32(rng.random()), 0.0)
-                for name, count in (("SDv1.4", 4), ("ADM", 40)) for number in range(count)]  # fmt: skip
+        rows = [
+            (f"{name}{number}.png", name, number % 2, np.float32(rng.random()), 0.0)
+            for name, count in (("SDv1.4", 4), ("ADM", 40))
+            for number in range(count)
+        ]
         place = one.tests / cell.name / one.protocol.slug
         place.mkdir(parents=True)
         write_scores(place / "scores.csv", rows)
@@ -240,8 +252,10 @@ def go(tmp_path, monkeypatch):
 def test_several_seeds_are_averaged_and_kept_apart_in_the_csv(go, tmp_path):
     text = go("--train_on", "adm", "--seeds", "1,2,3")
     assert go.worked == ["ADM-seed1", "ADM-seed2", "ADM-seed3"]
-    found = {seed: by_hand(tmp_path / "out" / "tests" / f"ADM-seed{seed}" / "GenImage-SSP" / "scores.csv")
-             for seed in "123"}  # fmt: skip
+    found = {
+        seed: by_hand(tmp_path / "out" / "tests" / f"ADM-seed{seed}" / "GenImage-SSP" / "scores.csv")
+        for seed in "123"
+    }
     rows = [row for row in long_rows(tmp_path) if row["method"] == "ours"]
     assert {(row["seed"], row["test_on"]): float(row["acc"]) for row in rows} == pytest.approx(
         {(seed, name): value for seed, one in found.items() for name, value in one.items()}
@@ -392,8 +406,11 @@ def test_print_only_on_nothing_prints_the_published_table(tmp_path, monkeypatch,
     methods = [row[1] for row in rows]
     assert methods[:6] == ["SSP-MJ", "ResNet50-MJ", "SSP", "ResNet50", "SSP-SDv1.5", "ResNet50-SDv1.5"]
     assert len(methods) == 16
-    numbers = {(row["method"], row["generator"]): row["acc"] for row in published.table()
-               if row["protocol"] == "GenImage-SSP"}  # fmt: skip
+    numbers = {
+        (row["method"], row["generator"]): row["acc"]
+        for row in published.table()
+        if row["protocol"] == "GenImage-SSP"
+    }
     order = [*(one.name for one in protocols.get("GenImage-SSP").generators), "Mean"]
     for _, method, *cells in rows:
         assert [cell.strip("*") for cell in cells] == [numbers[method, name] for name in order]
@@ -408,9 +425,14 @@ def test_published_methods_are_told_by_their_training_set():
     assert found["SSP"] == found["ResNet50"] == "SDv1.4"
     assert found["SSP-rerun"] is found["NPR-rerun"] is None
     assert sorted(filter(None, found.values())) == sorted(2 * [one.name for one in row.training])
-    others = {(slug, name): which for slug, row in protocols.PROTOCOLS.items() if slug != "GenImage-SSP"
-              for name in published.methods(slug) if row.train_places
-              if (which := matrix.trained_on(name, row))}  # fmt: skip
+    others = {
+        (slug, name): which
+        for slug, row in protocols.PROTOCOLS.items()
+        if slug != "GenImage-SSP"
+        for name in published.methods(slug)
+        if row.train_places
+        if (which := matrix.trained_on(name, row))
+    }
     assert others == {("GenImage-NPR", "NPR"): "SDv1.4"}
 
 

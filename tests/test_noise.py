@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data.decode import BadImage
+from common import BadImage
 from data.folder import RealFakeFolder, discover, scan
 from data.loader import EpochBatches, create_dataloader
 from data.noise import decode_noise, is_deep, noise_sample
@@ -256,10 +256,13 @@ def test_a_random_crop_is_a_window_maybe_flipped(size):
     for seed in range(60):
         found = noise_sample(tall, Geometry(None, 8), Augment(), np.random.default_rng(seed))
         assert found.is_contiguous()
-        places = [(top, left, flip)
-                  for top in range(copies.shape[1] - 7) for left in range(copies.shape[2] - 7)
-                  for flip in (False, True)
-                  if torch.equal(found, window(copies, top, left, flip))]  # fmt: skip
+        places = [
+            (top, left, flip)
+            for top in range(copies.shape[1] - 7)
+            for left in range(copies.shape[2] - 7)
+            for flip in (False, True)
+            if torch.equal(found, window(copies, top, left, flip))
+        ]
         assert places
         seen.update(places)
     tops, lefts, flips = (set(one) for one in zip(*seen, strict=True))

@@ -31,10 +31,19 @@ def write(path, variants, seeds):
     rng = np.random.default_rng(0)
     rows = []
     for variant, seed in itertools.product(variants, seeds):
-        row = {"cell": f"{variant}-seed{seed}", "variant": variant, "seed": seed, "status": "finished",
-               "error": "", "reference": "0.5",
-               "description": f"npr, factor {FACTORS[variant]}", "parameters": 1_443_717,
-               "factors": FACTORS[variant], "epochs": 5, "train_seconds": 60.0}  # fmt: skip
+        row = {
+            "cell": f"{variant}-seed{seed}",
+            "variant": variant,
+            "seed": seed,
+            "status": "finished",
+            "error": "",
+            "reference": "0.5",
+            "description": f"npr, factor {FACTORS[variant]}",
+            "parameters": 1_443_717,
+            "factors": FACTORS[variant],
+            "epochs": 5,
+            "train_seconds": 60.0,
+        }
         for column, start, end in (("loss", 0.7, 0.1), ("val_acc", 0.5, 0.95), ("val_ap", 0.5, 0.97)):
             row[column] = " ".join(map(str, np.linspace(start, end, 5) + rng.normal(0, 0.02, 5)))
         if variant == "fused":
@@ -74,8 +83,9 @@ def executed(results, tmp_path_factory):
         patch.setenv("NPR_RESULTS", str(results[0]))
         patch.setenv("NPR_ROOT", str(ROOT))
         patch.delenv("NPR_PROTOCOL_FILE", raising=False)
-        client = nbclient.NotebookClient(nbformat.read(NOTEBOOK, 4), timeout=300,
-                                         resources={"metadata": {"path": str(folder)}})  # fmt: skip
+        client = nbclient.NotebookClient(
+            nbformat.read(NOTEBOOK, 4), timeout=300, resources={"metadata": {"path": str(folder)}}
+        )
         return client.execute()
 
 

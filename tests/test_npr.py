@@ -298,12 +298,15 @@ def slow_resize(plane, target, mode):
     across = list(SLOW_MODES[mode](len(plane[0]), target[1]))
     return [
         [
-            sum(high * wide * plane[row][column] for row, high in rows.items()
-                for column, wide in columns.items())
+            sum(
+                high * wide * plane[row][column]
+                for row, high in rows.items()
+                for column, wide in columns.items()
+            )
             for columns in across
         ]
         for rows in down
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("mode", SLOW_MODES)

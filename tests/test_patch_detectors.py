@@ -176,7 +176,11 @@ def test_training_moves_every_weight_but_the_fixed_filters(trained):
 def test_the_terms_of_essp_are_columns_whose_weighted_sum_is_the_loss(trained):
     [row] = rows_of(trained("essp"))
     assert {name for name in row if name.startswith("loss")} == {
-        "loss", "loss_bce", "loss_perception", "loss_restoration"}  # fmt: skip
+        "loss",
+        "loss_bce",
+        "loss_perception",
+        "loss_restoration",
+    }
     parts = row["loss_bce"] + sum(weight * row[f"loss_{name}"] for name, weight in WEIGHTS.items())
     assert row["loss"] == pytest.approx(parts, rel=1e-5)
     assert all(row[f"loss_{name}"] > 0 for name in ("bce", *WEIGHTS))
@@ -200,7 +204,8 @@ def test_an_interrupted_essp_run_gives_the_same_weights_bit_for_bit(dataroot, tm
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
     for row, twin in zip(rows_of(whole), rows_of(broken), strict=True):
         assert [row[name] for name in row if name.startswith("loss")] == [
-            twin[name] for name in twin if name.startswith("loss")]  # fmt: skip
+            twin[name] for name in twin if name.startswith("loss")
+        ]
 
 
 def test_workers_do_not_change_the_weights_of_essp(trained, dataroot, tmp_path):
@@ -250,8 +255,15 @@ def test_another_seed_is_recorded_and_moves_some_scores(untrained, mixed, plain)
     assert logits(usual)[alone] == pytest.approx(logits(other)[alone], abs=1e-6)
 
 
-@pytest.mark.parametrize("change", [("--arch", "ssp", "--ssp_select", "grid"), ("--seed", "7"),
-                                    ("--arch", "ssp", "--ssp_vote", "2"), ("--blur", "1")])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("--arch", "ssp", "--ssp_select", "grid"),
+        ("--seed", "7"),
+        ("--arch", "ssp", "--ssp_vote", "2"),
+        ("--blur", "1"),
+    ],
+)
 def test_resume_refuses_scores_of_other_patches(untrained, mixed, plain, change):
     shutil.copytree(plain, "results/n/mixed")
     with pytest.raises(ValueError, match=r"another evaluation .*input"):
@@ -395,11 +407,14 @@ def blur(pixels, sigma):
     [
         (("--blur", "1.0"), lambda pixels: blur(pixels, 1.0), "blur 1.0"),
         (("--jpeg", "50"), lambda pixels: jpeg(pixels, 50), "JPEG 50 (pil)"),
-        (("--jpeg", "90", "--blur", "0.5"), lambda pixels: jpeg(blur(pixels, 0.5), 90),
-         "blur 0.5, JPEG 90 (pil)"),
+        (
+            ("--jpeg", "90", "--blur", "0.5"),
+            lambda pixels: jpeg(blur(pixels, 0.5), 90),
+            "blur 0.5, JPEG 90 (pil)",
+        ),
     ],
     ids=["blur", "jpeg", "both"],
-)  # fmt: skip
+)
 def test_degraded_scores_are_those_of_files_degraded_beforehand(flags, degrade, words, untrained, mixed):
     for path in files_of(mixed):
         Path("done", path).parent.mkdir(parents=True, exist_ok=True)
@@ -415,8 +430,10 @@ def test_predict_degrades_as_val_does(untrained, mixed):
     argv = ["--model_path", str(untrained("npr")), "--input", str(mixed), "--output", "out.csv", *LOCAL]
     predict.main([*argv, "--jpeg", "50", "--blur", "1"])
     with open("out.csv", newline="") as file:
-        found = {Path(row["path"]).relative_to(mixed).as_posix(): float(row["logit"])
-                 for row in csv.DictReader(file)}  # fmt: skip
+        found = {
+            Path(row["path"]).relative_to(mixed).as_posix(): float(row["logit"])
+            for row in csv.DictReader(file)
+        }
     assert found == pytest.approx(logits(folder), rel=1e-5, abs=1e-6)
 
 

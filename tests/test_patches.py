@@ -204,11 +204,15 @@ def test_grid_and_dense_look_at_every_place_of_their_step_row_by_row(width, heig
 def test_the_chosen_patch_is_cut_where_the_slow_search_finds_it(select, width, height):
     pixels = np.ascontiguousarray(np.resize(photograph(), (height, width, 3)))
     seed = (100, zlib.crc32(pixels))
-    places = {"random64": drawn(pixels, np.random.default_rng(seed)), "grid": all_places(pixels, 32),
-              "dense": all_places(pixels, 8)}[select]  # fmt: skip
+    places = {
+        "random64": drawn(pixels, np.random.default_rng(seed)),
+        "grid": all_places(pixels, 32),
+        "dense": all_places(pixels, 8),
+    }[select]
     top, left = slow_simplest(pixels, places)
-    np.testing.assert_array_equal(as_array(evaluated(pixels, select=select)),
-                                  pixels[top : top + 32, left : left + 32])  # fmt: skip
+    np.testing.assert_array_equal(
+        as_array(evaluated(pixels, select=select)), pixels[top : top + 32, left : left + 32]
+    )
 
 
 @pytest.mark.parametrize("select", SELECTIONS)
@@ -296,8 +300,15 @@ def test_a_vote_takes_what_there_is_where_places_are_fewer(size, count):
 
 def dataset(root, augment=None, seed=100, clean_pair=False, geometry=STORED, degradation=None, **rule):
     found = root if isinstance(root, Scan) else scan(root, discover(root))
-    return RealFakeFolder(found, geometry, augment, seed=seed, patches=Patches(**rule),
-                          clean_pair=clean_pair, degradation=degradation)  # fmt: skip
+    return RealFakeFolder(
+        found,
+        geometry,
+        augment,
+        seed=seed,
+        patches=Patches(**rule),
+        clean_pair=clean_pair,
+        degradation=degradation,
+    )
 
 
 @pytest.fixture
@@ -315,8 +326,12 @@ COPIES = {"a/0_real/zz.png", "b/0_real/0.png", "b/1_fake/other name.png"}
 def test_equal_pixels_give_the_equal_patch_whatever_the_path_index_and_order(textured):
     images = dataset(textured)
     order = Scan(images.root, images.samples[::-1], images.scan.folders)
-    chosen = [item["image"] for one in (images, dataset(order)) for item in map(one.__getitem__, range(10))
-              if one.samples[item["index"]].path in COPIES]  # fmt: skip
+    chosen = [
+        item["image"]
+        for one in (images, dataset(order))
+        for item in map(one.__getitem__, range(10))
+        if one.samples[item["index"]].path in COPIES
+    ]
     assert len(chosen) == 6
     assert all(torch.equal(chosen[0], other) for other in chosen)
 
@@ -400,8 +415,9 @@ DEGRADED = [(BLUR, blurred, (1, 0)), (COMPRESS, lambda pixels: jpeg_by_pillow(pi
 
 
 def trained(pixels, augment, seed=0, geometry=STORED, clean=True, **rule):
-    return patches.patch_sample(Image.fromarray(pixels), geometry, Patches(**rule), 100, augment,
-                                np.random.default_rng(seed), clean)  # fmt: skip
+    return patches.patch_sample(
+        Image.fromarray(pixels), geometry, Patches(**rule), 100, augment, np.random.default_rng(seed), clean
+    )
 
 
 @pytest.mark.parametrize(("augment", "degrade", "labels"), DEGRADED, ids=["blur", "jpeg"])
@@ -451,8 +467,9 @@ def test_without_degradation_a_pair_is_twice_the_same_patch_with_labels_0():
 
 def test_blur_and_jpeg_together_have_both_labels_and_blur_comes_first():
     pixels = np.ascontiguousarray(photograph()[100:190, 200:310])
-    both = Augment(blur_prob=1, blur_sigma=(1.0,), jpeg_prob=1, jpeg_methods=("pil",), jpeg_quality=(50,),
-                   flip=False)  # fmt: skip
+    both = Augment(
+        blur_prob=1, blur_sigma=(1.0,), jpeg_prob=1, jpeg_methods=("pil",), jpeg_quality=(50,), flip=False
+    )
     sample = trained(pixels, both)
     assert (sample["blurred"], sample["compressed"]) == (1, 1)
     assert len(find(as_array(sample["image"]), jpeg_by_pillow(blurred(pixels), 50))) == 1

@@ -323,8 +323,14 @@ def test_labels_from_folders_give_the_numbers_of_sklearn(scored, labelled, capsy
 
 
 def test_the_nearest_labelled_folder_decides_and_files_without_one_are_counted(scored, picture, capsys):
-    expected = {"in/fake/0_real/a.png": "0", "in/nature/AI/b.png": "1", "in/0_real/deep/er/c.png": "0",
-                "in/1_fake/d.png": "1", "in/e.png": "", "in/other/f.png": ""}  # fmt: skip
+    expected = {
+        "in/fake/0_real/a.png": "0",
+        "in/nature/AI/b.png": "1",
+        "in/0_real/deep/er/c.png": "0",
+        "in/1_fake/d.png": "1",
+        "in/e.png": "",
+        "in/other/f.png": "",
+    }
     for path in expected:
         picture(path)
     rows = scored("--input", "in", *NATIVE, "--labels", "folder")

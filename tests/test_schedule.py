@@ -208,8 +208,10 @@ PLATEAU_RATES = [1e-4, 1e-4, 1e-5, 1e-5, 1e-6, 1e-6]
 def table(folder):
     with open(folder / "train.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    return [{name: value for name, value in row.items() if "seconds" not in name and "per_second" not in name}
-            for row in rows]  # fmt: skip
+    return [
+        {name: value for name, value in row.items() if "seconds" not in name and "per_second" not in name}
+        for row in rows
+    ]
 
 
 def rates_of(folder):

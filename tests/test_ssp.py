@@ -10,9 +10,9 @@ from scipy.signal import correlate2d
 from torch import nn
 
 import networks
+from common import CheckpointError
 from networks import checkpoint
 from networks.base import Patches
-from networks.checkpoint import CheckpointError
 from networks.ssp import SRM, SSPDetector
 from networks.start import start
 from options import TrainOptions
@@ -33,8 +33,10 @@ KERNELS = (KB, KV / 12, SECOND_ORDER)
 
 def slow_srm(x):
     """(B, 3, H, W) -> the residuals in float64, filter by filter and colour by colour."""
-    found = [[sum(correlate2d(colour, kernel, mode="same") for colour in image) for kernel in KERNELS]
-             for image in np.asarray(x, np.float64)]  # fmt: skip
+    found = [
+        [sum(correlate2d(colour, kernel, mode="same") for colour in image) for kernel in KERNELS]
+        for image in np.asarray(x, np.float64)
+    ]
     return np.clip(found, -3, 3)
 
 
@@ -204,8 +206,13 @@ def test_residuals_are_exact_under_bf16_autocast(detector):
 
 def test_logits_are_those_of_torchvisions_network_on_the_slow_residuals(detector):
     net = torchvision.models.resnet50(num_classes=1).eval()
-    net.load_state_dict({key.removeprefix("disc."): value for key, value in detector.state_dict().items()
-                         if key != "srm.kernel"})  # fmt: skip
+    net.load_state_dict(
+        {
+            key.removeprefix("disc."): value
+            for key, value in detector.state_dict().items()
+            if key != "srm.kernel"
+        }
+    )
     images = pixels(3, 3, 32, 32)
     with torch.no_grad():
         expected = net(torch.from_numpy(slow_noise(images, SIDE)).float())[:, 0]

@@ -13,8 +13,8 @@ import torchvision
 import networks
 import networks.start
 import train
+from common import CheckpointError
 from networks import checkpoint
-from networks.checkpoint import CheckpointError
 from networks.resnet import NPRDetector
 from networks.start import imagenet, load_matching, start
 from options import TrainOptions

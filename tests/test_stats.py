@@ -108,10 +108,13 @@ def slow_profile(differences):
 def slow_crossed(first, second):
     """p-value of variant x generator where seeds are the subjects of both.  first, second: (S, G)."""
     long = pd.DataFrame(
-        [(variant, *place, value) for variant, cells in enumerate((first, second))
-         for place, value in np.ndenumerate(cells)],
+        [
+            (variant, *place, value)
+            for variant, cells in enumerate((first, second))
+            for place, value in np.ndenumerate(cells)
+        ],
         columns=["variant", "seed", "generator", "value"],
-    )  # fmt: skip
+    )
     table = AnovaRM(long, "value", "seed", within=["variant", "generator"]).fit().anova_table
     return table.loc["variant:generator", "Pr > F"]
 

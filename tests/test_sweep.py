@@ -33,10 +33,18 @@ def failure(variant, seed, error):
 def cells(variant, table, generators, metrics=("acc",), **more):
     """Rows of a variant from a table (seeds, generators); every metric has the same numbers."""
     return [
-        cell(variant, 100 + number, {f"P/{name}/{metric}": value for name, value in
-             zip(generators, line, strict=True) for metric in metrics}, **more)
+        cell(
+            variant,
+            100 + number,
+            {
+                f"P/{name}/{metric}": value
+                for name, value in zip(generators, line, strict=True)
+                for metric in metrics
+            },
+            **more,
+        )
         for number, line in enumerate(np.asarray(table).tolist())
-    ]  # fmt: skip
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -121,8 +129,11 @@ def test_failed_rows_are_kept_apart(sweep):
 
 
 def test_values_are_a_table_per_variant(sweep):
-    rows = [cell("b", 7, {"P/x/acc": 0.5, "Q/x/acc": 0.25, "P/x/ap": 1}), cell("a", 7, {"P/x/acc": 0.75}),
-            cell("b", 3, {"P/x/acc": 1, "Q/x/acc": 0, "P/x/ap": 0.5})]  # fmt: skip
+    rows = [
+        cell("b", 7, {"P/x/acc": 0.5, "Q/x/acc": 0.25, "P/x/ap": 1}),
+        cell("a", 7, {"P/x/acc": 0.75}),
+        cell("b", 3, {"P/x/acc": 1, "Q/x/acc": 0, "P/x/ap": 0.5}),
+    ]
     found = sweep(rows)
     assert (found.variants, found.protocols) == (["b", "a"], ["P", "Q"])
     assert found.columns == [("P", "x"), ("Q", "x")]
@@ -153,8 +164,11 @@ def test_a_generator_s_name_may_hold_a_slash(sweep):
 
 
 def test_curves_are_a_table_per_variant(sweep):
-    rows = [cell("a", 1, loss="0.7 0.5", val_acc="0.5 1.0"), cell("a", 2, loss="0.8 0.25", val_acc="0.6 0.9"),
-            cell("b", 1, loss="0.1 0.2 0.3", val_acc="")]  # fmt: skip
+    rows = [
+        cell("a", 1, loss="0.7 0.5", val_acc="0.5 1.0"),
+        cell("a", 2, loss="0.8 0.25", val_acc="0.6 0.9"),
+        cell("b", 1, loss="0.1 0.2 0.3", val_acc=""),
+    ]
     curves = sweep(rows).curves("loss")
     assert curves["a"].to_dict("index") == {1: {1: 0.7, 2: 0.5}, 2: {1: 0.8, 2: 0.25}}
     assert curves["b"].to_dict("index") == {1: {1: 0.1, 2: 0.2, 3: 0.3}}
@@ -178,8 +192,11 @@ def test_settings_are_text_and_empty_for_the_plain_detector(sweep):
 
 
 def test_scale_weights_are_a_table_per_variant_that_learns_them(sweep):
-    rows = [cell("a", 1), cell("f", 1, scale_weights="0.25:0.400000 0.5:0.600000"),
-            cell("f", 2, scale_weights="0.25:0.300000 0.5:0.700000")]  # fmt: skip
+    rows = [
+        cell("a", 1),
+        cell("f", 1, scale_weights="0.25:0.400000 0.5:0.600000"),
+        cell("f", 2, scale_weights="0.25:0.300000 0.5:0.700000"),
+    ]
     [(name, frame)] = sweep(rows).scale_weights().items()
     assert name == "f"
     assert frame.to_dict("index") == {1: {0.25: 0.4, 0.5: 0.6}, 2: {0.25: 0.3, 0.5: 0.7}}
@@ -408,8 +425,10 @@ def test_every_other_factor_is_told_and_corrected_for(sweep):
 def test_two_comparisons_double_both_p_values_of_the_families(sweep):
     rows = pair([0.02, 0.0, 0.01, 0.01, -0.01, 0.0, -0.01, 0.0])
     more = cells("three quarters", LEVELS + SMALL, BOTH, factors="0.75")
-    ps = [re.search(r"p = (\S+) over generators, (\S+) over seeds", told(sweep, lines, 1)[0]).groups()
-          for lines in (rows, rows + more)]  # fmt: skip
+    ps = [
+        re.search(r"p = (\S+) over generators, (\S+) over seeds", told(sweep, lines, 1)[0]).groups()
+        for lines in (rows, rows + more)
+    ]
     assert [float(p) for p in ps[1]] == pytest.approx([2 * float(p) for p in ps[0]], rel=0.01)
 
 

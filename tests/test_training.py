@@ -438,8 +438,11 @@ def test_a_published_validation_folder_that_is_no_test_set_is_used(tree):
 
 
 def test_forensynths_trains_on_its_four_published_classes(tree):
-    root = tree([f"{split}/{name}" for split in ("train", "val") for name in
-                 ("car", "cat", "chair", "horse", "bus")], name="ForenSynths_train_val", count=1)  # fmt: skip
+    root = tree(
+        [f"{split}/{name}" for split in ("train", "val") for name in ("car", "cat", "chair", "horse", "bus")],
+        name="ForenSynths_train_val",
+        count=1,
+    )
     opt = TrainOptions().parse(["--protocol", "ForenSynths", "--dataroot", str(root.parent)])
     assert (opt.loadSize, opt.cropSize, opt.seed, opt.no_resize) == (256, 224, 100, False)
     train, val = training_scans(opt)

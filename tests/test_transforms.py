@@ -10,7 +10,7 @@ import torchvision.transforms as T
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from data.decode import BadImage
+from common import BadImage
 from data.transforms import Augment, Geometry, Limits, eval_geometry, prepare
 from networks.base import DataConfig
 
@@ -152,8 +152,14 @@ def test_no_flip_never_mirrors():
 @pytest.mark.parametrize("seed", range(6))
 def test_training_equals_a_slow_recomputation_from_the_same_draws(seed):
     image = noise(90, 70, seed)
-    augment = Augment(blur_prob=0.5, blur_sigma=(0.5, 2.0), jpeg_prob=0.5, jpeg_methods=("pil",),
-                      jpeg_quality=(40, 90), interpolations=("bilinear", "bicubic"))  # fmt: skip
+    augment = Augment(
+        blur_prob=0.5,
+        blur_sigma=(0.5, 2.0),
+        jpeg_prob=0.5,
+        jpeg_methods=("pil",),
+        jpeg_quality=(40, 90),
+        interpolations=("bilinear", "bicubic"),
+    )
     result = trained(image, Geometry(64, 48), augment, np.random.default_rng(seed))
 
     rng = np.random.default_rng(seed)
@@ -296,8 +302,16 @@ ROW_NATIVE = Geometry(None, None)
     ],
 )
 def test_a_flag_beats_the_row_beats_the_training_run_beats_the_detector(flags, row, trained, expected):
-    opt = Namespace(**{"loadSize": None, "cropSize": None, "no_resize": False, "no_crop": False,
-                       "rz_interp": ("bilinear",), **flags})  # fmt: skip
+    opt = Namespace(
+        **{
+            "loadSize": None,
+            "cropSize": None,
+            "no_resize": False,
+            "no_crop": False,
+            "rz_interp": ("bilinear",),
+            **flags,
+        }
+    )
     geometry = eval_geometry(opt, DataConfig(load_size=64, crop_size=48), row, trained)
     assert (geometry.load_size, geometry.crop_size, geometry.interpolation) == (*expected, "bilinear")
 

@@ -15,8 +15,8 @@ from torch import nn
 from torchvision.models import resnet50
 
 import networks
+from common import CheckpointError
 from networks import checkpoint
-from networks.checkpoint import CheckpointError
 from networks.color import SPACES, convert
 from networks.npr import local_gradient
 from networks.resnet import NPRDetector
@@ -631,8 +631,11 @@ def test_evaluation_leaves_the_rules_to_the_file_and_refuses_flags_that_no_file_
 def test_the_same_rules_hold_without_a_command_line(line):
     words = line.split()
     flags = {name[2:]: value for name, value in zip(words[::2], words[1::2], strict=True)}
-    kinds = {"npr_factor": float, "npr_factors": lambda text: tuple(map(float, text.split(","))),
-             "npr_window": int}  # fmt: skip
+    kinds = {
+        "npr_factor": float,
+        "npr_factors": lambda text: tuple(map(float, text.split(","))),
+        "npr_window": int,
+    }
     given = {name: kinds.get(name, str)(value) for name, value in flags.items()}
     if "npr_window" in given:
         given["npr_ref"] = "w26"
@@ -844,7 +847,7 @@ REFUSED_FILES = [
         (CVIMG, "--npr_unused none"),
         ("--npr_unused channel_spatial", "--npr_attention channel --npr_unused none"),
     ],
-)  # fmt: skip
+)
 def test_a_flag_that_contradicts_the_keys_of_a_published_file_is_refused(tmp_path, built, flags):
     refused(write(tmp_path / "a.pth", trained(built).state_dict()), flags)
 
@@ -865,11 +868,18 @@ def test_a_published_file_without_one_of_its_keys_is_refused(tmp_path, gone, fla
 
 
 @pytest.mark.parametrize(
-    ("key", "shape"), [("ca1.fc.0.weight", (8, 64)), ("spatial_att1.conv.weight", (1, 2, 3, 3)),
-                       ("npr_scale_factor", (1,)), ("npr_weights", (3, 1)), ("npr_weights", (0,)),
-                       ("conv1.weight", (64, 3, 5, 5)),
-                       ("npr_weights", ()), ("conv1.weight", ())]
-)  # fmt: skip
+    ("key", "shape"),
+    [
+        ("ca1.fc.0.weight", (8, 64)),
+        ("spatial_att1.conv.weight", (1, 2, 3, 3)),
+        ("npr_scale_factor", (1,)),
+        ("npr_weights", (3, 1)),
+        ("npr_weights", (0,)),
+        ("conv1.weight", (64, 3, 5, 5)),
+        ("npr_weights", ()),
+        ("conv1.weight", ()),
+    ],
+)
 def test_a_published_file_with_a_key_of_another_shape_is_refused(tmp_path, key, shape):
     refused(write(tmp_path / "a.pth", {**trained(CVIMG).state_dict(), key: torch.zeros(shape)}))
 

@@ -59,11 +59,14 @@ def test_counts_are_held_against_the_published_ones(tree, check, count, within, 
     assert got == status and list(kinds) == ["count"] * status
 
 
-@pytest.mark.parametrize(("damage", "reason"), [
-    (lambda content: b"", "empty file"),
-    (lambda content: content[: len(content) // 2], "unreadable"),
-    (lambda content: b"<html>not found</html>", "not an image"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda content: b"", "empty file"),
+        (lambda content: content[: len(content) // 2], "unreadable"),
+        (lambda content: b"<html>not found</html>", "not an image"),
+    ],
+)
 def test_unreadable_files_are_problems(tree, check, damage, reason):
     root = tree(["a"])
     broken = root / "a/0_real/1.png"
@@ -97,14 +100,17 @@ def test_files_that_are_no_images_are_passed_over(tree, check):
     assert status == 0 and list(kinds) == ["passed over"] and "1 .txt" in text
 
 
-@pytest.mark.parametrize(("source", "target", "kind", "status"), [
-    ("a/0_real/0.png", "a/0_real/9.png", "duplicates within real", 1),
-    ("a/1_fake/0.png", "a/1_fake/9.png", "duplicates within fake", 1),
-    ("a/0_real/0.png", "a/1_fake/9.png", "duplicates across labels", 1),
-    ("a/0_real/0.png", "b/1_fake/9.png", "duplicates across labels", 1),
-    ("a/0_real/0.png", "b/0_real/9.png", "duplicates of reals across generators", 0),
-    ("a/1_fake/0.png", "b/1_fake/9.png", "duplicates of fakes across generators", 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("source", "target", "kind", "status"),
+    [
+        ("a/0_real/0.png", "a/0_real/9.png", "duplicates within real", 1),
+        ("a/1_fake/0.png", "a/1_fake/9.png", "duplicates within fake", 1),
+        ("a/0_real/0.png", "a/1_fake/9.png", "duplicates across labels", 1),
+        ("a/0_real/0.png", "b/1_fake/9.png", "duplicates across labels", 1),
+        ("a/0_real/0.png", "b/0_real/9.png", "duplicates of reals across generators", 0),
+        ("a/1_fake/0.png", "b/1_fake/9.png", "duplicates of fakes across generators", 1),
+    ],
+)
 def test_duplicates(tree, check, source, target, kind, status):
     root = tree(["a", "b"])
     shutil.copy(root / source, root / target)
@@ -197,16 +203,19 @@ def test_upper_case_fakes_of_genimages_adm_are_a_known_defect(tmp_path):
     assert "loaders that know only .png" in findings.known_defect(entry, entry.contents.samples[-1])
 
 
-@pytest.mark.parametrize("arguments", [
-    ["--dataroot", "nowhere"],
-    ["--dataroot", "."],  # nothing known in it
-    ["--dataroot", ".", "--protocols", "Nonsense"],
-    ["--dataroot", ".", "--protocols", "all", "Sample"],
-    ["--dataroot", ".", "--protocols", "Sample", "--classes", "nonsense"],
-    ["--dataroot", ".", "--protocol_file", "nowhere.yaml"],
-    ["--dataroot", ".", "--wrong"],
-    [],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--dataroot", "nowhere"],
+        ["--dataroot", "."],  # nothing known in it
+        ["--dataroot", ".", "--protocols", "Nonsense"],
+        ["--dataroot", ".", "--protocols", "all", "Sample"],
+        ["--dataroot", ".", "--protocols", "Sample", "--classes", "nonsense"],
+        ["--dataroot", ".", "--protocol_file", "nowhere.yaml"],
+        ["--dataroot", ".", "--wrong"],
+        [],
+    ],
+)
 def test_wrong_usage_exits_with_status_2(tmp_path, monkeypatch, capsys, arguments):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stopped:

@@ -23,11 +23,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import networks
+from common import UserError, file_path, positive_int
 from data.patches import looked_at
 from networks import checkpoint
 from networks.base import Patches
 from options import TrainOptions
-from options.types import file_path, positive_int
 from util import run
 from util.batching import logits_by_size, logits_of, pixels_per_pass
 
@@ -68,7 +68,7 @@ def main():
         return
     device = run.pick_device(opt)
     if opt.what in ("batches", "mixed") and networks.get(opt.arch).data_config.patches:
-        raise ValueError(f"{opt.what} is about whole images; --arch {opt.arch} sees patches: try detectors")
+        raise UserError(f"{opt.what} is about whole images; --arch {opt.arch} sees patches: try detectors")
     if opt.what == "detectors":
         print(detectors(opt, device))
         return
@@ -112,8 +112,10 @@ def batches(opt, detector, device):
     speed = {size: [] for size in BATCHES}
     for _ in range(opt.repeats + 1):  # the first round warms up
         for size in BATCHES:
-            seconds = timed(device, lambda size=size: [
-                logits_of(detector, images[size], device) for _ in range(number // size)])  # fmt: skip
+            seconds = timed(
+                device,
+                lambda size=size: [logits_of(detector, images[size], device) for _ in range(number // size)],
+            )
             speed[size].append(number // size * size / seconds)
     medians = {size: statistics.median(rounds[1:]) for size, rounds in speed.items()}
     for size, value in medians.items():
@@ -155,8 +157,10 @@ def detectors(opt, device):
         for arch, detector in built.items():
             work = functools.partial(logits_of, detector, images[arch], device)
             speed[arch].append(len(images[arch]) / timed(device, work))
-    lines = ["| detector | input | parameters | multiply-adds | network images/s |",
-             "| :-- | :-- | --: | --: | --: |"]  # fmt: skip
+    lines = [
+        "| detector | input | parameters | multiply-adds | network images/s |",
+        "| :-- | :-- | --: | --: | --: |",
+    ]
     for arch, (parameters, operations) in costs.items():
         shown = f"{'patch ' if configs[arch].patches else ''}{sides[arch]}x{sides[arch]}"
         median = statistics.median(speed[arch][1:])
@@ -178,8 +182,10 @@ def patches(side, repeats):
             times["ours"].append(time.perf_counter() - start)
         for _ in range(repeats):
             start = time.perf_counter()
-            plain = [slow_diversity(pixels[top : top + rule.size, left : left + rule.size])
-                     for top, left in zip(tops, lefts, strict=True)]  # fmt: skip
+            plain = [
+                slow_diversity(pixels[top : top + rule.size, left : left + rule.size])
+                for top, left in zip(tops, lefts, strict=True)
+            ]
             times["plain NumPy"].append(time.perf_counter() - start)
         if plain != ours.tolist():
             raise RuntimeError(f"{select}: the two ways differ")
@@ -206,8 +212,12 @@ def mixed(opt, detector, device):
     for _ in range(opt.repeats + 1):
         for name, limit in limits.items():
             passes = []
-            seconds = timed(device, lambda limit=limit, passes=passes: passes.extend(
-                logits_by_size(detector, parts, device, limit=limit)))  # fmt: skip
+            seconds = timed(
+                device,
+                lambda limit=limit, passes=passes: passes.extend(
+                    logits_by_size(detector, parts, device, limit=limit)
+                ),
+            )
             speed[name].append(opt.number / seconds)
             logits[name] = in_order(passes)
     medians = {name: statistics.median(rounds[1:]) for name, rounds in speed.items()}
@@ -227,8 +237,10 @@ def mixed_parts(number, sizes):
     rng = np.random.default_rng(0)
     sides = rng.choice(np.arange(160, 642, 2), (sizes, 2))
     order = rng.permutation(np.arange(number) % sizes)
-    return [{"image": pictures(1, *sides[size]), "index": torch.tensor([place])}
-            for place, size in enumerate(order)]  # fmt: skip
+    return [
+        {"image": pictures(1, *sides[size]), "index": torch.tensor([place])}
+        for place, size in enumerate(order)
+    ]
 
 
 def pictures(number, height, width):

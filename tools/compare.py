@@ -17,17 +17,25 @@ from pathlib import Path
 
 import numpy as np
 
+from common import UserError, file_path
 from data import protocols, published
-from options.types import file_path
 from util import report, run
 from util.metrics import THRESHOLD, set_beside, tabulate
 from util.record import read_scores
 
 HEADINGS = {
-    "generator": "generator", "acc": "acc %", "other_acc": "2nd acc", "diff_acc": "diff",
-    "ap": "AP %", "other_ap": "2nd AP", "diff_ap": "diff", "gained": "gained", "lost": "lost",
-    "images": "images", "reason": "note",
-}  # fmt: skip
+    "generator": "generator",
+    "acc": "acc %",
+    "other_acc": "2nd acc",
+    "diff_acc": "diff",
+    "ap": "AP %",
+    "other_ap": "2nd AP",
+    "diff_ap": "diff",
+    "gained": "gained",
+    "lost": "lost",
+    "images": "images",
+    "reason": "note",
+}
 FLIP_COLUMNS = ("protocol", "path", "generator", "label", "first_score", "second_score", "change")
 
 
@@ -75,13 +83,14 @@ def results_of(folder):
     """{protocol: Results} of results/<name>/<protocol> or of every protocol below results/<name>."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"no results folder {folder}")
-    places = [folder] if (folder / "scores.csv").is_file() else sorted(
-        path.parent for path in folder.glob("*/scores.csv"))  # fmt: skip
+        raise UserError(f"no results folder {folder}")
+    places = (
+        [folder]
+        if (folder / "scores.csv").is_file()
+        else sorted(path.parent for path in folder.glob("*/scores.csv"))
+    )
     if not places:
-        raise ValueError(
-            f"{folder} holds no scores.csv; expected results/<name>/<protocol> or results/<name>"
-        )
+        raise UserError(f"{folder} holds no scores.csv; expected results/<name>/<protocol> or results/<name>")
     return {place.resolve().name: read_results(place) for place in places}
 
 
@@ -90,7 +99,7 @@ def read_results(place):
     results = Results(read_scores(place / "scores.csv"), read_meta(place))
     finished = results.meta.get("finished", {})
     if finished and sum(one["images"] for one in finished.values()) != len(results.scores):
-        raise ValueError(f"{place} is damaged: scores.csv lacks scores that meta.json counts")
+        raise UserError(f"{place} is damaged: scores.csv lacks scores that meta.json counts")
     return results
 
 
@@ -115,7 +124,7 @@ def read_meta(folder):
             json.loads(path.read_text(encoding="utf-8", errors="surrogateescape")) if path.is_file() else {}
         )
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise UserError(f"{path} is damaged: {error}") from error
 
 
 def compare_runs(first, second):
@@ -124,7 +133,7 @@ def compare_runs(first, second):
         second = dict(zip(first, second.values(), strict=True))
     shared = [protocol for protocol in first if protocol in second]
     if not shared:
-        raise ValueError(
+        raise UserError(
             f"no protocol in common: the first has {', '.join(first)}, the second {', '.join(second)}"
         )
     tables, flips = {}, []
@@ -146,8 +155,11 @@ def unlike(first, second):
         for title, meta in sides
         if "checkpoint_sha256" in meta
     ]
-    notes += [f"note: {key} differs: {first.get(key)} and {second.get(key)}"
-             for key in keys if first.get(key) != second.get(key)]  # fmt: skip
+    notes += [
+        f"note: {key} differs: {first.get(key)} and {second.get(key)}"
+        for key in keys
+        if first.get(key) != second.get(key)
+    ]
     return notes + [f"note: {title}: {note}" for title, meta in sides for note in meta.get("notes", ())]
 
 
@@ -156,7 +168,7 @@ def pair(first, second, average="macro"):
     key = {row[:3]: row[3] for row in second}
     shared = [(*row[:3], row[3], key[row[:3]]) for row in first if row[:3] in key]
     if not shared:
-        raise ValueError("no image in common: paths, generators or labels differ")
+        raise UserError("no image in common: paths, generators or labels differ")
     _, generators, labels, ours, theirs = (list(column) for column in zip(*shared, strict=True))
     labels, order = np.array(labels), list(dict.fromkeys(generators))
     rows = tabulate(generators, labels, np.array(ours, np.float32), order, average)
@@ -199,7 +211,7 @@ def compare_published(first, method):
                 line[f"diff_{metric}"] = None if difference is None else -difference
         tables[protocol] = rows, [f"second: {method}, {'; '.join(theirs.sources)}", *theirs.notes]
     if not tables:
-        raise ValueError(f"{method} has no published numbers for {', '.join(first)}")
+        raise UserError(f"{method} has no published numbers for {', '.join(first)}")
     return tables
 
 

@@ -22,11 +22,11 @@ import torch
 from tqdm import tqdm
 
 import data
+from common import UserError, file_path, non_negative_int, positive_float, positive_int, written_whole
 from data.decode import DEFAULT_MAX_MPX
 from data.folder import RealFakeFolder
 from data.transforms import Limits
 from networks import checkpoint, cycleisp
-from options.types import file_path, positive_float, positive_int, whole_int
 from tools.extraction import Extraction
 from tools.masks import MODELS, Masks, load_sam, toy_sam
 from util import run
@@ -49,37 +49,74 @@ def parse(argv):
         prog="tools.extract", description=__doc__.splitlines()[0], allow_abbrev=False
     )
     kinds = parser.add_subparsers(dest="what", required=True, metavar="{masks,lnp,toys}")
-    masks = kinds.add_parser("masks", help="faces cut out by SAM, the rest black", allow_abbrev=False)
-    masks.add_argument("--sam", type=file_path, required=True, help="SAM's weights, sam_vit_h_4b8939.pth")
-    masks.add_argument("--model_type", choices=MODELS, default="vit_h",
-        help="whose weights these are; default: vit_h, the published; toy: those of `toys`")  # fmt: skip
-    prompt = masks.add_mutually_exclusive_group()
-    prompt.add_argument("--points", type=point, nargs="+", metavar="X,Y",
-        help="pixels that belong to the face; default: 128,128 128,236 of an aligned face of 256x256, scaled "
-        "to other sizes")  # fmt: skip
-    prompt.add_argument("--box", type=box, metavar="X,Y,X,Y", help="left, top, right, bottom of the face")
-    masks.add_argument("--format", choices=FORMATS, default="png",
-        help="default: png; jpg95 JPEG-codes the faces a second time, as published")  # fmt: skip
-    lnp = kinds.add_parser("lnp", help="noise patterns by CycleISP", allow_abbrev=False)
-    lnp.add_argument("--weights", type=file_path, required=True, help="CycleISP's weights, sidd_rgb.pth")
-    lnp.add_argument("--encoding", choices=cycleisp.ENCODINGS, default="signed",
-        help="default: signed, 16-bit PNG of 32768 + 32767 x noise; wrapped: 8 bits, bit for bit as DFIG "
-        "encodes them, from channels in the order BGR")  # fmt: skip
-    lnp.add_argument("--amp", choices=("bf16", "off"), default="off",
-        help="bf16 is faster on a GPU; signed alone: a rounding step at 0 of wrapped is 255")  # fmt: skip
-    lnp.add_argument("--tile", type=positive_int, default=cycleisp.TILE, metavar="N",
-        help=f"an image with a longer side goes in tiles of N pixels, which overlap by {cycleisp.REACH} on "
-        "every side. Not the same as whole, since the network pools over all it sees: on a photograph of "
-        "768x512 in tiles of 256, random weights, by up to 0.07 %% of the strongest value, and 0.5 %% of the "
-        f"wrapped values were others; default: {cycleisp.TILE}")  # fmt: skip
+    masks, lnp = add_masks(kinds), add_lnp(kinds)
     for one, images in ((masks, 4), (lnp, 8)):
         add_common(one.add_argument, images)
     toys = kinds.add_parser("toys", help="random weights, to try the chain", allow_abbrev=False)
     toys.add_argument(
         "--output", type=Path, required=True, help="folder for sam_toy.pth and cycleisp_toy.pth"
     )
-    toys.add_argument("--seed", type=whole_int, default=0, help="of the weights; default: 0")
+    toys.add_argument("--seed", type=non_negative_int, default=0, help="of the weights; default: 0")
     return parser.parse_args(argv, Namespace(gpu_ids=None, seed=0, deterministic=False))
+
+
+def add_masks(kinds):
+    """Flags of `masks`."""
+    masks = kinds.add_parser("masks", help="faces cut out by SAM, the rest black", allow_abbrev=False)
+    masks.add_argument("--sam", type=file_path, required=True, help="SAM's weights, sam_vit_h_4b8939.pth")
+    masks.add_argument(
+        "--model_type",
+        choices=MODELS,
+        default="vit_h",
+        help="whose weights these are; default: vit_h, the published; toy: those of `toys`",
+    )
+    prompt = masks.add_mutually_exclusive_group()
+    prompt.add_argument(
+        "--points",
+        type=point,
+        nargs="+",
+        metavar="X,Y",
+        help="pixels that belong to the face; default: 128,128 128,236 of an aligned face of 256x256, scaled "
+        "to other sizes",
+    )
+    prompt.add_argument("--box", type=box, metavar="X,Y,X,Y", help="left, top, right, bottom of the face")
+    masks.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="png",
+        help="default: png; jpg95 JPEG-codes the faces a second time, as published",
+    )
+    return masks
+
+
+def add_lnp(kinds):
+    """Flags of `lnp`."""
+    lnp = kinds.add_parser("lnp", help="noise patterns by CycleISP", allow_abbrev=False)
+    lnp.add_argument("--weights", type=file_path, required=True, help="CycleISP's weights, sidd_rgb.pth")
+    lnp.add_argument(
+        "--encoding",
+        choices=cycleisp.ENCODINGS,
+        default="signed",
+        help="default: signed, 16-bit PNG of 32768 + 32767 x noise; wrapped: 8 bits, bit for bit as DFIG "
+        "encodes them, from channels in the order BGR",
+    )
+    lnp.add_argument(
+        "--amp",
+        choices=("bf16", "off"),
+        default="off",
+        help="bf16 is faster on a GPU; signed alone: a rounding step at 0 of wrapped is 255",
+    )
+    lnp.add_argument(
+        "--tile",
+        type=positive_int,
+        default=cycleisp.TILE,
+        metavar="N",
+        help=f"an image with a longer side goes in tiles of N pixels, which overlap by {cycleisp.REACH} on "
+        "every side. Not the same as whole, since the network pools over all it sees: on a photograph of "
+        "768x512 in tiles of 256, random weights, by up to 0.07 %% of the strongest value, and 0.5 %% of the "
+        f"wrapped values were others; default: {cycleisp.TILE}",
+    )
+    return lnp
 
 
 def add_common(add, images):
@@ -88,9 +125,13 @@ def add_common(add, images):
     add("--output", type=file_path, required=True, help="folder to write, with the same folders inside")
     add("--overwrite", action="store_true", help="replace what another extraction has left there")
     add("--batch_size", type=positive_int, default=images, help=f"images of a pass; default: {images}")
-    add("--max_mpx", type=positive_float, default=DEFAULT_MAX_MPX,
-        help=f"refuse images of more million pixels; default: {DEFAULT_MAX_MPX}")  # fmt: skip
-    add("--num_threads", type=whole_int, help="loader processes; default: one per core, at most 8")
+    add(
+        "--max_mpx",
+        type=positive_float,
+        default=DEFAULT_MAX_MPX,
+        help=f"refuse images of more million pixels; default: {DEFAULT_MAX_MPX}",
+    )
+    add("--num_threads", type=non_negative_int, help="loader processes; default: one per core, at most 8")
     add(
         "--device",
         choices=("auto", "cpu", "cuda", "mps"),
@@ -132,8 +173,14 @@ def begin(opt):
 def extract_masks(opt):
     """Every face of --input without its background."""
     device = begin(opt)
-    identity = {"what": "masks", "sam_sha256": hash_of(opt.sam), "model_type": opt.model_type,
-                "points": opt.points, "box": opt.box, "format": opt.format}  # fmt: skip
+    identity = {
+        "what": "masks",
+        "sam_sha256": hash_of(opt.sam),
+        "model_type": opt.model_type,
+        "points": opt.points,
+        "box": opt.box,
+        "format": opt.format,
+    }
     work = Extraction(opt, identity, FORMATS[opt.format])
     masks = Masks(load_sam(opt.sam, opt.model_type).to(device), opt.points, opt.box)
 
@@ -146,14 +193,17 @@ def extract_masks(opt):
 def extract_lnp(opt):
     """The noise pattern of every image of --input."""
     if opt.amp == "bf16" and opt.encoding == "wrapped":
-        raise ValueError("--encoding wrapped needs --amp off: there a rounding step at 0 becomes 255")
+        raise UserError("--encoding wrapped needs --amp off: there a rounding step at 0 becomes 255")
     if opt.tile < LEAST_TILE:
-        raise ValueError(
-            f"--tile is at least {LEAST_TILE}, got {opt.tile}; tiles overlap by {cycleisp.REACH}"
-        )
+        raise UserError(f"--tile is at least {LEAST_TILE}, got {opt.tile}; tiles overlap by {cycleisp.REACH}")
     device = begin(opt)
-    identity = {"what": "lnp", "weights_sha256": hash_of(opt.weights), "encoding": opt.encoding,
-                "precision": "bf16" if opt.amp == "bf16" else "fp32", "tile": opt.tile}  # fmt: skip
+    identity = {
+        "what": "lnp",
+        "weights_sha256": hash_of(opt.weights),
+        "encoding": opt.encoding,
+        "precision": "bf16" if opt.amp == "bf16" else "fp32",
+        "tile": opt.tile,
+    }
     work = Extraction(opt, identity, ".png")
     denoiser = cycleisp.load(opt.weights).to(device)
 
@@ -181,14 +231,14 @@ def encoded(suffix, picture):
     """RGB (H, W, 3), 8 or 16 bits -> the bytes of a file; JPEG at OpenCV's own quality, 95."""
     done, content = cv2.imencode(suffix, picture[..., ::-1])
     if not done:
-        raise ValueError(f"OpenCV could not write {suffix} of {picture.shape}")
+        raise UserError(f"OpenCV could not write {suffix} of {picture.shape}")
     return content.tobytes()
 
 
 def hash_of(path):
     """sha256 of a weight file; a clear error where there is none."""
     if not Path(path).is_file():
-        raise ValueError(f"no weight file at {path}")
+        raise UserError(f"no weight file at {path}")
     return checkpoint.sha256(path)
 
 
@@ -223,7 +273,7 @@ def write_toys(opt):
         ("sam_toy.pth", toy_sam().state_dict()),
         ("cycleisp_toy.pth", {"state_dict": denoiser}),
     ):
-        with run.written_whole(opt.output / name, binary=True) as file:
+        with written_whole(opt.output / name, binary=True) as file:
             torch.save(content, file)
         print(f"-> {opt.output / name}")
     print("random weights: they show that the commands run, and nothing else")

@@ -5,8 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import data
-from data.decode import BadImage
-from util.run import write_json, written_whole
+from common import BadImage, UserError, write_json, written_whole
 
 RECORD = "extract.json"
 WRITTEN = (".png", ".jpg")  # suffixes that an extraction gives its files
@@ -20,23 +19,21 @@ class Extraction:
         """identity: what a stopped run must share to go on; suffix: of the files written."""
         self.input, self.output = Path(opt.input), Path(opt.output)
         if not self.input.is_dir():
-            raise ValueError(f"--input is a folder of images, got {self.input}")
+            raise UserError(f"--input is a folder of images, got {self.input}")
         here, there = self.input.resolve(), self.output.resolve()
         if here == there or here in there.parents or there in here.parents:
-            raise ValueError(f"--output {self.output} must not be --input, lie in it or around it")
+            raise UserError(f"--output {self.output} must not be --input, lie in it or around it")
         self.identity = json.loads(json.dumps({**identity, "input": str(here)}))
         self.overwrite = opt.overwrite
         if _record(self.input).get("what") == "lnp":
-            raise ValueError(f"{self.input} holds noise patterns already (its {RECORD} says so)")
+            raise UserError(f"{self.input} holds noise patterns already (its {RECORD} says so)")
         self.scan = data.files_scan([self.input])
         self.targets = [self.target(sample.path, suffix) for sample in self.scan.samples]
         self.failed = {}  # path -> reason
         self.record = {}  # what stands in RECORD, once begun
         twice = [str(path) for path, count in Counter(self.targets).items() if count > 1]
         if twice:
-            raise ValueError(
-                f"several images of {self.input} would become {', '.join(twice[:3])}; rename one"
-            )
+            raise UserError(f"several images of {self.input} would become {', '.join(twice[:3])}; rename one")
 
     def target(self, path, suffix):
         """Where the file made of an image goes."""
@@ -46,10 +43,10 @@ class Extraction:
         """Finds what is left to do; refuses to mix two extractions."""
         record = self.output / RECORD
         if self.output.exists() and not self.output.is_dir():
-            raise ValueError(f"--output is a folder, {self.output} is a file")
+            raise UserError(f"--output is a folder, {self.output} is a file")
         if self.output.exists() and any(self.output.iterdir()):
             if not record.exists():
-                raise ValueError(f"{self.output} holds files, but no {RECORD}; name another --output")
+                raise UserError(f"{self.output} holds files, but no {RECORD}; name another --output")
             if not self.overwrite:
                 self.compare(record)
             self.refuse_strangers()
@@ -68,10 +65,13 @@ class Extraction:
     def refuse_strangers(self):
         """ValueError where the output folder holds images that no image of the input becomes."""
         expected = {target.with_suffix("") for target in self.targets}
-        strangers = [path for path in sorted(self.output.rglob("*"))
-                     if path.suffix in WRITTEN and path.with_suffix("") not in expected]  # fmt: skip
+        strangers = [
+            path
+            for path in sorted(self.output.rglob("*"))
+            if path.suffix in WRITTEN and path.with_suffix("") not in expected
+        ]
         if strangers:
-            raise ValueError(
+            raise UserError(
                 f"{self.output} holds {len(strangers)} images of which {self.input} has none, first "
                 f"{strangers[0]}; remove them, or name another --output"
             )
@@ -81,12 +81,17 @@ class Extraction:
         try:
             known = json.loads(record.read_text(encoding="utf-8", errors="surrogateescape"))
         except (OSError, ValueError) as error:
-            raise ValueError(f"{record} is damaged; --overwrite starts over") from error
-        differing = [f"{name}: {known.get(name)} there, {value} now"
-                     for name, value in self.identity.items() if known.get(name) != value]  # fmt: skip
+            raise UserError(f"{record} is damaged; --overwrite starts over") from error
+        differing = [
+            f"{name}: {known.get(name)} there, {value} now"
+            for name, value in self.identity.items()
+            if known.get(name) != value
+        ]
         if differing:
-            raise ValueError(f"{self.output} is of another extraction ({'; '.join(differing)}); "
-                             "name another --output, or --overwrite")  # fmt: skip
+            raise UserError(
+                f"{self.output} is of another extraction ({'; '.join(differing)}); "
+                "name another --output, or --overwrite"
+            )
 
     def add(self, places, images, job):
         """Writes the files of images (B, 3, H, W) of one size; returns how many."""

@@ -14,7 +14,8 @@ import torchvision.transforms.functional as TF
 
 import data
 import networks
-from data.decode import BadImage, decode
+from common import BadImage, UserError
+from data.decode import decode
 from data.patches import EVALUATION_SEED, patch_sample
 from data.transforms import Limits, prepare, to_tensor
 from networks import checkpoint
@@ -32,10 +33,14 @@ LARGEST = 1024  # pixels of the centre crop of `maps`; 24 of them are drawn with
 MOST_IMAGES = 6  # rows of a cam picture
 EVIDENCE = "plasma"  # perceptually uniform, from blue over red to yellow, also in grey from dark to light
 OVERLAY = 0.5  # share of the colour in an overlay; the rest is the image in grey
-SCALE = (f"NPR by resizing method and factor, by colour space, by window; grey: no difference; white, black: "
-         f"the {PERCENTILE}th percentile of a map's absolute values, written below it")  # fmt: skip
-WARM = ('warm colours: evidence for "fake", Grad-CAM of the logit; blue: none. Every map runs from its own '
-        "least place (0) to its strongest (1): compare places, not maps.")  # fmt: skip
+SCALE = (
+    f"NPR by resizing method and factor, by colour space, by window; grey: no difference; white, black: "
+    f"the {PERCENTILE}th percentile of a map's absolute values, written below it"
+)
+WARM = (
+    'warm colours: evidence for "fake", Grad-CAM of the logit; blue: none. Every map runs from its own '
+    "least place (0) to its strongest (1): compare places, not maps."
+)
 
 
 def draw_npr(opt):
@@ -69,7 +74,7 @@ def npr_examples(dataroot, number):
             sample.path for sample in scan.samples if (sample.generator, sample.label) == (generator, label)
         ]
         if number >= len(files):
-            raise ValueError(
+            raise UserError(
                 f"--number {number}: {generator} has {len(files)} {'fake' if label else 'real'} images"
             )
         chosen.append((title if label == 0 else f"fake: {title}", scan.root / files[number]))
@@ -110,7 +115,7 @@ def stretched(values):
 def draw_maps(opt):
     """One image and its maps by scale, mode, window and colour space, all stretched by one rule."""
     if opt.size > LARGEST:
-        raise ValueError(f"--size is at most {LARGEST}, got {opt.size}")
+        raise UserError(f"--size is at most {LARGEST}, got {opt.size}")
     image = read_image(opt.image)
     image = TF.center_crop(image, [min(opt.size, image.height), min(opt.size, image.width)])
     pixels = to_tensor(image)
@@ -169,9 +174,9 @@ def examples_of(opt):
     """([(title, path)], a note): the files named, or one real image and a fake per generator."""
     if opt.images:
         if opt.number is not None:
-            raise ValueError("--number chooses from --dataroot; --images names its files")
+            raise UserError("--number chooses from --dataroot; --images names its files")
         if len(opt.images) > MOST_IMAGES:
-            raise ValueError(f"--images takes at most {MOST_IMAGES} files, got {len(opt.images)}")
+            raise UserError(f"--images takes at most {MOST_IMAGES} files, got {len(opt.images)}")
         return [("/\n".join(path.parts[-3:]), path) for path in opt.images], ""
     found = npr_examples(opt.dataroot, opt.number or 0)
     left_out = len(found) - MOST_IMAGES
@@ -183,7 +188,7 @@ def require_grad_cam():
     try:
         from pytorch_grad_cam import GradCAM
     except ImportError as error:
-        raise ValueError("cam needs the package grad-cam: pip install grad-cam") from error
+        raise UserError("cam needs the package grad-cam: pip install grad-cam") from error
     return GradCAM
 
 
@@ -209,13 +214,13 @@ def prepared(image, loaded, path):
     """The uint8 pixels (3, H, W) that predict.py would give to this checkpoint; of patches the first."""
     config, form = loaded.detector.data_config, geometry(loaded)
     if config.noise_bits == 16:
-        raise ValueError("cam draws over 8-bit pictures; this detector reads 16-bit noise")
+        raise UserError("cam draws over 8-bit pictures; this detector reads 16-bit noise")
     try:
         if config.patches:
             return patch_sample(image, form, replace(config.patches, vote=1), EVALUATION_SEED)["image"]
         return prepare(image, form, Limits(config.min_side))
     except BadImage as error:
-        raise ValueError(f"bad image {path}: {error}") from error
+        raise UserError(f"bad image {path}: {error}") from error
 
 
 def overlay(pixels, evidence):
@@ -237,8 +242,10 @@ def run_titles(loaded):
     titles = [one.run_name for one in loaded]
     for extra in (lambda one: Path(one.path).stem, lambda one: one.sha256[:8]):
         shared = Counter(titles)
-        titles = [f"{title} {extra(one)}" if shared[title] > 1 else title
-                  for title, one in zip(titles, loaded, strict=True)]  # fmt: skip
+        titles = [
+            f"{title} {extra(one)}" if shared[title] > 1 else title
+            for title, one in zip(titles, loaded, strict=True)
+        ]
     return titles
 
 
@@ -247,7 +254,7 @@ def read_image(path):
     try:
         return decode(path)
     except BadImage as error:
-        raise ValueError(f"bad image {path}: {error}") from error
+        raise UserError(f"bad image {path}: {error}") from error
 
 
 def show(axis, picture):

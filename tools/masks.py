@@ -7,7 +7,7 @@ Kirillov et al., "Segment Anything", ICCV 2023, and its package segment-anything
 import numpy as np
 import torch
 
-from data.decode import BadImage
+from common import BadImage, UserError
 from networks import checkpoint
 
 POINTS = ((128 / 256, 128 / 256), (128 / 256, 236 / 256))  # (x, y) in shares of an aligned face's sides
@@ -78,7 +78,7 @@ def require_package():
     try:
         import segment_anything
     except ImportError as error:
-        raise ValueError("masks needs the package segment-anything: pip install segment-anything") from error
+        raise UserError("masks needs the package segment-anything: pip install segment-anything") from error
     return segment_anything
 
 
@@ -98,11 +98,19 @@ def toy_sam():
     side, patch, width = 256, 16, 64
     grid = side // patch
     encoder = modeling.ImageEncoderViT(
-        img_size=side, patch_size=patch, embed_dim=32, depth=2, num_heads=2, out_chans=width,
-        use_rel_pos=True, window_size=4, global_attn_indexes=(1,))  # fmt: skip
+        img_size=side,
+        patch_size=patch,
+        embed_dim=32,
+        depth=2,
+        num_heads=2,
+        out_chans=width,
+        use_rel_pos=True,
+        window_size=4,
+        global_attn_indexes=(1,),
+    )
     prompts = modeling.PromptEncoder(
-        embed_dim=width, image_embedding_size=(grid, grid), input_image_size=(side, side),
-        mask_in_chans=16)  # fmt: skip
+        embed_dim=width, image_embedding_size=(grid, grid), input_image_size=(side, side), mask_in_chans=16
+    )
     transformer = modeling.TwoWayTransformer(depth=2, embedding_dim=width, mlp_dim=64, num_heads=2)
     decoder = modeling.MaskDecoder(transformer_dim=width, transformer=transformer, iou_head_hidden_dim=32)
     return modeling.Sam(encoder, prompts, decoder)

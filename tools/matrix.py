@@ -21,13 +21,13 @@ from pathlib import Path
 import pandas as pd
 
 import networks
+from common import UserError, file_path, names_list, non_negative_int, positive_int, written_whole
 from data import protocols, published
 from data.published import MEAN
 from data.training import NO_VALIDATION
 from options import TestOptions, TrainOptions
 from options.grid import CHECKPOINTS, LARGEST_SEED, MANAGED, Grid, argv, flag_names, parsed
 from options.test_options import ALL, NO_COMPARISON
-from options.types import file_path, names_list, positive_int, whole_int
 from train_multiscale_experiment import Experiment
 from util import run
 from util.metrics import tabulate
@@ -35,8 +35,10 @@ from util.record import read_scores
 from util.sweep import Sweep
 
 OURS, PROTOCOL = "ours", "GenImage-SSP"
-SET_HERE = {"train": ("arch", "protocol", "classes"),
-            "test": ("arch", "protocols", "protocol_file", "classes")}  # fmt: skip
+SET_HERE = {
+    "train": ("arch", "protocol", "classes"),
+    "test": ("arch", "protocols", "protocol_file", "classes"),
+}
 COLUMNS = ("train_on", "test_on", "method", "seed", "acc", "ap")  # of matrix.csv
 METRICS = {"acc": "Accuracy in percent", "ap": "AP in percent"}
 
@@ -64,8 +66,13 @@ def parse(words):
     add("--seeds", type=numbers, metavar="N,N", help="the seeds themselves [default: the protocol's]")
     add("--checkpoint", choices=CHECKPOINTS, default="best", help="epoch that is tested [default: best]")
     for part in ("train", "test"):
-        add(f"--{part}_flags", type=shlex.split, default=(), metavar="'--X Y'",
-            help=f"flags of {part}.py for all cells, as in --{part}_flags='--num_threads 2'")  # fmt: skip
+        add(
+            f"--{part}_flags",
+            type=shlex.split,
+            default=(),
+            metavar="'--X Y'",
+            help=f"flags of {part}.py for all cells, as in --{part}_flags='--num_threads 2'",
+        )
     add("--jobs", type=positive_int, help="cells at a time [default: as train_multiscale_experiment.py]")
     add("--gpus", type=numbers, default=(), metavar="N,N", help="numbers of CUDA devices, one cell each")
     add = parser.add_mutually_exclusive_group().add_argument
@@ -81,7 +88,7 @@ def parse(words):
 
 def numbers(text):
     """'42,43' -> (42, 43)."""
-    found = tuple(whole_int(part) for part in names_list(text))
+    found = tuple(non_negative_int(part) for part in names_list(text))
     if not found or len(set(found)) < len(found) or max(found) > LARGEST_SEED:
         raise argparse.ArgumentTypeError(f"expected different whole numbers such as 0,1, got {text!r}")
     return found
@@ -92,8 +99,8 @@ def chosen(row, names, part):
     names = [name for text in names for name in names_list(text)]
     try:
         found = row.pick(() if [name.lower() for name in names] == [ALL] else names or ["(none given)"], part)
-    except ValueError as error:
-        raise ValueError(f"--{part}_on: {error}; or all") from None
+    except UserError as error:
+        raise UserError(f"--{part}_on: {error}; or all") from None
     order = {one.name: place for place, one in enumerate(row.generators)}
     return sorted(found, key=lambda one: order.get(one.name, len(order)))
 
@@ -105,7 +112,7 @@ def make_grid(opt, row):
     train = {**common, "protocol": row.slug}
     opt_train = parsed(TrainOptions(), [*argv(train), *flags["train_flags"]], "train.py")
     if opt.checkpoint == "best" and opt_train.val_split == NO_VALIDATION:
-        raise ValueError("--checkpoint best needs a validation set, and --val_split is none; legal: last")
+        raise UserError("--checkpoint best needs a validation set, and --val_split is none; legal: last")
     sets, tested = ([one.name for one in chosen(row, getattr(opt, f"{part}_on"), part)] for part in SET_HERE)
     test = {**common, "protocols": [row.slug], "classes": tested, "published": NO_COMPARISON}
     parsed(TestOptions(), [*argv(test), *flags["test_flags"], "--model_path", "weights"], "test.py")
@@ -117,7 +124,7 @@ def words_of(part, words):
     """--train_flags or --test_flags; ValueError where they set what is set here."""
     taken = [f"--{name}" for name in flag_names(words) if name in (*SET_HERE[part], *MANAGED[part])]
     if taken:
-        raise ValueError(f"--{part}_flags: the matrix itself sets {', '.join(taken)} of {part}.py")
+        raise UserError(f"--{part}_flags: the matrix itself sets {', '.join(taken)} of {part}.py")
     return tuple(words)
 
 
@@ -145,15 +152,15 @@ class Matrix(Experiment):
         super().require_images()
         root = self.test_roots[self.protocol.slug]
         if not any(self.protocol.find(root, one) for one in self.tested):
-            raise ValueError(f"no folder below {root} to test on, of {', '.join(self.columns[:-1])}")
+            raise UserError(f"no folder below {root} to test on, of {', '.join(self.columns[:-1])}")
 
     def conclude(self, _stop):
         """Tables here, in matrix.md and in matrix.csv; a matrix has no verdicts."""
         ours, theirs = self.lines()
         print(self.text(ours, theirs))
-        with run.written_whole(self.folder / "matrix.csv") as file:
+        with written_whole(self.folder / "matrix.csv") as file:
             csv.writer(file, lineterminator="\n").writerows([COLUMNS, *long_form([*ours, *theirs])])
-        with run.written_whole(self.folder / "matrix.md") as file:
+        with written_whole(self.folder / "matrix.md") as file:
             file.write(self.text(ours, theirs, markdown=True) + "\n")
         print(f"-> {self.folder} (matrix.md, matrix.csv)")
 
@@ -164,7 +171,7 @@ class Matrix(Experiment):
         record = json.loads(path.read_text("utf-8")) if path.is_file() else self.grid.as_dict()
         opt = parsed(TrainOptions(), record["train"], path)
         if (opt.arch, opt.protocol) != (self.opt.arch, self.protocol.slug):
-            raise ValueError(f"{self.folder} holds {opt.arch} on {opt.protocol}; name another --output")
+            raise UserError(f"{self.folder} holds {opt.arch} on {opt.protocol}; name another --output")
         return record, opt
 
     def lines(self):
@@ -185,8 +192,9 @@ class Matrix(Experiment):
         path = self.tests / cell["cell"] / self.protocol.slug / "scores.csv"
         _, generators, labels, scores, _ = zip(*read_scores(path), strict=True)
         rows = tabulate(generators, labels, scores, self.columns[:-1], self.protocol.average)
-        acc, ap = ({one["generator"]: one[name] for one in rows if one[name] == one[name]}
-                   for name in METRICS)  # fmt: skip
+        acc, ap = (
+            {one["generator"]: one[name] for one in rows if one[name] == one[name]} for name in METRICS
+        )
         why = {one["generator"]: one["reason"] for one in rows}
         return Line(cell["variant"], OURS, acc, ap, cell["seed"], why)
 
@@ -196,8 +204,10 @@ class Matrix(Experiment):
         found = {one: cell for one, cell in theirs.cells.items() if one in self.columns}
         whole = theirs.mean and len(self.tested) == len(self.protocol.generators)
         found |= {MEAN: theirs.mean} if whole else {}
-        acc, ap = ({one: value for one, cell in found.items() if (value := getattr(cell, metric)) == value}
-                   for metric in METRICS)  # fmt: skip
+        acc, ap = (
+            {one: value for one, cell in found.items() if (value := getattr(cell, metric)) == value}
+            for metric in METRICS
+        )
         return Line(name, method, acc, ap)
 
     def text(self, ours, theirs, markdown=False):
@@ -268,8 +278,10 @@ def table(lines, columns, metric, markdown):
         words = [form.format(found.get(name, "-")) for name, form in forms.items()]
         rows.append([line.train_on, line.method, *words])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows = [[row[0].ljust(widths[0]), row[1].ljust(widths[1]), *map(str.rjust, row[2:], widths[2:])]
-            for row in rows]  # fmt: skip
+    rows = [
+        [row[0].ljust(widths[0]), row[1].ljust(widths[1]), *map(str.rjust, row[2:], widths[2:])]
+        for row in rows
+    ]
     ends = ["-", "-", *(":" if markdown else "-" for _ in columns)]
     rows.insert(1, ["-" * (width - 1) + end for width, end in zip(widths, ends, strict=True)])
     return "\n".join(f"| {' | '.join(row)} |" if markdown else "  ".join(row).rstrip() for row in rows)

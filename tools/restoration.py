@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from common import UserError
 from data.patches import EVALUATION_SEED, cut
 from data.transforms import Degradation
 from networks import checkpoint
@@ -23,13 +24,16 @@ def draw_restoration(opt):
     """A row per image and degradation; PSNR against the clean patch and the two probabilities below."""
     loaded = checkpoint.load(opt.model_path)
     if not hasattr(loaded.detector, "restore"):
-        raise ValueError(
+        raise UserError(
             f"{opt.model_path} holds detector {loaded.arch!r}; patches are restored by essp alone"
         )
     examples, note = examples_of(opt)
     detector = loaded.detector.eval()
-    rows = [(f"{wrap(title, 22)}\n{kind.describe()}", *patches(detector, read_image(path), kind))
-            for title, path in examples for kind in KINDS]  # fmt: skip
+    rows = [
+        (f"{wrap(title, 22)}\n{kind.describe()}", *patches(detector, read_image(path), kind))
+        for title, path in examples
+        for kind in KINDS
+    ]
     width = 1.75 * len(HEADS) + 0.9
     font = font_for(width)
     figure, axes = canvas(len(rows), len(HEADS), width, 2.15 * len(rows) + 0.6)

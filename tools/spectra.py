@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 import data
 import networks
-from data.decode import DEFAULT_MAX_MPX, BadImage, read
+from common import BadImage, UserError
+from data.decode import DEFAULT_MAX_MPX, read
 from data.noise import decode_noise, is_deep
 from data.transforms import to_tensor
 from tools.maps import PERCENTILE, read_image, show
@@ -23,8 +24,10 @@ from util.plot import COLOURS, GREY, canvas, font_for, save, wrap
 MOST_FACES = 6
 LABEL_NAMES = ("real", "fake")
 TINY = 1e-12  # under the logarithm
-WORDS = (f"noise: absolute values, the {PERCENTILE}th percentile white; amplitude: mean of the channels' "
-         "(|F| + 1e-8)^0.8, frequency 0 in the middle; phase: mean of the channels'")  # fmt: skip
+WORDS = (
+    f"noise: absolute values, the {PERCENTILE}th percentile white; amplitude: mean of the channels' "
+    "(|F| + 1e-8)^0.8, frequency 0 in the middle; phase: mean of the channels'"
+)
 DIFFERENCE = 98  # percentile of its absolute values that ends the scale of the difference
 
 
@@ -50,7 +53,7 @@ def pixels_of(path, noise_bits):
         found = decode_noise(path, noise_bits, DEFAULT_MAX_MPX)
         return found if noise_bits == 16 else to_tensor(found)
     except BadImage as error:
-        raise ValueError(f"bad image {path}: {error}") from error
+        raise UserError(f"bad image {path}: {error}") from error
 
 
 def strength(pixels):
@@ -92,12 +95,17 @@ def draw_lnp(opt):
 def common_faces(folders, rows):
     """[(relative stem, its file in each folder)], reals and fakes in turn where folders say which."""
     if rows > MOST_FACES:
-        raise ValueError(f"--rows is at most {MOST_FACES}, got {rows}")
-    found = [{str(Path(sample.path).relative_to(folder).with_suffix("")): sample
-              for sample in data.files_scan([folder]).samples} for folder in folders]  # fmt: skip
+        raise UserError(f"--rows is at most {MOST_FACES}, got {rows}")
+    found = [
+        {
+            str(Path(sample.path).relative_to(folder).with_suffix("")): sample
+            for sample in data.files_scan([folder]).samples
+        }
+        for folder in folders
+    ]
     stems = [stem for stem in found[-1] if all(stem in one for one in found)]
     if not stems:
-        raise ValueError(f"no image has the same folders and name in {', '.join(map(str, folders))}")
+        raise UserError(f"no image has the same folders and name in {', '.join(map(str, folders))}")
     labels, turn = Counter(), {}
     for stem in stems:
         label = found[-1][stem].label
@@ -148,7 +156,7 @@ def labelled(folder, most):
     found = data.files_scan([folder]).samples
     groups = [[Path(sample.path) for sample in found if sample.label == label][:most] for label in (0, 1)]
     if not all(groups):
-        raise ValueError(
+        raise UserError(
             f"{folder} needs reals and fakes, told by a folder above them ({data.folder.LAYOUT_HELP})"
         )
     return groups
@@ -160,7 +168,7 @@ def mean_spectrum(paths, bits, side, detector):
     for path in tqdm(paths, unit="img", leave=False, dynamic_ncols=True):
         pixels = pixels_of(path, bits)
         if min(pixels.shape[1:]) < side:
-            raise ValueError(f"{path} is smaller than --size {side}")
+            raise UserError(f"{path} is smaller than --size {side}")
         amplitude = detector.preprocess(TF.center_crop(pixels, side)[None])[0, -2].numpy()
         total += np.log10(amplitude + TINY)
     return total / len(paths)

@@ -17,17 +17,27 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from common import UserError, file_path, names_list, non_negative_int, positive_float, write_json
 from data import protocols
 from data.decode import DEFAULT_MAX_MPX
 from data.findings import Entry, judge, list_folder, spell
 from data.inspection import HASH, Depth, inspect_files
-from options.types import file_path, names_list, positive_float, whole_int
 from util import run
 
 ALL = "all"
 SHOWN = 3  # files named per finding on the terminal, and findings of one kind per generator; JSON has all
-HEADINGS = ("generator", "folder", "real", "fake", "published", "unreadable", "duplicates",
-            "formats real | fake", "sizes real | fake", "verdict")  # fmt: skip
+HEADINGS = (
+    "generator",
+    "folder",
+    "real",
+    "fake",
+    "published",
+    "unreadable",
+    "duplicates",
+    "formats real | fake",
+    "sizes real | fake",
+    "verdict",
+)
 
 
 def main(argv=None):
@@ -36,7 +46,7 @@ def main(argv=None):
     opt = parser.parse_args(argv)
     try:
         entries, notes = plan(opt)
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         parser.error(run.one_line(error))
     depth = Depth(not opt.no_hash, not opt.no_decode, opt.max_mpx)
     files = inspect(entries, depth, run.worker_count(opt.num_threads))
@@ -45,10 +55,12 @@ def main(argv=None):
     show(opt, entries, found, notes)
     problems = sum(one.problem for one in found)
     seconds = time.perf_counter() - started
-    print(f"{files:,} files in {seconds:.1f} s ({files / seconds:,.0f} files/s), {problems:,} problems, "
-          f"{len(found) - problems + len(notes):,} notes: {'PROBLEMS' if problems else 'ok'}")  # fmt: skip
+    print(
+        f"{files:,} files in {seconds:.1f} s ({files / seconds:,.0f} files/s), {problems:,} problems, "
+        f"{len(found) - problems + len(notes):,} notes: {'PROBLEMS' if problems else 'ok'}"
+    )
     if opt.json:
-        run.write_json(opt.json, report(opt, entries, found, notes, files, seconds))
+        write_json(opt.json, report(opt, entries, found, notes, files, seconds))
         print(f"-> {opt.json}")
     sys.exit(1 if problems else 0)
 
@@ -60,39 +72,55 @@ def make_parser():
     )
     add = parser.add_argument
     add("--dataroot", type=file_path, required=True, help="folder that holds the benchmarks")
-    add("--protocols", nargs="+", default=(), metavar="NAME",
+    add(
+        "--protocols",
+        nargs="+",
+        default=(),
+        metavar="NAME",
         help=f"benchmarks that have to be there: {', '.join(protocols.PROTOCOLS)}; all (the default): "
-        "those that are found")  # fmt: skip
+        "those that are found",
+    )
     add("--protocol_file", type=file_path, metavar="FILE", help="YAML file with protocols of your own")
     add("--classes", type=names_list, default=(), metavar="A,B", help="comma list of generators to check")
     add("--test_only", action="store_true", help="leave the training part alone; it can be large")
     add("--json", type=file_path, metavar="FILE", help="write everything found here as well")
     add("--no_decode", action="store_true", help="check headers only; many truncated files go unnoticed")
     add("--no_hash", action="store_true", help="do not look for duplicates")
-    add("--num_threads", type=whole_int, metavar="N",
-        help="processes; default: one per core, at most 8; 0: none but this one")  # fmt: skip
-    add("--max_mpx", type=positive_float, default=DEFAULT_MAX_MPX, metavar="X",
-        help="files of more million pixels count as unreadable [default: 100]")  # fmt: skip
+    add(
+        "--num_threads",
+        type=non_negative_int,
+        metavar="N",
+        help="processes; default: one per core, at most 8; 0: none but this one",
+    )
+    add(
+        "--max_mpx",
+        type=positive_float,
+        default=DEFAULT_MAX_MPX,
+        metavar="X",
+        help="files of more million pixels count as unreadable [default: 100]",
+    )
     return parser
 
 
 def plan(opt):
     """(entries to check, notes); ValueError for what was asked for wrongly or when nothing is there."""
     if not Path(opt.dataroot).is_dir():
-        raise ValueError(f"--dataroot: no folder {opt.dataroot}")
+        raise UserError(f"--dataroot: no folder {opt.dataroot}")
     asked = [name for name in opt.protocols if name.lower() != ALL]
     if asked and len(asked) < len(opt.protocols):
-        raise ValueError(f"--protocols takes names or all, not both, got {' '.join(opt.protocols)}")
+        raise UserError(f"--protocols takes names or all, not both, got {' '.join(opt.protocols)}")
     known = protocols.known(opt.protocol_file)
     rows = {row.slug: row for row in (protocols.get(slug, opt.protocol_file) for slug in asked)} or known
     roots = {slug: root for slug, row in rows.items() if (root := row.locate(opt.dataroot))}
     if not roots and not asked:
         looked = "; ".join(looked_for(row, opt.dataroot) for row in rows.values())
-        raise ValueError(f"{opt.dataroot} holds no known benchmark; looked for {looked}")
+        raise UserError(f"{opt.dataroot} holds no known benchmark; looked for {looked}")
     cache = {}
     chosen = pick(rows.values() if asked else [rows[slug] for slug in roots], opt.classes)
-    entries = {row.slug: list_protocol(row, roots.get(row.slug), opt, wanted, cache)
-               for row, wanted in chosen.items()}  # fmt: skip
+    entries = {
+        row.slug: list_protocol(row, roots.get(row.slug), opt, wanted, cache)
+        for row, wanted in chosen.items()
+    }
     if asked:
         return [one for own in entries.values() for one in own], []
     return without_subsets(entries)
@@ -100,13 +128,15 @@ def plan(opt):
 
 def pick(rows, classes):
     """{protocol: its generators of these names}; ValueError for a name that no protocol has."""
-    names = {row: {alias.lower() for one in (*row.generators, *row.training)
-                   for alias in (one.name, *one.aliases)} for row in rows}  # fmt: skip
+    names = {
+        row: {alias.lower() for one in (*row.generators, *row.training) for alias in (one.name, *one.aliases)}
+        for row in rows
+    }
     unknown = [name for name in classes if not any(name.lower() in own for own in names.values())]
     if unknown:
         legal = ", ".join(dict.fromkeys(one.name for row in names for one in row.generators))
         slugs = ", ".join(row.slug for row in names)
-        raise ValueError(f"--classes: {slugs} has no generator {', '.join(unknown)}; legal: {legal}")
+        raise UserError(f"--classes: {slugs} has no generator {', '.join(unknown)}; legal: {legal}")
     wanted = {row: [name for name in classes if name.lower() in own] for row, own in names.items()}
     return {row: chosen for row, chosen in wanted.items() if chosen or not classes}
 
@@ -214,8 +244,11 @@ def tell(found, dataroot):
 def row(entry, found, opt):
     """The cells of one generator."""
     held = entry.contents
-    own = [one for one in found if one.protocol == entry.protocol.slug and one.problem
-           and entry.title in one.generator.split(", ")]  # fmt: skip
+    own = [
+        one
+        for one in found
+        if one.protocol == entry.protocol.slug and one.problem and entry.title in one.generator.split(", ")
+    ]
     verdict = "PROBLEM" if own else "ok"
     published = "/".join(f"{count:,}" for count in entry.generator.images or ()) or "no published count"
     if entry.generator.images and entry.generator.images_within:
@@ -225,8 +258,10 @@ def row(entry, found, opt):
     real, fake = held.counts()
     copies = "" if opt.no_hash else f"{duplicates(entry, found):,}"
     bad = sum(bool(one.error) for one in held.facts)
-    formats = " | ".join(" ".join(f"{kind} {count:,}" for kind, count in held.histogram(label, "format")
-                                  .most_common()) or "-" for label in (0, 1))  # fmt: skip
+    formats = " | ".join(
+        " ".join(f"{kind} {count:,}" for kind, count in held.histogram(label, "format").most_common()) or "-"
+        for label in (0, 1)
+    )
     sizes = " | ".join(size_cell(held.histogram(label, "size")) for label in (0, 1))
     folder = os.path.relpath(held.folder, opt.dataroot)
     return [
@@ -246,8 +281,11 @@ def row(entry, found, opt):
 def duplicates(entry, found):
     """Files of an entry that have the bytes of another file of the protocol."""
     start = os.path.join(entry.contents.folder, "")
-    copies = [one for one in found if one.protocol == entry.protocol.slug
-              and one.kind.startswith(("duplicates", "leakage"))]  # fmt: skip
+    copies = [
+        one
+        for one in found
+        if one.protocol == entry.protocol.slug and one.kind.startswith(("duplicates", "leakage"))
+    ]
     return len({path for one in copies for path in one.files if path.startswith(start)})
 
 
@@ -265,8 +303,13 @@ def table(rows):
     lines = [HEADINGS, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
     right = range(2, 7)
-    text = ["  ".join(cell.rjust(width) if column in right else cell.ljust(width) for column, (cell, width)
-                      in enumerate(zip(line, widths, strict=True))).rstrip() for line in lines]  # fmt: skip
+    text = [
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
     return "\n".join([text[0], "-" * max(map(len, text)), *text[1:]])
 
 
@@ -275,21 +318,39 @@ def report(opt, entries, found, notes, files, seconds):
     generators = []
     for entry in entries:
         held = entry.contents
-        line = {"protocol": entry.protocol.slug, "generator": entry.generator.name, "part": entry.part,
-                "folder": str(held.folder) if held else None, "published": entry.generator.images,
-                "published_within": entry.generator.images_within}  # fmt: skip
+        line = {
+            "protocol": entry.protocol.slug,
+            "generator": entry.generator.name,
+            "part": entry.part,
+            "folder": str(held.folder) if held else None,
+            "published": entry.generator.images,
+            "published_within": entry.generator.images_within,
+        }
         if held:
-            line |= {"images": held.counts(), "unreadable": sum(bool(one.error) for one in held.facts),
-                     "duplicates": None if opt.no_hash else duplicates(entry, found),
-                     "passed_over": dict(held.passed_over)}  # fmt: skip
+            line |= {
+                "images": held.counts(),
+                "unreadable": sum(bool(one.error) for one in held.facts),
+                "duplicates": None if opt.no_hash else duplicates(entry, found),
+                "passed_over": dict(held.passed_over),
+            }
             for name in ("format", "size"):
-                line[f"{name}s"] = [{spell(value): count for value, count in held.histogram(label, name)
-                                     .most_common()} for label in (0, 1)]  # fmt: skip
+                line[f"{name}s"] = [
+                    {spell(value): count for value, count in held.histogram(label, name).most_common()}
+                    for label in (0, 1)
+                ]
         line["ok"] = row(entry, found, opt)[-1] == "ok"
         generators.append(line)
-    return {"dataroot": opt.dataroot, "hash": None if opt.no_hash else HASH, "decoded": not opt.no_decode,
-            "files": files, "seconds": seconds, "ok": not any(one.problem for one in found),
-            "generators": generators, "findings": [asdict(one) for one in found], "notes": notes}  # fmt: skip
+    return {
+        "dataroot": opt.dataroot,
+        "hash": None if opt.no_hash else HASH,
+        "decoded": not opt.no_decode,
+        "files": files,
+        "seconds": seconds,
+        "ok": not any(one.problem for one in found),
+        "generators": generators,
+        "findings": [asdict(one) for one in found],
+        "notes": notes,
+    }
 
 
 if __name__ == "__main__":

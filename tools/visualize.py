@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
-from options.types import positive_int, whole_int
+from common import UserError, non_negative_int, positive_int
 from tools.maps import LARGEST, MOST_IMAGES, draw_cam, draw_maps, draw_npr
 from tools.restoration import draw_restoration
 from tools.spectra import MOST_FACES, draw_lnp, draw_spectra
@@ -38,9 +38,16 @@ def main(argv=None):
     opt = parse(argv)
     if opt.output is not None:
         check_suffix(opt.output)
-    draw = {"npr": draw_npr, "maps": draw_maps, "cam": draw_cam, "restoration": draw_restoration,
-            "lnp": draw_lnp, "spectra": draw_spectra, "curves": draw_curves,
-            "training": draw_training}[opt.picture]  # fmt: skip
+    draw = {
+        "npr": draw_npr,
+        "maps": draw_maps,
+        "cam": draw_cam,
+        "restoration": draw_restoration,
+        "lnp": draw_lnp,
+        "spectra": draw_spectra,
+        "curves": draw_curves,
+        "training": draw_training,
+    }[opt.picture]
     print(f"-> {draw(opt)}")
 
 
@@ -61,7 +68,7 @@ def parse(argv):
     npr.add_argument(
         "--dataroot", type=Path, required=True, help="folder of generators with real and fake images"
     )
-    npr.add_argument("--number", type=whole_int, default=0, help=which)
+    npr.add_argument("--number", type=non_negative_int, default=0, help=which)
     npr.add_argument("--output", type=Path, default=Path("npr_maps.png"), help=written)
 
     maps = pictures.add_parser("maps", help="one image and all kinds of NPR maps", allow_abbrev=False)
@@ -81,7 +88,7 @@ def parse(argv):
         source = one.add_mutually_exclusive_group(required=True)
         source.add_argument("--dataroot", type=Path, help="folder of generators with real and fake images")
         source.add_argument("--images", type=Path, nargs="+", help=f"image files, at most {MOST_IMAGES}")
-        one.add_argument("--number", type=whole_int, help=f"with --dataroot: {which}; default: 0")
+        one.add_argument("--number", type=non_negative_int, help=f"with --dataroot: {which}; default: 0")
         one.add_argument("--output", type=Path, default=Path(f"{name}.png"), help=written)
 
     add_spectra(pictures, written)
@@ -106,8 +113,12 @@ def add_spectra(pictures, written):
     lnp.add_argument("--output", type=Path, default=Path("lnp.png"), help=written)
     spectra = pictures.add_parser("spectra", help="mean spectra of reals and fakes", allow_abbrev=False)
     spectra.add_argument("--input", type=Path, required=True, help="folder with reals and fakes in it")
-    spectra.add_argument("--lnp_input", choices=("lnp", "image"), default="lnp",
-        help="files of noise (default), or images: the spectra of the pixels themselves")  # fmt: skip
+    spectra.add_argument(
+        "--lnp_input",
+        choices=("lnp", "image"),
+        default="lnp",
+        help="files of noise (default), or images: the spectra of the pixels themselves",
+    )
     spectra.add_argument("--size", type=positive_int, help="side of the centre crop; default: the least side")
     spectra.add_argument("--most", type=positive_int, default=1000, help="files of a class; default: 1000")
     spectra.add_argument("--output", type=Path, default=Path("spectra.png"), help=written)
@@ -157,7 +168,7 @@ def draw_training(opt):
     with open(opt.run / "train.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not rows:
-        raise ValueError(f"{opt.run / 'train.csv'} holds no epoch yet")
+        raise UserError(f"{opt.run / 'train.csv'} holds no epoch yet")
     column = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
     figure, ((loss, accuracy),) = canvas(1, 2, width=10, height=4)
     epochs = column["epoch"] + 1
@@ -180,7 +191,7 @@ def draw_training(opt):
 def require_file(path, kind):
     """ValueError when the folder that was named is not of its kind."""
     if not path.is_file():
-        raise ValueError(f"{path.parent} is not {kind}: it holds no {path.name}")
+        raise UserError(f"{path.parent} is not {kind}: it holds no {path.name}")
 
 
 if __name__ == "__main__":

@@ -46,17 +46,23 @@ def summary(sweep, metric="acc"):
             "std": one.std,
             "low": one.low,
             "high": one.high,
-            **{protocol: summarise(frame.xs(protocol, axis=1, level=0)).mean for protocol in several
-               if protocol in frame.columns.get_level_values(0)},
-        }  # fmt: skip
+            **{
+                protocol: summarise(frame.xs(protocol, axis=1, level=0)).mean
+                for protocol in several
+                if protocol in frame.columns.get_level_values(0)
+            },
+        }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant")
 
 
 def common(values):
     """The values of the generators that have one in every cell, so that means are of the same generators."""
     values = {variant: frame.dropna(how="all") for variant, frame in values.items()}
-    whole = [pair for pair in next(iter(values.values())).columns
-             if not any(frame[pair].isna().any() for frame in values.values())]  # fmt: skip
+    whole = [
+        pair
+        for pair in next(iter(values.values())).columns
+        if not any(frame[pair].isna().any() for frame in values.values())
+    ]
     return {variant: frame[whole] for variant, frame in values.items()}
 
 
@@ -96,8 +102,9 @@ def answers(sweep, families, reference, metric="acc"):
 def alike(sweep, reference, metric="acc"):
     """The values of the variants that are built as the reference but for factor and fusion."""
     settings = sweep.settings()
-    return {name: frame for name, frame in sweep.values(metric).items()
-            if settings[name] == settings[reference]}  # fmt: skip
+    return {
+        name: frame for name, frame in sweep.values(metric).items() if settings[name] == settings[reference]
+    }
 
 
 def _other_artifacts(values, of_factor):
@@ -228,9 +235,17 @@ def _table(tables):
     heads = ["variant", "acc %", "AP %", *protocols, "seeds", "parameters", "what it is"]
     rows = []
     for name, row in accuracy.iterrows():
-        rows.append([name, _spread(row), _spread(precision.loc[name]),
-                     *(f"{100 * row[protocol]:.1f}" for protocol in protocols),
-                     str(row["seeds"]), f"{row['parameters']:,}", row["description"]])  # fmt: skip
+        rows.append(
+            [
+                name,
+                _spread(row),
+                _spread(precision.loc[name]),
+                *(f"{100 * row[protocol]:.1f}" for protocol in protocols),
+                str(row["seeds"]),
+                f"{row['parameters']:,}",
+                row["description"],
+            ]
+        )
     return _markdown(heads, rows)
 
 
@@ -253,8 +268,10 @@ def _spread(row):
 
 
 def _percent(frame):
-    rows = [[name, *(f"{100 * value:.1f}" for value in row)] for name, row in
-            zip(frame.index, frame.to_numpy(), strict=True)]  # fmt: skip
+    rows = [
+        [name, *(f"{100 * value:.1f}" for value in row)]
+        for name, row in zip(frame.index, frame.to_numpy(), strict=True)
+    ]
     return _markdown(["variant", *frame.columns], rows)
 
 

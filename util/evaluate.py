@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from common import UserError
 from util import report
 from util.batching import logits_by_size
 from util.metrics import set_beside
@@ -20,7 +21,7 @@ from util.record import Record
 LARGE_CROPPED = ", centre of inputs beyond --max_input_mpx"
 
 
-class BadImageError(ValueError):
+class BadImageError(UserError):
     """A file that cannot be used, under the policy "stop"."""
 
 
@@ -145,7 +146,7 @@ class Evaluator:
             make_loader: function(list of generators) -> loader over these in dataset order.
         """
         if not dataset.samples:
-            raise ValueError(
+            raise UserError(
                 f"no images below {dataset.root}; looked in the folders of {', '.join(task.order)}"
             )
         tune_kernels(dataset, self.opt.deterministic)
@@ -233,7 +234,7 @@ def require_finite(index, logit, dataset):
     """ValueError when the detector gave something that is no number."""
     broken = index[~np.isfinite(logit)]
     if len(broken):
-        raise ValueError(
+        raise UserError(
             f"the detector gave no finite score for {len(broken)} images, first "
             f"{dataset.root / dataset.samples[broken[0]].path}; are the weights damaged?"
         )

@@ -13,8 +13,13 @@ import pandas as pd
 from util.plot import COLOURS, FONT, GREY, HATCHES, RULE, WIDTH, canvas, ink, legend_below, save, style, wrap
 from util.stats import summarise
 
-METRICS = {"acc": "accuracy", "ap": "average precision", "auc": "ROC AUC",
-           "r_acc": "reals called real", "f_acc": "fakes called fake"}  # fmt: skip
+METRICS = {
+    "acc": "accuracy",
+    "ap": "average precision",
+    "auc": "ROC AUC",
+    "r_acc": "reals called real",
+    "f_acc": "fakes called fake",
+}
 OTHER = "other"  # family of a generator that `families` does not name
 STRIP, STEP = 1.14, 0.12  # where points without a place on the factor axis start, and their distance
 LABEL = 20  # characters in a line of their names
@@ -194,8 +199,15 @@ def scale_weights(sweep, path):
     for number, factor in enumerate(factors):
         places = np.arange(len(frames)) + bar * (number - (len(factors) - 1) / 2)
         columns = [frame[factor] if factor in frame else pd.Series(dtype=float) for frame in frames.values()]
-        axis.bar(places, [column.mean() for column in columns], 0.92 * bar, label=f"factor {factor:g}",
-                 color=COLOURS[number % 7] + "99", edgecolor="black", hatch=HATCHES[number % 6])  # fmt: skip
+        axis.bar(
+            places,
+            [column.mean() for column in columns],
+            0.92 * bar,
+            label=f"factor {factor:g}",
+            color=COLOURS[number % 7] + "99",
+            edgecolor="black",
+            hatch=HATCHES[number % 6],
+        )
         for place, column in zip(places, columns, strict=True):
             spread = place + 0.25 * bar * np.linspace(-1, 1, len(column)) * (len(column) > 1)
             axis.plot(spread, column, "o", color="white", markeredgecolor="black", markersize=4)
@@ -226,8 +238,15 @@ def differences(sweep, comparisons, path, what="accuracy"):
         axis.plot([100 * one.low, 100 * one.high], [place, place], color=colour, linewidth=2)
         axis.plot(100 * one.difference, place, marker, color=colour, markersize=7)
         numbers = "" if math.isnan(one.difference) else f"{100 * one.difference:+z.1f}  "
-        axis.text(1.02, place, numbers + one.verdict, transform=axis.get_yaxis_transform(), va="center",
-                  fontsize=FONT, color="black" if one.verdict in ("better", "worse") else GREY)  # fmt: skip
+        axis.text(
+            1.02,
+            place,
+            numbers + one.verdict,
+            transform=axis.get_yaxis_transform(),
+            va="center",
+            fontsize=FONT,
+            color="black" if one.verdict in ("better", "worse") else GREY,
+        )
     axis.axvline(0, color="black", linewidth=1, zorder=1)
     axis.set_yticks(range(len(rows)), [wrap(name, 34) for name in names])
     axis.set_ylim(len(rows) - 0.5, -0.5)
@@ -276,8 +295,16 @@ def _factor_ticks(axis, factors, place):
     axis.set_xlim(-0.02, max([1.02, *(one + 0.08 for one in place.values())]))
     if place:
         axis.axvspan(1.05, axis.get_xlim()[1], color="0.95", zorder=0)
-    axis.annotate("factor", (0.5, 0), (0, -36 if crowded else -20), axis.get_xaxis_transform(),
-                  "offset points", ha="center", va="top", fontsize=FONT)  # fmt: skip
+    axis.annotate(
+        "factor",
+        (0.5, 0),
+        (0, -36 if crowded else -20),
+        axis.get_xaxis_transform(),
+        "offset points",
+        ha="center",
+        va="top",
+        fontsize=FONT,
+    )
     axis.tick_params(labelsize=FONT)
     axis.grid(axis="y", color=RULE)
 

@@ -9,7 +9,7 @@ import json
 import shutil
 from pathlib import Path
 
-from util.run import write_json
+from common import UserError, write_json
 from util.sweep import FAILED, FINISHED, write_results
 
 GRID, LOCK = "grid.json", ".experiment.lock"
@@ -30,18 +30,24 @@ class Ledger:
         wanted: {"variants": {name: flags}, ...}; variants may be added to those that are there.
         """
         if self.contents() and not self.record.is_file():
-            raise ValueError(
+            raise UserError(
                 f"{self.folder} holds {', '.join(self.contents()[:3])}, no experiment; name another --output"
             )
         if overwrite or not self.record.is_file():
             return
         known = _read(self.record, wanted, "--overwrite starts over")
-        changed = [f"{name} ({_words(known[name])} there, {_words(wanted[name])} now)" for name in wanted
-                   if name != "variants" and wanted[name] != known[name]]  # fmt: skip
-        changed += [f"variant {name!r}" for name, flags in known["variants"].items()
-                    if wanted["variants"].get(name, flags) != flags]  # fmt: skip
+        changed = [
+            f"{name} ({_words(known[name])} there, {_words(wanted[name])} now)"
+            for name in wanted
+            if name != "variants" and wanted[name] != known[name]
+        ]
+        changed += [
+            f"variant {name!r}"
+            for name, flags in known["variants"].items()
+            if wanted["variants"].get(name, flags) != flags
+        ]
         if changed:
-            raise ValueError(
+            raise UserError(
                 f"{self.folder} holds an experiment with other {', '.join(changed)}; "
                 "--overwrite starts over, --output names another folder"
             )
@@ -69,7 +75,7 @@ class Ledger:
             return {}
         row = _read(path, IN_A_ROW, "remove it, and the same command makes it anew")
         if row["variant"] != cell.variant:
-            raise ValueError(
+            raise UserError(
                 f"variants {row['variant']!r} and {cell.variant!r} would share the folder {cell.name}; "
                 "rename one of them"
             )
@@ -113,5 +119,5 @@ def _read(path, keys, remedy):
     except ValueError:
         record = None
     if not isinstance(record, dict) or not set(keys) <= record.keys():
-        raise ValueError(f"{path} is damaged; {remedy}")
+        raise UserError(f"{path} is damaged; {remedy}")
     return record

@@ -6,6 +6,8 @@ print can be read.  Text of FONT points or more stays readable when a figure is 
 
 import re
 
+from common import UserError
+
 SUFFIXES = (".png", ".pdf")
 DPI = 150
 WIDTH, FONT = 7.0, 8  # inches of a printed page between its margins; points
@@ -19,7 +21,7 @@ BLACK_ABOVE = 0.179  # luminance from which black has more contrast than white; 
 def check_suffix(path):
     """ValueError unless the path names a picture that can be written; returns the path."""
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"a picture is written as {' or '.join(SUFFIXES)}, got {path}")
+        raise UserError(f"a picture is written as {' or '.join(SUFFIXES)}, got {path}")
     return path
 
 
@@ -75,5 +77,13 @@ def legend_below(figure, axis, title=None):
         return
     longest = max(len(line) for label in labels for line in label.split("\n"))
     room = int(figure.get_figwidth() / (0.062 * longest + 0.55))
-    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(room, len(labels))),
-                  title=title, title_fontsize=FONT, fontsize=FONT, frameon=False)  # fmt: skip
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=max(1, min(room, len(labels))),
+        title=title,
+        title_fontsize=FONT,
+        fontsize=FONT,
+        frameon=False,
+    )

@@ -5,7 +5,7 @@ import json
 import os
 from pathlib import Path
 
-from util.run import write_json, written_whole
+from common import UserError, write_json, written_whole
 
 COLUMNS = ("path", "score", "logit", "label", "error")
 
@@ -22,7 +22,7 @@ class PredictionFile:
         """Starts a new file, or takes up the rows of an equal evaluation; never replaces unasked."""
         present = [path for path in (self.path, self.meta_path) if path.exists()]
         if present and not resume and not overwrite:
-            raise ValueError(f"{present[0]} exists; --resume keeps its rows, --overwrite replaces it")
+            raise UserError(f"{present[0]} exists; --resume keeps its rows, --overwrite replaces it")
         if self.path.exists() and resume and self._take_up():
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,19 +43,21 @@ class PredictionFile:
         try:
             known = json.loads(self.meta_path.read_text(encoding="utf-8", errors="surrogateescape"))
         except (OSError, ValueError) as error:
-            raise ValueError(f"{self.meta_path} is missing or damaged, so {self.path} cannot be resumed; "
-                             "--overwrite replaces it") from error  # fmt: skip
+            raise UserError(
+                f"{self.meta_path} is missing or damaged, so {self.path} cannot be resumed; "
+                "--overwrite replaces it"
+            ) from error
         differing = [name for name, value in self.identity.items() if known.get(name) != value]
         if differing:
             changes = ", ".join(
                 f"{name}: {known.get(name)} there, {self.identity[name]} now" for name in differing
             )
-            raise ValueError(f"{self.path} holds scores of another evaluation ({changes}); use --overwrite")
+            raise UserError(f"{self.path} holds scores of another evaluation ({changes}); use --overwrite")
         content = self.path.read_bytes()
         whole = whole_rows(content)
         heading = ",".join(COLUMNS).encode() + b"\r\n"
         if not (whole or heading).startswith(heading) or not heading.startswith(content[: len(heading)]):
-            raise ValueError(f"{self.path} is not a file of predict.py: expected {','.join(COLUMNS)}")
+            raise UserError(f"{self.path} is not a file of predict.py: expected {','.join(COLUMNS)}")
         if not whole:
             return False
         with open(self.path, "r+b") as file:

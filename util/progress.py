@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 
 import torch
 
-from util.run import written_whole
+from common import UserError, written_whole
 
 DECAY, POWER, CUT = 0.9, 0.9, 0.1  # of the policies of the learning rate
 GAINS = (0.001, 0.002)  # of accuracy that `plateau` calls a gain, before and after its first cut
@@ -129,7 +129,7 @@ class Losses:
         numbers = torch.stack([values for *_, values in waiting]).tolist()  # one look at the device
         for (step, count, _), (loss, right, *parts) in zip(waiting, numbers, strict=True):
             if not math.isfinite(loss):
-                raise ValueError(f"the loss became {loss} in epoch {self.progress.epoch} at step {step}")
+                raise UserError(f"the loss became {loss} in epoch {self.progress.epoch} at step {step}")
             self.progress.seen += count
             self.progress.correct += int(right)
             self.progress.loss_sum += loss * count

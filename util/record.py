@@ -10,8 +10,8 @@ from collections import Counter
 import numpy as np
 import torch
 
+from common import UserError, write_json, written_whole
 from util.metrics import tabulate
-from util.run import write_json, written_whole
 
 FILES = ("meta.json", "scores.csv", "table.csv", "table.md")  # what makes up a results folder
 SCORE_COLUMNS = ("path", "generator", "label", "score", "logit")
@@ -68,7 +68,7 @@ class Record:
 
     def _take_up(self, resume, present):
         if not resume:
-            raise ValueError(
+            raise UserError(
                 f"{self.folder} holds results already; --resume keeps them, --overwrite replaces them, "
                 "--name puts these elsewhere"
             )
@@ -79,9 +79,9 @@ class Record:
             files = {name: one["files_sha256"] for name, one in meta["finished"].items()}
             kept = [row for row in scores if row[1] in finished]
             if Counter(row[1] for row in kept) != {name: count for name, count in finished.items() if count}:
-                raise ValueError("scores.csv lacks scores that meta.json counts")
+                raise UserError("scores.csv lacks scores that meta.json counts")
         except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{self.folder} is damaged and cannot be resumed ({type(error).__name__}: {error}); "
                 f"it holds {', '.join(present)}; --overwrite replaces it"
             ) from error
@@ -90,12 +90,12 @@ class Record:
             changes = ", ".join(
                 f"{key}: {meta.get(key)!r} there, {self.identity[key]!r} now" for key in differing
             )
-            raise ValueError(
+            raise UserError(
                 f"{self.folder} holds results of another evaluation ({changes}); use --overwrite or --name"
             )
         changed = [name for name, known in files.items() if self.files.get(name, known) != known]
         if changed:
-            raise ValueError(
+            raise UserError(
                 f"{self.folder} has scores of other files for {', '.join(changed)}; use --overwrite or --name"
             )
         self.meta, self.scores = meta, kept
@@ -124,11 +124,11 @@ def read_scores(path):
     with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = list(csv.reader(file))
     if not rows or tuple(rows[0]) != SCORE_COLUMNS:
-        raise ValueError(f"{path} is no scores.csv: expected the columns {', '.join(SCORE_COLUMNS)}")
+        raise UserError(f"{path} is no scores.csv: expected the columns {', '.join(SCORE_COLUMNS)}")
     try:
-        return [(path, name, int(label), np.float32(score), np.float32(logit))
-                for path, name, label, score, logit in rows[1:]]  # fmt: skip
+        return [
+            (path, name, int(label), np.float32(score), np.float32(logit))
+            for path, name, label, score, logit in rows[1:]
+        ]
     except ValueError as error:
-        raise ValueError(
-            f"{path} is damaged: expected {len(SCORE_COLUMNS)} columns a row ({error})"
-        ) from None
+        raise UserError(f"{path} is damaged: expected {len(SCORE_COLUMNS)} columns a row ({error})") from None

@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 import torch
+
+from common import UserError, write_json
 
 # CPU flags of Linux that mean bf16 matrix products in hardware; without them bf16 is slower than fp32.
 BF16_CPU_FLAGS = ("amx_bf16", "avx512_bf16")
@@ -31,7 +32,7 @@ RECORDED_PACKAGES = ("torchvision", "numpy", "pillow", "opencv-python", "scikit-
 def guard(main):
     """Runs a script's main; what a user can mend becomes one line on stderr and exit status 1.
 
-    NPR_DEBUG=1 in the environment shows the full traceback instead.
+    Every other exception is a bug and keeps its traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # a file name need not be printable
@@ -40,13 +41,11 @@ def guard(main):
     except Interrupted as stopped:
         print(f"\n{stopped}", file=sys.stderr)
         sys.exit(stopped.status)
-    except (ValueError, OSError, MemoryError, torch.OutOfMemoryError) as error:
-        if os.environ.get("NPR_DEBUG"):
-            raise
+    except (UserError, OSError, MemoryError, torch.OutOfMemoryError) as error:
         sys.exit(f"error: {one_line(error)}")
     except RuntimeError as error:
         remedy = next((hint for words, hint in REMEDIES.items() if words in str(error)), None)
-        if remedy is None or os.environ.get("NPR_DEBUG"):
+        if remedy is None:
             raise
         sys.exit(f"error: {str(error).strip().splitlines()[0]}; {remedy}")
     except KeyboardInterrupt:
@@ -97,11 +96,11 @@ def pick_device(opt):
     if wanted.startswith("cuda"):
         present = torch.cuda.device_count()
         if int(wanted.partition(":")[2] or 0) >= present:
-            raise ValueError(
+            raise UserError(
                 f"{wanted} was asked for, but torch sees {present} CUDA devices; use --device cpu"
             )
     if wanted == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("mps was asked for, but torch does not see it; use --device cpu")
+        raise UserError("mps was asked for, but torch does not see it; use --device cpu")
     return torch.device(wanted)
 
 
@@ -111,7 +110,7 @@ def _device_of_gpu_ids(text):
     except ValueError:
         ids = []
     if len(ids) != 1:
-        raise ValueError(f"--gpu_ids takes the number of one device, or -1 for the CPU, got {text!r}")
+        raise UserError(f"--gpu_ids takes the number of one device, or -1 for the CPU, got {text!r}")
     return "cpu" if ids[0] < 0 else f"cuda:{ids[0]}"
 
 
@@ -209,33 +208,12 @@ def require_free(folder, overwrite):
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not overwrite:
-        raise ValueError(
+        raise UserError(
             f"{folder} exists; --continue_train goes on with it, --overwrite replaces it, "
             "--name starts another"
         )
     if not (folder / "opt.json").is_file():
-        raise ValueError(f"{folder} holds no run (no opt.json), so --overwrite leaves it alone")
-
-
-@contextmanager
-def written_whole(path, binary=False):
-    """A file to write to, which takes its place when all is written: nobody ever meets half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        text = {} if binary else {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
-        with open(part, "wb" if binary else "w", **text) as file:
-            yield file  # the names of image files need not be UTF-8
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def write_json(path, content):
-    """Writes JSON, whole or not at all."""
-    with written_whole(path) as file:
-        file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        raise UserError(f"{folder} holds no run (no opt.json), so --overwrite leaves it alone")
 
 
 class Interrupted(Exception):

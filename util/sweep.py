@@ -13,14 +13,29 @@ import math
 import numpy as np
 import pandas as pd
 
+from common import UserError, written_whole
 from util.metrics import tabulate
-from util.run import written_whole
 
 FINISHED, FAILED = "finished", "failed"
 TEST_METRICS = ("acc", "ap", "auc", "r_acc", "f_acc", "reals", "fakes")
-FIRST = ("cell", "variant", "seed", "status", "error", "reference", "description", "factors", "setting",
-         "parameters",
-         "epochs", "loss", "val_acc", "val_ap", "scale_weights", "scale_factor")  # fmt: skip
+FIRST = (
+    "cell",
+    "variant",
+    "seed",
+    "status",
+    "error",
+    "reference",
+    "description",
+    "factors",
+    "setting",
+    "parameters",
+    "epochs",
+    "loss",
+    "val_acc",
+    "val_ap",
+    "scale_weights",
+    "scale_factor",
+)
 LAST = ("train_seconds", "test_seconds")
 SEPARATOR = "/"  # between protocol, generator and metric
 
@@ -42,10 +57,10 @@ class Sweep:
                 reader = csv.DictReader(file)
                 missing = [name for name in FIRST if name not in (reader.fieldnames or ())]
                 if missing:
-                    raise ValueError(f"no column {', '.join(missing)}")
+                    raise UserError(f"no column {', '.join(missing)}")
                 rows = list(reader)
         except (ValueError, csv.Error) as error:
-            raise ValueError(f"{path} is no results.csv of an experiment: {error}") from None
+            raise UserError(f"{path} is no results.csv of an experiment: {error}") from None
         for number, row in enumerate(rows, start=2):
             _require_sound(row, f"{path}, line {number}")
         return cls(rows, path)
@@ -83,7 +98,7 @@ class Sweep:
         """
         wanted = [pair for pair in self.columns if protocol in (None, pair[0])]
         if protocol is not None and not wanted:
-            raise ValueError(f"no protocol {protocol!r} in {self.source}; it has {', '.join(self.protocols)}")
+            raise UserError(f"no protocol {protocol!r} in {self.source}; it has {', '.join(self.protocols)}")
         frames = {}
         for variant in self.variants:
             rows = [row for row in self.finished if row["variant"] == variant]
@@ -97,8 +112,11 @@ class Sweep:
         """{variant: DataFrame} of `loss`, `val_acc` or `val_ap`: a row per seed, a column per epoch."""
         frames = {}
         for variant in self.variants:
-            rows = {int(row["seed"]): [float(part) for part in row[column].split()]
-                    for row in self.finished if row["variant"] == variant}  # fmt: skip
+            rows = {
+                int(row["seed"]): [float(part) for part in row[column].split()]
+                for row in self.finished
+                if row["variant"] == variant
+            }
             longest = max(map(len, rows.values()))  # a run that stopped early is shorter
             table = [curve + [float("nan")] * (longest - len(curve)) for curve in rows.values()]
             frames[variant] = pd.DataFrame(table, rows, range(1, longest + 1), dtype=float)
@@ -141,8 +159,12 @@ def tested(protocol, scores):
     for line in tabulate(generators, labels, values)[:-1]:
         mine = [label for name, label in zip(generators, labels, strict=True) if name == line["generator"]]
         line |= {"reals": mine.count(0), "fakes": mine.count(1)}
-        columns |= {SEPARATOR.join((protocol, line["generator"], name)): "" if line[name] != line[name]
-                    else line[name] for name in TEST_METRICS}  # fmt: skip
+        columns |= {
+            SEPARATOR.join((protocol, line["generator"], name)): ""
+            if line[name] != line[name]
+            else line[name]
+            for name in TEST_METRICS
+        }
     return columns
 
 
@@ -158,12 +180,12 @@ def write_results(path, rows):
 def _require_sound(row, place):
     """ValueError where a line was damaged: too long or short, no numbers, shares beyond 0 and 1."""
     if None in row or None in row.values():
-        raise ValueError(f"{place} has not as many values as the heading has columns")
+        raise UserError(f"{place} has not as many values as the heading has columns")
     if row["status"] not in (FINISHED, FAILED):
-        raise ValueError(f"{place}: status is {FINISHED} or {FAILED}, got {row['status']!r}")
+        raise UserError(f"{place}: status is {FINISHED} or {FAILED}, got {row['status']!r}")
     for name in ("seed", "parameters", "epochs") if row["status"] == FINISHED else ("seed",):
         if not row[name].isdecimal():
-            raise ValueError(f"{place}: {name} is a whole number, got {row[name]!r}")
+            raise UserError(f"{place}: {name} is a whole number, got {row[name]!r}")
     for name, value in row.items():
         if name.count(SEPARATOR) >= 2 and value:
             most = math.inf if name.endswith(("/reals", "/fakes")) else 1
@@ -172,7 +194,7 @@ def _require_sound(row, place):
             except ValueError:
                 sound = False
             if not sound:
-                raise ValueError(f"{place}: {name} is a number from 0 to {most}, got {value!r}")
+                raise UserError(f"{place}: {name} is a number from 0 to {most}, got {value!r}")
 
 
 def _number(row, column):

@@ -13,6 +13,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
+from common import UserError
+
 FOLDER = Path(__file__).resolve().parent
 MEAN = "Mean"  # in the column `generator`: the printed mean
 METRICS = ("acc", "ap", "r_acc", "f_acc")
@@ -78,7 +80,7 @@ def lookup(protocol, method) -> Published | None:
 def require_method(name) -> str:
     """The name itself; ValueError lists the known ones."""
     if name not in methods():
-        raise ValueError(f"unknown method {name!r}; known: {', '.join(methods())}")
+        raise UserError(f"unknown method {name!r}; known: {', '.join(methods())}")
     return name
 
 

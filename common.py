@@ -1,0 +1,196 @@
+"""What every room needs: errors written for the user, command-line values, whole files, hashes.
+
+Imports nothing of the project.
+"""
+
+import argparse
+import difflib
+import errno
+import hashlib
+import json
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class UserError(ValueError):
+    """An error whose text is written for the person at the keyboard: scripts print it as one line.
+
+    Every other exception is a bug, ours or a researcher's, and keeps its traceback.
+    """
+
+
+class BadImage(UserError):
+    """A file that cannot become a picture; the message is the reason, without the path."""
+
+
+class CheckpointError(UserError):
+    """A weight file that cannot be used."""
+
+
+# ----- command lines -----
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of every script and tool: no abbreviations, close matches for a misspelt flag."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **{"allow_abbrev": False, "formatter_class": HelpFormatter, **kwargs})
+
+    def parse_args(self, args=None, namespace=None):
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self.close_matches(unknown)}")
+        return options
+
+    def close_matches(self, words):
+        """ "" or the known flags that look like one of these words."""
+        flags = [
+            flag
+            for action in self._actions
+            if action.help != argparse.SUPPRESS
+            for flag in action.option_strings
+        ]
+        found = {
+            match: None
+            for word in words
+            if word.startswith("-")
+            for match in difflib.get_close_matches(word.split("=")[0], flags, n=2)
+        }
+        return f" (did you mean {' or '.join(found)}?)" if found else ""
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Shows each flag's default after its help sentence, unless there is none to show."""
+
+    def __init__(self, prog):
+        super().__init__(prog, max_help_position=30, width=110)
+
+    def _get_help_string(self, action):
+        if action.default in (None, False, (), argparse.SUPPRESS) or "default: " in action.help:
+            return action.help
+        return f"{action.help} [default: {as_typed(action.default)}]"
+
+    def _get_default_metavar_for_optional(self, action):
+        return METAVARS.get(action.type, "TEXT")
+
+
+def as_typed(value):
+    """An option's value as it would be typed: tuples become comma lists."""
+    return ",".join(str(part) for part in value) if isinstance(value, tuple) else value
+
+
+def number(kind, accept, expected):
+    """Type of a flag that takes one number; `expected` completes "expected ..."."""
+
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not accept(value):
+            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+        return value
+
+    return parse
+
+
+def whole_number(least, most):
+    """Type of a whole number from `least` to `most`."""
+    return number(int, lambda value: least <= value <= most, f"a whole number from {least} to {most}")
+
+
+positive_int = number(int, lambda value: value > 0, "a whole number above 0")
+non_negative_int = number(int, lambda value: value >= 0, "a whole number, 0 or above")
+positive_float = number(float, lambda value: 0 < value < float("inf"), "a number above 0")
+non_negative_float = number(float, lambda value: 0 <= value < float("inf"), "a number, 0 or above")
+probability = number(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+fraction = number(float, lambda value: 0 < value < 1, "a number between 0 and 1, both excluded")
+
+
+def names_list(text):
+    """'car,cat' -> ('car', 'cat'); '' -> ()."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def choice_list(choices):
+    """Type of a comma list whose parts are all in choices."""
+
+    def parse(text):
+        parts = names_list(text)
+        if not parts or any(part not in choices for part in parts):
+            raise argparse.ArgumentTypeError(f"expected a comma list of {', '.join(choices)}, got {text!r}")
+        return parts
+
+    return parse
+
+
+def number_range(kind, lowest, highest):
+    """Type of 'VALUE' or 'LOW,HIGH' within [lowest, highest]: a tuple of one or two numbers."""
+    words = f"a value, or LOW,HIGH, from {lowest} to {highest}"
+    part = number(kind, lambda value: lowest <= value <= highest, words)
+
+    def parse(text):
+        parts = tuple(part(word) for word in text.split(","))
+        if len(parts) > 2 or parts[0] > parts[-1]:
+            raise argparse.ArgumentTypeError(f"expected {words}, got {text!r}")
+        return parts
+
+    return parse
+
+
+def file_path(text):
+    """A path as typed, with ~ expanded."""
+    return str(Path(text).expanduser())
+
+
+METAVARS = {
+    positive_int: "N",
+    non_negative_int: "N",
+    positive_float: "X",
+    non_negative_float: "X",
+    probability: "P",
+    fraction: "P",
+    names_list: "A,B",
+    file_path: "PATH",
+    Path: "PATH",
+}
+
+
+# ----- files -----
+
+
+def sha256(path):
+    """Hex digest of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def written_whole(path, binary=False):
+    """A file to write to that appears under its name once it is complete and on the disk.
+
+    Neither a crash nor a power cut leaves half a file.  OSError names the path, also when the disk is full.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    text = {} if binary else {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+    try:
+        with open(part, "wb" if binary else "w", **text) as file:
+            yield file  # the names of image files need not be UTF-8
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_json(path, content):
+    """Writes JSON, complete or not at all."""
+    with written_whole(path) as file:
+        file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
