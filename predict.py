@@ -19,7 +19,7 @@ import data
 from data.inputs import UNLABELLED
 from networks import checkpoint
 from options import PredictOptions
-from util import report, run
+from util import run, tables
 from util.evaluate import BadImages, describe_input, require_finite, stream, tune_kernels
 from util.metrics import THRESHOLD, measure
 from util.predictions import PredictionFile
@@ -136,7 +136,7 @@ def accuracy(labelled, scored):
         )
     labels = np.array([row["label"] for row in labelled])
     row = measure(labels, np.array([row["score"] for row in labelled], dtype=np.float32))
-    table = report.fixed_width([{"generator": "labelled files", **row}])
+    table = tables.results([{"generator": "labelled files", **row}])
     unlabelled = scored - len(labelled)
     return table + (f"\n{unlabelled:,} scored files have no label folder above them" if unlabelled else "")
 

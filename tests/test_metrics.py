@@ -1,12 +1,10 @@
-"""Accuracy, AP and AUC against slow independent versions, and the tables made of them."""
+"""Accuracy, AP and AUC against slow independent versions."""
 
-import csv
 import math
 
 import numpy as np
 import pytest
 
-from util import report
 from util.metrics import METRICS, THRESHOLD, accuracy, auc, average_precision, measure, reason, tabulate
 from util.record import sigmoid
 
@@ -246,106 +244,3 @@ def test_no_images_at_all_still_make_a_table():
         ("a", 0, "no images"),
         ("Mean", 0, "mean over 0 of 1"),
     ]
-
-
-# --- tables for people
-
-
-@pytest.fixture
-def rows():
-    return tabulate(["progan"] * 4 + ["a"] * 2, LABELS, SCORES)
-
-
-@pytest.fixture
-def one_sided():
-    return tabulate(["progan"] * 4 + ["a"] * 2, [0, 0, 1, 1, 1, 1], SCORES)
-
-
-def test_a_fixed_width_table_reads_as_expected(rows):
-    assert report.fixed_width(rows).splitlines() == [
-        "generator  acc %   AP %  real %  fake %  AUC %  images",
-        "------------------------------------------------------",
-        "progan     100.0  100.0   100.0   100.0  100.0       4",
-        "a            0.0   50.0     0.0     0.0    0.0       2",
-        "------------------------------------------------------",
-        "Mean        50.0   75.0    50.0    50.0   50.0       6",
-    ]
-
-
-def test_missing_numbers_are_dashes_and_their_reason_stands_beside(one_sided):
-    assert report.fixed_width(one_sided).splitlines() == [
-        "generator  acc %   AP %  real %  fake %  AUC %  images  note",
-        "------------------------------------------------------------------------",
-        "progan     100.0  100.0   100.0   100.0  100.0       4",
-        "a              -      -       -    50.0      -       2  no real images",
-        "------------------------------------------------------------------------",
-        "Mean       100.0  100.0   100.0   100.0  100.0       6  mean over 1 of 2",
-    ]
-
-
-def test_a_markdown_table_reads_as_expected(one_sided):
-    assert report.markdown(one_sided).splitlines() == [
-        "| generator | acc % | AP % | real % | fake % | AUC % | images | note |",
-        "| :-- | --: | --: | --: | --: | --: | --: | :-- |",
-        "| progan | 100.0 | 100.0 | 100.0 | 100.0 | 100.0 | 4 |  |",
-        "| a | - | - | - | 50.0 | - | 2 | no real images |",
-        "| Mean | 100.0 | 100.0 | 100.0 | 100.0 | 100.0 | 6 | mean over 1 of 2 |",
-    ]
-
-
-def test_a_column_without_content_is_left_out(rows):
-    assert "note" not in report.markdown(rows)
-    assert "note" not in report.fixed_width(rows)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(0.92449, "92.4"), (0.9996, "100.0"), (0.0, "0.0"), (1.0, "100.0")]
-)
-def test_percentages_have_one_decimal(value, text):
-    row = {"generator": "a", "acc": value, "images": 7000, "reason": ""}
-    assert report.cells([row])[1] == ["a", text, "7,000"]
-
-
-def test_the_csv_keeps_fractions_at_full_precision(tmp_path):
-    rows = tabulate(
-        ["a"] * 7, [0, 0, 0, 1, 1, 1, 1], np.array([0.1, 0.7, 0.6, 0.7, 0.8, 0.2, 0.6], np.float32)
-    )
-    report.write_tables(tmp_path, rows, "caption")
-    with open(tmp_path / "table.csv", newline="", encoding="utf-8") as file:
-        read = list(csv.DictReader(file))
-    assert [row["generator"] for row in read] == ["a", "Mean"]
-    for got, row in zip(read, rows, strict=True):
-        assert {name: float(got[name]) for name in METRICS} == {name: row[name] for name in METRICS}
-        assert int(got["images"]) == row["images"]
-
-
-def test_the_csv_has_every_column_although_empty(tmp_path, rows):
-    report.write_tables(tmp_path, rows, "caption")
-    heading = (tmp_path / "table.csv").read_text(encoding="utf-8").splitlines()[0]
-    beside = "published_acc,diff_acc,published_ap,diff_ap"
-    assert heading == f"generator,acc,ap,r_acc,f_acc,auc,images,{beside},reason"
-
-
-def test_the_csv_spells_missing_numbers_so_that_they_read_back_as_nan(tmp_path, one_sided):
-    report.write_tables(tmp_path, one_sided, "caption")
-    with open(tmp_path / "table.csv", newline="", encoding="utf-8") as file:
-        row = list(csv.DictReader(file))[1]
-    assert math.isnan(float(row["acc"])) and float(row["f_acc"]) == 0.5 and row["reason"] == "no real images"
-
-
-def test_the_markdown_file_is_the_table_and_its_caption(tmp_path, rows):
-    report.write_tables(tmp_path, rows, "ForenSynths: 256x256, größer")
-    text = (tmp_path / "table.md").read_text(encoding="utf-8")
-    assert text == f"{report.markdown(rows)}\n\nForenSynths: 256x256, größer\n"
-
-
-def test_writing_tables_leaves_these_two_files(tmp_path, rows):
-    report.write_tables(tmp_path, rows, "caption")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["table.csv", "table.md"]
-
-
-def test_a_generators_name_cannot_break_the_markdown_table(rows):
-    rows[0]["generator"] = "pro|gan"
-    lines = report.markdown(rows).splitlines()
-    bars = [line.replace("\\|", "").count("|") for line in lines]
-    assert len(set(bars)) == 1

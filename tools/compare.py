@@ -19,22 +19,23 @@ import numpy as np
 
 from common import UserError, file_path
 from data import protocols, published
-from util import report, run
+from util import run, tables
 from util.metrics import THRESHOLD, set_beside, tabulate
 from util.record import read_scores
+from util.tables import Column, count, points
 
-HEADINGS = {
-    "generator": "generator",
-    "acc": "acc %",
-    "other_acc": "2nd acc",
-    "diff_acc": "diff",
-    "ap": "AP %",
-    "other_ap": "2nd AP",
-    "diff_ap": "diff",
-    "gained": "gained",
-    "lost": "lost",
-    "images": "images",
-    "reason": "note",
+COLUMNS = {
+    "generator": tables.RESULTS["generator"],
+    "acc": Column("acc %"),
+    "other_acc": Column("2nd acc"),
+    "diff_acc": Column("diff", points),
+    "ap": Column("AP %"),
+    "other_ap": Column("2nd AP"),
+    "diff_ap": Column("diff", points),
+    "gained": Column("gained", count),
+    "lost": Column("lost", count),
+    "images": Column("images", count),
+    "reason": tables.RESULTS["reason"],
 }
 FLIP_COLUMNS = ("protocol", "path", "generator", "label", "first_score", "second_score", "change")
 
@@ -43,16 +44,16 @@ def main(argv=None):
     opt = parse(argv)
     first = results_of(opt.first)
     if Path(opt.second).is_dir():
-        tables, flips = compare_runs(first, results_of(opt.second))
+        compared, flips = compare_runs(first, results_of(opt.second))
     else:
-        tables, flips = compare_published(first, opt.second), []
+        compared, flips = compare_published(first, opt.second), []
     text = []
-    for protocol, (rows, notes) in tables.items():
-        print(f"\n{protocol}\n{report.fixed_width(rows, HEADINGS)}")
+    for protocol, (rows, notes) in compared.items():
+        print(f"\n{protocol}\n{tables.results(rows, COLUMNS)}")
         print("\n".join(notes))
-        text += [f"## {protocol}", report.markdown(rows, HEADINGS), *notes]
+        text += [f"## {protocol}", tables.results_markdown(rows, COLUMNS), *notes]
     if opt.output:
-        write(Path(opt.output), opt, tables, flips, text)
+        write(Path(opt.output), opt, compared, flips, text)
         print(f"-> {opt.output}")
 
 
@@ -136,13 +137,13 @@ def compare_runs(first, second):
         raise UserError(
             f"no protocol in common: the first has {', '.join(first)}, the second {', '.join(second)}"
         )
-    tables, flips = {}, []
+    compared, flips = {}, []
     for protocol in shared:
         rows, notes, found = pair(first[protocol].scores, second[protocol].scores, first[protocol].average)
         notes += unlike(first[protocol].meta, second[protocol].meta)
-        tables[protocol] = rows, notes
+        compared[protocol] = rows, notes
         flips += [(protocol, *flip) for flip in found]
-    return tables, flips
+    return compared, flips
 
 
 def unlike(first, second):
@@ -194,7 +195,7 @@ def flipped(row):
 
 def compare_published(first, method):
     """{protocol: (rows, notes)} of the protocols for which the method has published numbers."""
-    tables = {}
+    compared = {}
     for protocol, results in first.items():
         theirs = published.lookup(protocol, method)
         if theirs is None:
@@ -209,21 +210,17 @@ def compare_published(first, method):
                 line[f"other_{metric}"] = line[f"published_{metric}"]
                 difference = line[f"diff_{metric}"]
                 line[f"diff_{metric}"] = None if difference is None else -difference
-        tables[protocol] = rows, [f"second: {method}, {'; '.join(theirs.sources)}", *theirs.notes]
-    if not tables:
+        compared[protocol] = rows, [f"second: {method}, {'; '.join(theirs.sources)}", *theirs.notes]
+    if not compared:
         raise UserError(f"{method} has no published numbers for {', '.join(first)}")
-    return tables
+    return compared
 
 
-def write(folder, opt, tables, flips, text):
+def write(folder, opt, compared, flips, text):
     """compare.csv (fractions), compare.md (percent) and flips.csv."""
-    folder.mkdir(parents=True, exist_ok=True)
     encoding = {"encoding": "utf-8", "errors": "surrogateescape"}
-    with open(folder / "compare.csv", "w", newline="", **encoding) as file:
-        writer = csv.DictWriter(file, ["protocol", *HEADINGS], extrasaction="ignore")
-        writer.writeheader()
-        for protocol, (rows, _) in tables.items():
-            writer.writerows({"protocol": protocol, **row} for row in rows)
+    rows = [{"protocol": protocol, **row} for protocol, (rows, _) in compared.items() for row in rows]
+    tables.write_csv(folder / "compare.csv", rows, ["protocol", *COLUMNS])
     with open(folder / "flips.csv", "w", newline="", **encoding) as file:
         csv.writer(file).writerows([FLIP_COLUMNS, *flips])
     heading = f"# {opt.first} (first) and {opt.second} (second)"

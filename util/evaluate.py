@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from common import UserError
-from util import report
+from util import tables
 from util.batching import logits_by_size
 from util.metrics import set_beside
 from util.record import Record
@@ -126,7 +126,7 @@ class Result:
 
     def describe(self):
         kept = f"{self.reused} generators had their scores already" if self.reused else ""
-        parts = [report.fixed_width(self.rows), self.caption, kept, self.bad.describe(), f"-> {self.folder}"]
+        parts = [tables.results(self.rows), self.caption, kept, self.bad.describe(), f"-> {self.folder}"]
         return "\n".join(part for part in parts if part)
 
 
@@ -167,7 +167,7 @@ class Evaluator:
         if task.published is not None:
             set_beside(rows, task.published, task.average)
         result = Result(rows, record.folder, bad, caption(identity, bad, task), reused)
-        report.write_tables(record.folder, rows, result.caption)
+        tables.write_results(record.folder, rows, result.caption)
         return result
 
     def _score(self, record, task, dataset, make_loader, bad, stop):

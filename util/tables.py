@@ -1,0 +1,134 @@
+"""Every table that is printed or written: fixed width on the terminal, Markdown and CSV in files.
+
+A table of text is a list of lines, the heading first.  A table of results is made from rows of numbers and a
+dict of columns: percent with one decimal, except in CSV, which keeps fractions at full precision.
+"""
+
+import csv
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import written_whole
+
+# ----- tables of text -----
+
+
+def fixed_width(lines, align="", summary=False):
+    """A table for the terminal: lines of cells, the heading first.
+
+    align: "l" or "r" per column; default: the first column left, all others right.
+    summary: a rule sets the last line off, as a mean or a total.
+    """
+    heading, *body = [line.rstrip() for line in map("  ".join, _padded(lines, align))]
+    rule = "-" * max(map(len, [heading, *body]))
+    if summary and len(body) > 1:
+        body.insert(-1, rule)
+    return "\n".join([heading, rule, *body])
+
+
+def markdown(lines, align="", padded=False):
+    """The same table as Markdown; padded: its columns line up in the source, too."""
+    heading, *body = [[str(cell).replace("|", "\\|") for cell in line] for line in lines]
+    marks = [":--" if side == "l" else "--:" for side in _sides(heading, align)]
+    if padded:
+        heading, *body = _padded([heading, *body], align)
+        marks = [mark.replace("--", "-" * (len(cell) - 1)) for mark, cell in zip(marks, heading, strict=True)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (heading, marks, *body))
+
+
+def _sides(heading, align):
+    return align or "l" + "r" * (len(heading) - 1)
+
+
+def _padded(lines, align):
+    """The cells of each line, filled with spaces to the width of their column."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    fill = [str.ljust if side == "l" else str.rjust for side in _sides(lines[0], align)]
+    return [[pad(cell, width) for pad, cell, width in zip(fill, line, widths, strict=True)] for line in lines]
+
+
+# ----- how a cell is written -----
+
+
+def percent(value):
+    """0.924 -> '92.4'; NaN -> '-'."""
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def points(value):
+    """A difference in percentage points: 0.031 -> '+3.1'."""
+    return f"{100 * value:+.1f}"
+
+
+def count(value):
+    """1234 -> '1,234'."""
+    return f"{value:,}"
+
+
+# ----- tables of results -----
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table of results."""
+
+    heading: str
+    cell: Callable = percent  # writes a value; None is left empty
+    side: str = "r"
+
+
+RESULTS = {
+    "generator": Column("generator", str, "l"),
+    "acc": Column("acc %"),
+    "ap": Column("AP %"),
+    "r_acc": Column("real %"),
+    "f_acc": Column("fake %"),
+    "auc": Column("AUC %"),
+    "images": Column("images", count),
+    "published_acc": Column("pub. acc"),
+    "diff_acc": Column("diff", points),
+    "published_ap": Column("pub. AP"),
+    "diff_ap": Column("diff", points),
+    "reason": Column("note", str, "l"),
+}
+
+
+def results(rows, columns=RESULTS):
+    """Rows of numbers, the last of them the mean, as a table for the terminal."""
+    return fixed_width(*as_text(rows, columns), summary=True)
+
+
+def results_markdown(rows, columns=RESULTS):
+    """The same table as Markdown."""
+    return markdown(*as_text(rows, columns))
+
+
+def as_text(rows, columns=RESULTS):
+    """(lines of cells, alignment) of rows of numbers; a column without content is left out."""
+    shown = {
+        name: column
+        for name, column in columns.items()
+        if any(row.get(name) not in (None, "") for row in rows)
+    }
+    lines = [[column.heading for column in shown.values()]]
+    for row in rows:
+        values = [(column, row.get(name)) for name, column in shown.items()]
+        lines.append(["" if value is None else column.cell(value) for column, value in values])
+    return lines, "".join(column.side for column in shown.values())
+
+
+def write_csv(path, rows, columns=RESULTS):
+    """All columns, also those without content; values as they are."""
+    with written_whole(path) as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_results(folder, rows, caption):
+    """table.csv and table.md, with the caption, in a results folder."""
+    write_csv(Path(folder) / "table.csv", rows)
+    with written_whole(Path(folder) / "table.md") as file:
+        file.write("\n\n".join([results_markdown(rows), *caption.splitlines()]) + "\n")
