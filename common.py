@@ -9,8 +9,14 @@ import errno
 import hashlib
 import json
 import os
-from contextlib import contextmanager
+import platform
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows, where folders are not locked
+    fcntl = None
 
 
 class UserError(ValueError):
@@ -194,3 +200,64 @@ def write_json(path, content):
     """Writes JSON, complete or not at all."""
     with written_whole(path) as file:
         file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+# ----- one process for each folder -----
+
+LOCK = ".lock"  # name of the hidden file in an owned folder
+_locks = set()  # file descriptors of the locks that this process holds
+
+
+@contextmanager
+def owned(path, file=False):
+    """Keeps every other process out of a folder, or with file=True of one file, for the length of a block.
+
+    Raises UserError, which names the owner, while another block has it.  The lock ends with its process,
+    however that ends.  It is a hidden file, gone afterwards; without such locks (Windows, some network file
+    systems) nothing is locked.
+    """
+    path = Path(path)
+    lock = path.with_name(f".{path.name}.lock") if file else path / LOCK
+    descriptor = _lock(path, lock) if fcntl else None
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            lock.unlink(missing_ok=True)
+            _locks.discard(descriptor)
+            os.close(descriptor)
+
+
+def _lock(path, lock):
+    """A descriptor that holds the lock; None on a file system without locks."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
+            os.close(descriptor)
+            raise UserError(f"{path} is in use by {owner}; wait for its end, or stop it") from None
+        except OSError:
+            os.close(descriptor)
+            return None
+        with suppress(FileNotFoundError):
+            # The owner before may have removed the file between open and flock: then try once more.
+            if os.path.samestat(os.fstat(descriptor), os.stat(lock)):
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
+                _locks.add(descriptor)
+                return descriptor
+        os.close(descriptor)
+
+
+def _close_locks():
+    # A forked loader process shares its parent's locks, and would keep them if the parent is killed.
+    for descriptor in _locks:
+        os.close(descriptor)
+    _locks.clear()
+
+
+if fcntl:
+    os.register_at_fork(after_in_child=_close_locks)

@@ -1,0 +1,62 @@
+"""Is what a folder or a file holds the same thing as what is asked for?  Only the same is resumed."""
+
+import json
+
+from common import UserError
+
+
+def require_same(stored, wanted, where, ways):
+    """Raises UserError unless `stored` agrees with every entry of `wanted`; what else it holds is free.
+
+    Args:
+        stored, wanted: dicts of what JSON can hold; nested ones are compared entry by entry.
+        where: the folder or file, the subject of the message.
+        ways: what the user can do about it, such as "use --overwrite or --name".
+    """
+    changes = differences(stored, wanted)
+    if changes:
+        raise UserError(f"{where} is of something else ({'; '.join(changes)}); {ways}")
+
+
+def differences(stored, wanted):
+    """["key: there X, now Y"] of every entry of `wanted` that `stored` does not have in this way."""
+    stored, wanted = as_json(stored), as_json(wanted)
+    changes = []
+    for key, value in wanted.items():
+        known = stored.get(key)
+        if isinstance(known, dict) and isinstance(value, dict):
+            inner = {name: None for name in known if name not in value}
+            changes += [f"{key}.{change}" for change in differences(known, {**value, **inner})]
+        elif known != value:
+            changes.append(f"{key}: there {shown(known)}, now {shown(value)}")
+    return changes
+
+
+def as_json(value):
+    """The value as a JSON file gives it back: tuples are lists."""
+    return json.loads(json.dumps(value))
+
+
+def shown(value):
+    """A value in a message: words of a list next to each other, "nothing" for None."""
+    if isinstance(value, list):
+        return " ".join(map(shown, value)) or "nothing"
+    return "nothing" if value is None else str(value)
+
+
+def read_side_file(path, remedy, keys=()):
+    """The content of a small JSON file; UserError with the path and the remedy where it cannot be used.
+
+    keys: entries that it must have.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig", errors="surrogateescape"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; {remedy}") from None
+    except ValueError as error:
+        reason = error if path.stat().st_size else "it is empty"
+        raise UserError(f"{path} is damaged ({reason}); {remedy}") from None
+    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise UserError(f"{path} is damaged (it has no {', '.join(missing)}); {remedy}")
+    return content
