@@ -6,7 +6,6 @@ Their values are no colours: a detector of one kind must not meet the other, nor
 import cv2
 import numpy as np
 import torch
-import torchvision.transforms.functional as TF
 
 from common import BadImage
 from data.decode import decode_bytes, opened, read
@@ -69,4 +68,4 @@ def noise_sample(noise, geometry, augment=None, rng=None):
         return geometry.center_crop(noise)
     left, top, right, bottom = augment.crop_box(noise.shape[:0:-1], geometry.crop_size, rng)
     noise = noise[:, top:bottom, left:right]
-    return (TF.hflip(noise) if augment.flip and rng.random() < 0.5 else noise).contiguous()
+    return (noise.flip(-1) if augment.flip and rng.random() < 0.5 else noise).contiguous()

@@ -9,13 +9,15 @@ import io
 import cv2
 import numpy as np
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 
 
 def gaussian_blur(pixels, sigma):
     """Gaussian blur of each channel; sigma in pixels, 0 leaves the image as it is."""
     if sigma == 0:
         return pixels
+    # Imported here because SciPy takes long to import.
+    from scipy.ndimage import gaussian_filter
+
     return gaussian_filter(pixels, sigma=(sigma, sigma, 0))
 
 

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-import torchvision.transforms.functional as TF
 from PIL import Image
 
 from common import BadImage
@@ -68,7 +67,8 @@ class Geometry:
         return canvas
 
     def center_crop(self, image):
-        return image if self.crop_size is None else TF.center_crop(image, self.crop_size)
+        """The central square of a PIL image or a tensor (..., H, W)."""
+        return image if self.crop_size is None else center_crop(image, self.crop_size, self.crop_size)
 
     def trim(self, image):
         """Without the last column or row of an odd width or height, if `even` asks for it."""
@@ -164,7 +164,7 @@ class Limits:
 
     def check(self, image):
         """The image (PIL or tensor), or its centre; BadImage when it is too small or too large."""
-        width, height = TF.get_image_size(image)
+        width, height = image_size(image)
         if min(width, height) < self.min_side:
             raise BadImage(
                 f"{width}x{height} is too small; the detector needs {self.min_side}x{self.min_side}"
@@ -176,7 +176,7 @@ class Limits:
                 f"{width}x{height} at stored size is above --max_input_mpx {self.max_input_mpx:g}; "
                 "raise it, resize or crop, or take the centre with --large_images crop"
             )
-        return TF.center_crop(image, self.largest_fit(width, height))
+        return center_crop(image, *self.largest_fit(width, height))
 
     def largest_fit(self, width, height):
         """(height, width), even, same aspect ratio as far as possible, within max_input_mpx."""
@@ -204,7 +204,22 @@ def augmented(image, geometry, augment, rng, clean=False):
     box = augment.crop_box(views[0].size, geometry.crop_size, rng)
     flip = augment.flip and rng.random() < 0.5
     views = [view.crop(box) for view in views]
-    return [TF.hflip(view) if flip else view for view in views], degradation
+    return [view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else view for view in views], degradation
+
+
+def image_size(image):
+    """(width, height) of a PIL image or a tensor (..., H, W)."""
+    return tuple(image.shape[:-3:-1]) if torch.is_tensor(image) else image.size
+
+
+def center_crop(image, height, width):
+    """The centre of a PIL image or a tensor (..., H, W) that is at least that large, as torchvision cuts it."""
+    full_width, full_height = image_size(image)
+    # Halves are rounded to even, in torchvision too.
+    top, left = round((full_height - height) / 2), round((full_width - width) / 2)
+    if torch.is_tensor(image):
+        return image[..., top : top + height, left : left + width]
+    return image.crop((left, top, left + width, top + height))
 
 
 def to_tensor(image):

@@ -7,7 +7,6 @@ write a function (labels, scores) -> float and give it a line in METRICS.
 import math
 
 import numpy as np
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 THRESHOLD = 0.5  # a score of exactly 0.5 counts as real, as upstream's evaluation does
 
@@ -19,11 +18,15 @@ def accuracy(labels, scores):
 
 def average_precision(labels, scores):
     """Area under precision over recall as a step sum; ties share one threshold."""
+    from sklearn.metrics import average_precision_score  # here: it takes two seconds
+
     return _both(labels, lambda: average_precision_score(labels, scores))
 
 
 def auc(labels, scores):
     """Area under the ROC curve."""
+    from sklearn.metrics import roc_auc_score
+
     return _both(labels, lambda: roc_auc_score(labels, scores))
 
 
