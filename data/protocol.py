@@ -130,7 +130,7 @@ class Protocol:
 
     def as_dict(self):
         """The row as plain values, for a record of results."""
-        return json.loads(json.dumps(asdict(self)))
+        return json.loads(json.dumps(asdict(self) | {"geometry": self.geometry.as_dict()}))
 
     @property
     def sha256(self):

@@ -16,7 +16,7 @@ import yaml
 from common import UserError
 from data.folder import LABELS
 from data.protocol import AVERAGES, Generator, Protocol
-from data.transforms import INTERPOLATIONS, Geometry
+from data.transforms import INTERPOLATIONS, RESIZES, Geometry, resize_rule
 
 LONGEST_SIDE = 16_384
 RESERVED = ("all", "none")  # words that --protocols and --protocol understand
@@ -98,7 +98,12 @@ KEYS = {  # key -> (what is accepted, in words, what it means)
     ),
     "real": (_plain, "a folder name", "folders of real images"),
     "fake": (_plain, "a folder name", "folders of fake images"),
-    "resize": (_or_null(_whole(1, LONGEST_SIDE)), SIDE, "side of the square resize; null: stored size"),
+    "resize": (_or_null(_whole(1, LONGEST_SIDE)), SIDE, "length of the resize; null: stored size"),
+    "resize_rule": (
+        lambda value: isinstance(value, str) and resize_rule(value) in RESIZES,
+        f"one of {', '.join(RESIZES)}",
+        "what has this length: both sides (the default), or the shorter side",
+    ),
     "crop": (_or_null(_whole(1, LONGEST_SIDE)), SIDE, "side of the central crop; null: none"),
     "even": (lambda value: isinstance(value, bool), "true or false", "drop odd rows and columns"),
     "interpolation": (_one_of(INTERPOLATIONS), f"one of {', '.join(INTERPOLATIONS)}", "resize filter"),
@@ -132,7 +137,11 @@ def _row(row):
     if len(generators) > 1 and not all("{generator}" in place for place in places):
         raise UserError(f"places need {{generator}} to tell {len(generators)} generators apart, got {places}")
     geometry = Geometry(
-        row.get("resize"), row.get("crop"), row.get("interpolation", "bilinear"), row.get("even", False)
+        row.get("resize"),
+        row.get("crop"),
+        row.get("interpolation", "bilinear"),
+        row.get("even", False),
+        resize_rule(row.get("resize_rule", "square")),
     )
     rest = {key: row[key] for key in ("slug", "url", "average", "split", "seed") if key in row}
     if "real" in row:

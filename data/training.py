@@ -104,7 +104,8 @@ def _notice(opt, use, found):
 
 
 def _dataset(opt, found, data_config, augment):
-    geometry = Geometry(None if opt.no_resize else opt.loadSize, opt.cropSize, opt.rz_interp[0])
+    load_size = None if opt.no_resize else opt.loadSize
+    geometry = Geometry(load_size, opt.cropSize, opt.rz_interp[0], resize=opt.resize_rule)
     limits = Limits(min_side=data_config.min_side)
     return RealFakeFolder(
         found,

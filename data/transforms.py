@@ -1,8 +1,7 @@
-"""Preparation of one image: the deterministic part (Geometry) apart from the random one (Augment).
+"""Preparation of one image: the deterministic part (Geometry) and the random part (Augment).
 
-In the default setting both equal upstream NPR pixel for pixel: PIL bilinear resize to a square, blur and
-JPEG, random or central crop, horizontal flip.  Source: NPR's data/datasets.py; blur and JPEG from
-CNNDetection.
+By default both equal upstream NPR pixel for pixel: PIL bilinear resize to a square, blur and JPEG, random or
+central crop, horizontal flip.  Source: NPR's data/datasets.py; blur and JPEG from CNNDetection.
 """
 
 import math
@@ -15,13 +14,36 @@ from PIL import Image
 from common import BadImage
 from data.perturb import JPEG_METHODS, gaussian_blur
 
-MAX_TILED_PIXELS = 100_000_000
+MAX_ENLARGED_PIXELS = 100_000_000
 INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
     "nearest": Image.Resampling.NEAREST,
 }
+
+
+def square(size, side):
+    """(width, height) of any image resized to a square; the aspect ratio is lost, as in upstream NPR."""
+    return side, side
+
+
+def shorter_side(size, side):
+    """(width, height) of an image whose shorter side becomes `side`; the aspect ratio is kept.
+
+    The longer side is rounded down, as torchvision's Resize does it in CNNDetection's loader.
+    """
+    width, height = size
+    shorter = min(size)
+    return (side, int(side * height / width)) if width == shorter else (int(side * width / height), side)
+
+
+RESIZES = {"square": square, "shorter side": shorter_side}
+
+
+def resize_rule(text):
+    """A key of RESIZES as typed: shorter_side or "shorter side"."""
+    return text.replace("_", " ")
 
 
 @dataclass(frozen=True)
@@ -34,22 +56,27 @@ class Geometry:
     load_size: int | None = 256
     crop_size: int | None = 224
     interpolation: str = "bilinear"
-    even: bool = False  # drop the last row and the last column where their number is odd (README of NPR)
+    # Drop the last row and the last column where their number is odd (README of NPR).
+    even: bool = False
+    # What has `load_size` after the resize, of RESIZES.
+    resize: str = "square"
 
-    def resize(self, image, interpolation=None):
-        """Square resize that does not keep the aspect ratio, as upstream's does not."""
+    def resized(self, image, interpolation=None):
+        """The image after the resize; BadImage where that would be a giant."""
         if self.load_size is None:
             return image
-        return image.resize(
-            (self.load_size, self.load_size), INTERPOLATIONS[interpolation or self.interpolation]
-        )
+        width, height = RESIZES[self.resize](image.size, self.load_size)
+        if width * height > MAX_ENLARGED_PIXELS:
+            raise BadImage(f"{image.width}x{image.height}, resized by its shorter side, is {width}x{height}")
+        return image.resize((width, height), INTERPOLATIONS[interpolation or self.interpolation])
 
     def repeats(self, width, height):
         """(columns, rows) in which an image is repeated to cover the crop; (1, 1) where it does."""
         crop = self.crop_size or 1
         columns, rows = math.ceil(crop / width), math.ceil(crop / height)
-        if columns * rows > 1 and columns * width * rows * height > MAX_TILED_PIXELS:
-            raise BadImage(  # a strip of 1 x 100,000,000 is a small file
+        if columns * rows > 1 and columns * width * rows * height > MAX_ENLARGED_PIXELS:
+            # A strip of 1 x 100,000,000 is a small file.
+            raise BadImage(
                 f"{width}x{height}, repeated to fill a crop of {crop}, is {columns * width}x{rows * height}"
             )
         return columns, rows
@@ -78,21 +105,32 @@ class Geometry:
 
     def evaluation_view(self, image):
         """The image as an evaluation sees it: all steps, none of them random."""
-        return self.trim(self.center_crop(self.tile(self.resize(image))))
+        return self.trim(self.center_crop(self.tile(self.resized(image))))
 
     @property
     def fixed_size(self):
         """Whether every image comes out at one size."""
-        return self.load_size is not None or self.crop_size is not None
+        return self.crop_size is not None or (self.load_size is not None and self.resize == "square")
 
     def describe(self):
         """The effective input in words, e.g. for a table's caption."""
-        resize = "stored size" if self.load_size is None else f"resize {self.load_size}x{self.load_size}"
+        resize = "stored size"
+        if self.load_size is not None:
+            to = (
+                f"{self.load_size}x{self.load_size}"
+                if self.resize == "square"
+                else f"{self.resize} to {self.load_size}"
+            )
+            resize = f"resize {to}"
         crop = "no crop" if self.crop_size is None else f"centre crop {self.crop_size}"
         return f"{resize}, {crop}" + (", trimmed to even sides" if self.even else "")
 
     def as_dict(self):
-        return asdict(self)
+        """Plain values for a record of results; those of a square equal the records from before the rule."""
+        values = asdict(self)
+        if self.resize == "square":
+            del values["resize"]
+        return values
 
 
 @dataclass(frozen=True)
@@ -140,10 +178,6 @@ class Augment:
         method = self.jpeg_methods[rng.integers(len(self.jpeg_methods))] if compress else "cv2"
         quality = int(rng.integers(self.jpeg_quality[0], self.jpeg_quality[-1] + 1)) if compress else None
         return Degradation(sigma, quality, method)
-
-    def degrade(self, image, rng):
-        """Blur, then JPEG, each with its own probability."""
-        return self.degradation(rng).apply(image)
 
     def crop_box(self, size, crop_size, rng):
         """(left, top, right, bottom) of a crop at a uniformly random position of (width, height)."""
@@ -197,7 +231,7 @@ def prepare(image, geometry, limits, augment=None, rng=None):
 
 def augmented(image, geometry, augment, rng, clean=False):
     """([the image as training sees it], its Degradation); with `clean` also the same view before that."""
-    image = geometry.resize(image, augment.interpolations[rng.integers(len(augment.interpolations))])
+    image = geometry.resized(image, augment.interpolations[rng.integers(len(augment.interpolations))])
     degradation = augment.degradation(rng)
     views = [degradation.apply(image), *([image] if clean else [])]
     views = [geometry.tile(view) for view in views]
@@ -228,24 +262,47 @@ def to_tensor(image):
 
 
 def eval_geometry(opt, data_config, row=None, trained=None):
-    """An evaluation's geometry: a flag decides, else the protocol, else the training run, else the detector.
+    """An evaluation's Geometry.
+
+    A flag decides, else the protocol's row, else the training run, else the detector's own data_config.
 
     Args:
-        opt: parsed options; loadSize, cropSize, no_resize and no_crop count where they were given.
+        opt: parsed options; loadSize, cropSize, resize_rule, rz_interp, no_resize and no_crop count if given.
+        data_config: of the detector (networks.base.DataConfig).
         row: Geometry of a protocol, or None.
         trained: options saved in a checkpoint of ours, or empty.
     """
-    trained = trained or {}
-    load_size, crop_size, filters = data_config.load_size, data_config.crop_size, ("bilinear",)
-    row = None if data_config.patches or data_config.geometry_source != "protocol" else row
-    if trained:
-        load_size = None if trained.get("no_resize") else trained.get("loadSize") or load_size
-        crop_size = trained.get("cropSize") or crop_size
-        filters = trained.get("rz_interp") or filters
-    if data_config.geometry_source == "stored":
-        load_size = crop_size = None
-    if row is not None:
-        load_size, crop_size, filters = row.load_size, row.crop_size, (row.interpolation,)
-    load_size = None if opt.no_resize else opt.loadSize or load_size
-    crop_size = None if opt.no_crop else opt.cropSize or crop_size
-    return Geometry(load_size, crop_size, (opt.rz_interp or filters)[0], row is not None and row.even)
+    default = {name: getattr(data_config, name) for name in ("load_size", "crop_size", "resize")}
+    saved = _saved_geometry(trained) if trained else {}
+    source = data_config.geometry_source
+    if source == "stored" or (not trained and data_config.published_geometry == "stored"):
+        saved |= {"load_size": None, "crop_size": None}
+    use_row = row is not None and source == "protocol" and not data_config.patches
+    # Of two that give the same value the right one counts.
+    return Geometry(**(default | saved | (asdict(row) if use_row else {}) | _given_geometry(opt)))
+
+
+def _given_geometry(opt):
+    """{field of Geometry: value} that flags of an evaluation set."""
+    flags = {"load_size": opt.loadSize, "crop_size": opt.cropSize, "resize": opt.resize_rule}
+    given = {name: value for name, value in flags.items() if value is not None}
+    if opt.no_resize:
+        given["load_size"] = None
+    if opt.no_crop:
+        given["crop_size"] = None
+    if opt.rz_interp:
+        given["interpolation"] = opt.rz_interp[0]
+    return given
+
+
+def _saved_geometry(trained):
+    """{field of Geometry: value} of a training run's options."""
+    # A run from before the choice of a rule has none on record: it resized to a square.
+    saved = {"resize": trained.get("resize_rule") or "square"}
+    if trained.get("no_resize") or trained.get("loadSize"):
+        saved["load_size"] = None if trained.get("no_resize") else trained["loadSize"]
+    if trained.get("cropSize"):
+        saved["crop_size"] = trained["cropSize"]
+    if trained.get("rz_interp"):
+        saved["interpolation"] = trained["rz_interp"][0]
+    return saved

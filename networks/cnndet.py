@@ -17,7 +17,8 @@ FC_STD = 0.02  # of the new last layer's weights (--init_gain of the published o
 class CNNDetector(Detector):
     """torchvision's ResNet-50 with one logit."""
 
-    data_config = DataConfig(load_size=256, crop_size=224)
+    # Its training resizes the shorter side; its demo.py takes images at their stored size.
+    data_config = DataConfig(256, 224, resize="shorter side", published_geometry="stored")
 
     def __init__(self):
         super().__init__()

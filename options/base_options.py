@@ -19,7 +19,7 @@ from common import (
     positive_int,
 )
 from data.decode import DEFAULT_MAX_MPX
-from data.transforms import INTERPOLATIONS
+from data.transforms import INTERPOLATIONS, RESIZES, resize_rule
 
 _NOT_GIVEN = object()
 
@@ -107,7 +107,14 @@ class BaseOptions:
 
     def add_images(self, add):
         add("--batch_size", type=positive_int, default=64, help="images per batch")
-        add("--loadSize", type=positive_int, help="resize to a square of this side, in pixels")
+        add("--loadSize", type=positive_int, help="length of the resize in pixels, see --resize_rule")
+        add(
+            "--resize_rule",
+            type=resize_rule,
+            choices=RESIZES,
+            metavar="{square,shorter_side}",
+            help="what gets that length: both sides, or the shorter side with the aspect ratio kept",
+        )
         add("--cropSize", type=positive_int, help="side of the square crop, in pixels")
         add("--no_resize", action="store_true", help="take images at their stored size")
         add(

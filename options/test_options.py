@@ -9,7 +9,7 @@ ALL = "all"
 NO_COMPARISON = "none"
 
 # What changes the input, beside the flags of a detector that an evaluation may set.
-BENDING = {"no_resize", "loadSize", "no_crop", "cropSize", "rz_interp", "blur", "jpeg"}
+BENDING = {"no_resize", "loadSize", "resize_rule", "no_crop", "cropSize", "rz_interp", "blur", "jpeg"}
 
 
 class TestOptions(ValOptions):

@@ -48,7 +48,7 @@ class TrainOptions(BaseOptions):
         config = networks.get(arch).data_config
         recipe = recipe or recipes.for_arch(arch)
         defaults = {"loadSize": config.load_size, "cropSize": config.crop_size, "recipe": recipe}
-        defaults["no_resize"] = config.load_size is None
+        defaults |= {"no_resize": config.load_size is None, "resize_rule": config.resize}
         defaults.update(recipes.RECIPES[recipe])
         protocol = protocol or defaults.get("protocol")
         if protocol not in (None, NO_PROTOCOL):
@@ -67,7 +67,7 @@ class TrainOptions(BaseOptions):
         found["val_fraction"] = None if row.val_places else VAL_FRACTION
         if not config.patches:  # they are taken at the stored size
             found.update({"loadSize": geometry.load_size} if geometry.load_size else {"no_resize": True})
-            found["cropSize"] = geometry.crop_size or config.crop_size
+            found |= {"cropSize": geometry.crop_size or config.crop_size, "resize_rule": geometry.resize}
         return found | ({} if row.seed is None else {"seed": row.seed})
 
     def add_deciding(self, add):
@@ -221,6 +221,7 @@ class TrainOptions(BaseOptions):
 
     def merge_saved(self, opt, saved):
         """Options of a run that goes on: the saved ones, but for the few that may change."""
+        saved = {"resize_rule": "square"} | saved  # a run from before that option resized to a square
         changed = {
             name
             for name in self.given

@@ -117,7 +117,7 @@ def test_both_encoders_agree_on_what_quality_means():
 def test_probability_0_leaves_the_image_untouched():
     image = Image.fromarray(noise(20, 20))
     for seed in range(50):
-        result = Augment(blur_prob=0, jpeg_prob=0).degrade(image, np.random.default_rng(seed))
+        result = Augment(blur_prob=0, jpeg_prob=0).degradation(np.random.default_rng(seed)).apply(image)
         np.testing.assert_array_equal(np.asarray(result), noise(20, 20))
 
 
@@ -126,13 +126,13 @@ def test_probability_1_always_degrades():
     blurred = gaussian_blur(noise(20, 20), 0.8)
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        result = np.asarray(Augment(blur_prob=1, blur_sigma=(0.8,)).degrade(image, rng))
+        result = np.asarray(Augment(blur_prob=1, blur_sigma=(0.8,)).degradation(rng).apply(image))
         np.testing.assert_array_equal(result, blurred)
 
 
 def test_blur_comes_before_jpeg():
     augment = Augment(blur_prob=1, blur_sigma=(1.0,), jpeg_prob=1, jpeg_methods=("pil",), jpeg_quality=(30,))
-    result = augment.degrade(Image.fromarray(noise(24, 24)), np.random.default_rng(0))
+    result = augment.degradation(np.random.default_rng(0)).apply(Image.fromarray(noise(24, 24)))
     expected = perturb.jpeg_pil(gaussian_blur(noise(24, 24), 1.0), 30)
     np.testing.assert_array_equal(np.asarray(result), expected)
 
@@ -162,7 +162,7 @@ def drawn(monkeypatch):
 def degrade_often(augment, times=600):
     image, rng = Image.fromarray(noise(4, 4)), np.random.default_rng(0)
     for _ in range(times):
-        augment.degrade(image, rng)
+        augment.degradation(rng).apply(image)
 
 
 @pytest.mark.parametrize("given", [(75,), (90, 92), (1, 100)])

@@ -72,6 +72,7 @@ resize: 64
 crop: 48
 even: true
 interpolation: bicubic
+resize_rule: shorter side
 average: micro
 split: val
 seed: 7
@@ -89,6 +90,7 @@ def test_a_row_may_use_every_key():
     assert (row.roots, row.labels) == (("elsewhere", "mine"), ("photos", "generated"))
     assert (row.geometry.load_size, row.geometry.crop_size) == (64, 48)
     assert (row.geometry.even, row.geometry.interpolation) == (True, "bicubic")
+    assert row.geometry.resize == "shorter side"
     assert (row.average, row.split, row.seed) == ("micro", "val", 7)
     assert (row.source, row.url) == ("nowhere", "https://example.org")
 
@@ -98,7 +100,7 @@ def test_a_row_with_every_key_runs():
     run_test(FULL)
     record = meta("everything")
     assert record["counts"] == {"b": [2, 2], "A": [4, 4]}
-    assert record["input"] == "resize 64x64, centre crop 48, trimmed to even sides"
+    assert record["input"] == "resize shorter side to 64, centre crop 48, trimmed to even sides"
 
 
 def test_a_row_may_use_a_published_label_pair_beside_its_own():
@@ -207,6 +209,8 @@ even: 1
 even: "yes"
 even: null
 interpolation: 3
+resize_rule: longer
+resize_rule: null
 average: 3
 average: null
 split: 3

@@ -449,3 +449,35 @@ def test_forensynths_trains_on_its_four_published_classes(tree):
     assert train.folders == val.folders == ["car", "cat", "chair", "horse"]
     assert len(train.samples) == len(val.samples) == 8
     assert {sample.path.split("/")[0] for sample in val.samples} == {"val"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "rule"),
+    [
+        ([], "square"),
+        (["--arch", "cnndet"], "shorter side"),
+        (["--arch", "cnndet", "--resize_rule", "square"], "square"),
+        (["--resize_rule", "shorter_side"], "shorter side"),
+        (["--arch", "cnndet", "--protocol", "ForenSynths"], "square"),
+    ],
+)
+def test_training_resizes_by_the_detectors_rule_unless_a_flag_or_a_protocol_says_otherwise(flags, rule):
+    assert options_of(*flags).resize_rule == rule
+
+
+def test_both_parts_of_a_training_are_resized_by_the_rule(tree):
+    root = tree(["car"], name="d/train", count=4, size=(48, 32)).parent
+    flags = ("--dataroot", root, "--val_fraction", "0.5", "--loadSize", "16", "--cropSize", "16")
+    sets = data.training_sets(
+        options_of(*flags, "--resize_rule", "shorter_side"), networks.get("npr").data_config
+    )
+    assert [part.geometry.describe() for part in sets[:2]] == [
+        "resize shorter side to 16, centre crop 16"
+    ] * 2
+
+
+def test_a_run_from_before_the_resize_rules_continues_with_its_square():
+    options = TrainOptions()
+    opt = options.parse(["--arch", "cnndet", "--continue_train"])
+    saved = {name: value for name, value in vars(opt).items() if name != "resize_rule"}
+    assert options.merge_saved(opt, saved).resize_rule == "square"

@@ -2,14 +2,17 @@
 
 import io
 from argparse import Namespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torchvision.transforms as T
+import torchvision.transforms.functional as TF
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+import networks
 from common import BadImage
 from data.transforms import Augment, Geometry, Limits, eval_geometry, prepare
 from networks.base import DataConfig
@@ -266,71 +269,140 @@ def test_a_small_input_is_never_cut(crop_large):
     np.testing.assert_array_equal(evaluated(image, STORED, Limits(crop_large=crop_large)), np.asarray(image))
 
 
-NOTHING = {}
-TRAINED = {"no_resize": False, "loadSize": 128, "cropSize": 112}
+FLAGS = {"loadSize": None, "cropSize": None, "resize_rule": None, "rz_interp": None}
+CONFIG = DataConfig(load_size=64, crop_size=48)
+TRAINED = {"no_resize": False, "loadSize": 128, "cropSize": 112, "rz_interp": ("bicubic", "nearest")}
 TRAINED_NATIVE = {"no_resize": True, "loadSize": 256, "cropSize": 96}
-ROW = Geometry(200, 180)
-ROW_NATIVE = Geometry(None, None)
+ROW = Geometry(200, 180, "lanczos", even=True)
+SHORTER = {"resize": "shorter side"}
+
+
+def asked(row=None, trained=None, config=CONFIG, **flags):
+    """The geometry of an evaluation with these flags."""
+    flags = {**FLAGS, "no_resize": False, "no_crop": False, **flags}
+    return eval_geometry(Namespace(**flags), config, row, trained)
 
 
 @pytest.mark.parametrize(
     ("flags", "row", "trained", "expected"),
     [
-        (NOTHING, None, None, (64, 48)),
-        (NOTHING, None, NOTHING, (64, 48)),
-        (NOTHING, None, TRAINED, (128, 112)),
-        (NOTHING, None, TRAINED_NATIVE, (None, 96)),
-        (NOTHING, ROW, None, (200, 180)),
-        (NOTHING, ROW, TRAINED, (200, 180)),
-        (NOTHING, ROW, TRAINED_NATIVE, (200, 180)),
-        (NOTHING, ROW_NATIVE, None, (None, None)),
-        (NOTHING, ROW_NATIVE, TRAINED, (None, None)),
-        ({"loadSize": 32}, None, None, (32, 48)),
-        ({"loadSize": 32}, None, TRAINED_NATIVE, (32, 96)),
-        ({"loadSize": 32}, ROW, TRAINED, (32, 180)),
-        ({"loadSize": 32}, ROW_NATIVE, TRAINED, (32, None)),
-        ({"cropSize": 24}, None, None, (64, 24)),
-        ({"cropSize": 24}, ROW, TRAINED, (200, 24)),
-        ({"cropSize": 24}, ROW_NATIVE, TRAINED, (None, 24)),
-        ({"no_resize": True}, None, None, (None, 48)),
-        ({"no_resize": True}, None, TRAINED, (None, 112)),
-        ({"no_resize": True}, ROW, TRAINED, (None, 180)),
-        ({"no_crop": True}, None, None, (64, None)),
-        ({"no_crop": True}, ROW, TRAINED, (200, None)),
-        ({"no_resize": True, "no_crop": True}, ROW, TRAINED, (None, None)),
-        ({"loadSize": 32, "cropSize": 24}, ROW, TRAINED, (32, 24)),
+        ({}, None, None, Geometry(64, 48)),
+        ({}, None, {}, Geometry(64, 48)),
+        ({}, None, TRAINED, Geometry(128, 112, "bicubic")),
+        ({}, None, TRAINED_NATIVE, Geometry(None, 96)),
+        ({}, ROW, None, ROW),
+        ({}, ROW, TRAINED, ROW),
+        ({}, ROW, TRAINED_NATIVE, ROW),
+        ({}, STORED, None, STORED),
+        ({}, STORED, TRAINED, STORED),
+        ({"loadSize": 32}, None, None, Geometry(32, 48)),
+        ({"loadSize": 32}, None, TRAINED_NATIVE, Geometry(32, 96)),
+        ({"loadSize": 32}, ROW, TRAINED, replace(ROW, load_size=32)),
+        ({"loadSize": 32}, STORED, TRAINED, Geometry(32, None)),
+        ({"cropSize": 24}, None, None, Geometry(64, 24)),
+        ({"cropSize": 24}, ROW, TRAINED, replace(ROW, crop_size=24)),
+        ({"cropSize": 24}, STORED, TRAINED, Geometry(None, 24)),
+        ({"no_resize": True}, None, None, Geometry(None, 48)),
+        ({"no_resize": True}, None, TRAINED, Geometry(None, 112, "bicubic")),
+        ({"no_resize": True}, ROW, TRAINED, replace(ROW, load_size=None)),
+        ({"no_crop": True}, None, None, Geometry(64, None)),
+        ({"no_crop": True}, ROW, TRAINED, replace(ROW, crop_size=None)),
+        ({"no_resize": True, "no_crop": True}, ROW, TRAINED, replace(ROW, load_size=None, crop_size=None)),
+        ({"loadSize": 32, "cropSize": 24}, ROW, TRAINED, replace(ROW, load_size=32, crop_size=24)),
+        ({"rz_interp": ("nearest",)}, None, TRAINED, Geometry(128, 112, "nearest")),
+        ({"rz_interp": ("nearest",)}, ROW, TRAINED, replace(ROW, interpolation="nearest")),
+        ({"resize_rule": "shorter side"}, None, None, Geometry(64, 48, **SHORTER)),
+        ({"resize_rule": "shorter side"}, ROW, TRAINED, replace(ROW, **SHORTER)),
+        ({"resize_rule": "square"}, replace(ROW, **SHORTER), None, ROW),
+        ({}, None, {**TRAINED, "resize_rule": "shorter side"}, Geometry(128, 112, "bicubic", **SHORTER)),
+        ({}, ROW, {**TRAINED, "resize_rule": "shorter side"}, ROW),
     ],
 )
 def test_a_flag_beats_the_row_beats_the_training_run_beats_the_detector(flags, row, trained, expected):
-    opt = Namespace(
-        **{
-            "loadSize": None,
-            "cropSize": None,
-            "no_resize": False,
-            "no_crop": False,
-            "rz_interp": ("bilinear",),
-            **flags,
-        }
-    )
-    geometry = eval_geometry(opt, DataConfig(load_size=64, crop_size=48), row, trained)
-    assert (geometry.load_size, geometry.crop_size, geometry.interpolation) == (*expected, "bilinear")
+    assert asked(row, trained, **flags) == expected
 
 
-def test_a_detector_without_resize_keeps_the_stored_size():
-    opt = Namespace(loadSize=None, cropSize=None, no_resize=False, no_crop=False, rz_interp=("bicubic",))
-    assert eval_geometry(opt, DataConfig(None, None)) == Geometry(None, None, "bicubic")
+OLD_RUN = {"no_resize": False, "loadSize": 256, "cropSize": 224}
+NEW_RUN = {**OLD_RUN, "resize_rule": "shorter side"}
+SQUARE, PROTOCOL = Geometry(256, 224), Geometry(256, None)
 
 
 @pytest.mark.parametrize(
-    ("geometry", "text"),
+    ("config", "trained", "row", "expected"),
     [
-        (Geometry(), "resize 256x256, centre crop 224"),
-        (Geometry(None, 224), "stored size, centre crop 224"),
-        (Geometry(256, None), "resize 256x256, no crop"),
+        # cnndet: a published file takes images as they are stored, an older run resized to a square
+        (networks.get("cnndet").data_config, None, None, replace(STORED, **SHORTER)),
+        (networks.get("cnndet").data_config, None, PROTOCOL, PROTOCOL),
+        (networks.get("cnndet").data_config, OLD_RUN, None, SQUARE),
+        (networks.get("cnndet").data_config, NEW_RUN, None, Geometry(256, 224, **SHORTER)),
+        (networks.get("cnndet").data_config, NEW_RUN, PROTOCOL, PROTOCOL),
+        (networks.get("npr").data_config, None, None, SQUARE),
+        (networks.get("npr").data_config, OLD_RUN, None, SQUARE),
+        (networks.get("npr").data_config, OLD_RUN, PROTOCOL, PROTOCOL),
+        # patches come from the stored size, whatever a protocol says
+        (networks.get("ssp").data_config, None, PROTOCOL, STORED),
+        (networks.get("ssp").data_config, {"no_resize": True}, PROTOCOL, STORED),
+        # res50 and mobilev2: --lnp_eval train and full
+        (replace(CONFIG, geometry_source="training"), None, PROTOCOL, Geometry(64, 48)),
+        (replace(CONFIG, geometry_source="training"), OLD_RUN, PROTOCOL, SQUARE),
+        (replace(CONFIG, geometry_source="stored"), None, PROTOCOL, STORED),
+        (replace(CONFIG, geometry_source="stored"), OLD_RUN, PROTOCOL, STORED),
     ],
 )
-def test_a_geometry_describes_itself(geometry, text):
-    assert geometry.describe() == text
+def test_each_kind_of_detector_gets_its_own_geometry(config, trained, row, expected):
+    assert asked(row, trained, config) == expected
+
+
+def test_a_detector_without_resize_keeps_the_stored_size():
+    assert asked(config=DataConfig(None, None), rz_interp=("bicubic",)) == Geometry(None, None, "bicubic")
+
+
+@pytest.mark.parametrize("size", [(300, 200), (101, 333), (64, 64), (30, 500), (257, 255), (1, 1)])
+def test_the_shorter_side_is_resized_as_torchvision_does_it(size):
+    image, geometry = noise(*size), Geometry(64, None, "bicubic", **SHORTER)
+    expected = TF.resize(image, 64, T.InterpolationMode.BICUBIC)
+    np.testing.assert_array_equal(evaluated(image, geometry), np.asarray(expected))
+    assert min(expected.size) == 64
+
+
+def test_a_training_crop_of_the_shorter_side_is_a_window_of_the_resized_image():
+    image, geometry = coordinates(120, 60), Geometry(30, 20, "nearest", **SHORTER)
+    resized = np.asarray(TF.resize(image, 30, T.InterpolationMode.NEAREST))
+    result = trained(
+        image, geometry, Augment(flip=False, interpolations=("nearest",)), np.random.default_rng(1)
+    )
+    windows = [resized[top : top + 20, left : left + 20] for top in range(11) for left in range(41)]
+    assert any(np.array_equal(result, window) for window in windows)
+
+
+def test_records_of_a_square_resize_look_as_before_the_rule():
+    assert Geometry(256, 224).as_dict() == {
+        "load_size": 256,
+        "crop_size": 224,
+        "interpolation": "bilinear",
+        "even": False,
+    }
+    assert Geometry(**SHORTER).as_dict()["resize"] == "shorter side"
+
+
+@pytest.mark.parametrize(
+    ("geometry", "text", "fixed"),
+    [
+        (Geometry(), "resize 256x256, centre crop 224", True),
+        (Geometry(None, 224), "stored size, centre crop 224", True),
+        (Geometry(256, None), "resize 256x256, no crop", True),
+        (Geometry(256, 224, **SHORTER), "resize shorter side to 256, centre crop 224", True),
+        (Geometry(256, None, **SHORTER), "resize shorter side to 256, no crop", False),
+        (Geometry(None, None), "stored size, no crop", False),
+    ],
+)
+def test_a_geometry_describes_itself(geometry, text, fixed):
+    assert (geometry.describe(), geometry.fixed_size) == (text, fixed)
+
+
+def test_a_strip_that_a_resize_would_make_a_giant_is_a_bad_image():
+    with pytest.raises(BadImage, match="1x100000"):
+        Geometry(256, None, **SHORTER).resized(Image.new("RGB", (1, 100_000)))
 
 
 def test_a_strip_that_would_be_repeated_into_a_giant_is_a_bad_image():

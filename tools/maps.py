@@ -206,7 +206,8 @@ def grad_cam(detector, pixels):
 
 def geometry(loaded):
     """The geometry of a checkpoint's own validation, which predict.py uses too."""
-    asked = Namespace(loadSize=None, cropSize=None, no_resize=False, no_crop=False, rz_interp=None)
+    unset = dict.fromkeys(("loadSize", "cropSize", "resize_rule", "rz_interp"))
+    asked = Namespace(**unset, no_resize=False, no_crop=False)
     return data.eval_geometry(asked, loaded.detector.data_config, trained=loaded.options)
 
 
