@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains SSP on GenImage's Stable Diffusion 1.4 (README: SSP, ESSP and the plain ResNet-50) and validates after each epoch.
+# Trains SSP on GenImage's Stable Diffusion 1.4 (docs/ssp.md) and validates after each epoch.
 # From any directory; paths are meant from the project's folder.  Flags of train.py may follow; they win.
 set -euo pipefail
 cd "$(dirname "$0")/.."

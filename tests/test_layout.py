@@ -117,15 +117,37 @@ def test_only_scripts_and_tools_print():
     assert printing == []
 
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def readme_commands():
-    """Every command in the shell blocks of the README and of docs/, continuation lines joined."""
-    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
-    blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", text, flags=re.DOTALL)
+def page_commands():
+    """Every command in the shell blocks of the pages, once, continuation lines joined."""
+    blocks = [block for page in PAGES for block in fenced(page, "bash|sh")]
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line.split("#")[0].strip() for line in lines if line.split("#")[0].strip()]
+    return list(dict.fromkeys(line.split("#")[0].strip() for line in lines if line.split("#")[0].strip()))
+
+
+def fenced(page, languages):
+    """The fenced blocks of a Markdown page in one of these languages, a|b."""
+    return re.findall(rf"```(?:{languages})\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def anchors(page):
+    """The names that links into a Markdown page can end with, as GitHub makes them from its headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_between_pages_leads_somewhere(page):
+    links = re.findall(r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)", page.read_text(encoding="utf-8"))
+    targets = [((page.parent / path) if path else page, anchor) for path, anchor in links]
+    broken = [
+        f"{target.name}#{anchor}"
+        for target, anchor in targets
+        if not target.exists() or (anchor and anchor not in anchors(target))
+    ]
+    assert broken == []
 
 
 SUBCOMMANDS = (
@@ -153,16 +175,15 @@ def program_help(module, subcommand):
 
 
 @pytest.fixture
-def readme_yaml(tmp_path, monkeypatch):
-    """The README's protocol file as my.yaml in the working folder."""
-    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    (tmp_path / "my.yaml").write_text("".join(blocks))
+def protocol_file(tmp_path, monkeypatch):
+    """The protocol file of docs/data.md as my.yaml in the working folder."""
+    (tmp_path / "my.yaml").write_text("".join(fenced(ROOT / "docs" / "data.md", "yaml")))
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.usefixtures("readme_yaml")
-@pytest.mark.parametrize("command", readme_commands())
-def test_every_readme_command_parses(command):
+@pytest.mark.usefixtures("protocol_file")
+@pytest.mark.parametrize("command", page_commands())
+def test_every_command_of_the_pages_parses(command):
     words = shlex.split(command)
     while "=" in words[0]:
         words = words[1:]
@@ -192,6 +213,6 @@ def test_the_repository_names_no_place_of_one_machine():
     assert [str(path) for path, text in texts.items() if pattern.search(text)] == []
 
 
-def test_no_line_of_the_readme_is_a_placeholder():
+def test_no_line_of_the_pages_is_a_placeholder():
     lines = [line for page in PAGES for line in page.read_text(encoding="utf-8").splitlines()]
     assert [line for line in lines if re.fullmatch(r"\(?(?:[A-Z]{3,}|TODO.*|.*\bfollow\))\)?", line)] == []

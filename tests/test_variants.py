@@ -979,11 +979,11 @@ def test_a_checkpoint_whose_options_do_not_fit_its_weights_is_refused(tmp_path):
     assert "4 missing: ca1.fc.0.weight" in refused(tmp_path / "a.pth")
 
 
-# --- the README and the GPU
+# --- the page of ablations and the GPU
 
 
-def test_the_readme_lists_what_every_variant_costs():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_page_of_ablations_lists_what_every_variant_costs():
+    text = (ROOT / "docs" / "ablations.md").read_text(encoding="utf-8")
     assert benchmark.variants(224) in text
 
 

@@ -32,7 +32,7 @@ from util import run
 from util.batching import logits_by_size, logits_of, pixels_per_pass
 
 BATCHES = (1, 2, 4, 8, 24, 64)
-VARIANTS = (  # what the README's table of ablations lists
+VARIANTS = (  # the rows of the table in docs/ablations.md
     "",
     "--npr_factor 0.25",
     "--npr_mode bilinear",
