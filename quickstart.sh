@@ -20,7 +20,7 @@ for argument in "$@"; do
     esac
 done
 
-prepare_environment requirements.txt
+prepare_environment requirements-sample.txt $CORE skimage
 started=$(date +%s)
 
 NAME=sample

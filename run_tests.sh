@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# The tests: makes .venv with requirements-dev.txt (once) and runs pytest.  Arguments go to pytest.
-#   bash run_tests.sh                    bash run_tests.sh -k checkpoint -x
-#   NO_VENV=1 bash run_tests.sh          with the Python and the packages that are active
+# Runs the tests in .venv, which it makes from requirements-dev.txt the first time.  Arguments are passed to pytest.
+#   bash run_tests.sh                           without the tests marked slow
+#   bash run_tests.sh -k checkpoint -x
+#   bash run_tests.sh -m "slow or not slow"     all tests, as .ci/run does
+#   NO_VENV=1 bash run_tests.sh                 with the active Python and its packages
 set -euo pipefail
 cd "$(dirname "$0")"
 . scripts/environment.sh
-prepare_environment requirements-dev.txt
+prepare_environment requirements-dev.txt $CORE skimage pandas pytest
 exec "$PY" -m pytest "$@"

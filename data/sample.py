@@ -83,7 +83,9 @@ def load_photograph(name: str) -> Tensor:
         if path and path.is_file():
             with Image.open(path) as image:
                 return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    raise UserError(f"photograph {name} is in no installed package of: {', '.join(FOLDERS)}")
+    raise UserError(
+        f"the photograph {name} comes with scikit-image or scikit-learn: pip install scikit-image scikit-learn"
+    )
 
 
 def save_png(image: Tensor, path: Path) -> None:

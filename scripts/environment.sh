@@ -1,7 +1,10 @@
-# Sourced by quickstart.sh and run_tests.sh: a Python that fits, and .venv with the packages of a requirements file.
-# Afterwards $PY is the interpreter to use.  --no_venv takes the active Python and its packages as they are.
+# Sourced by quickstart.sh and run_tests.sh: finds a suitable Python and makes .venv with the packages of a requirements
+# file.  Afterwards $PY is the interpreter to use.  NO_VENV=1 uses the active Python and its packages.
 
-MIN_MINOR=11        # Python 3.11: hashlib.file_digest, tomllib
+# Modules that every script needs (gdown and safetensors are imported where they are used).
+CORE="torch torchvision numpy scipy sklearn tensorboardX PIL cv2 tqdm yaml matplotlib"
+
+MIN_MINOR=11        # Python 3.11: hashlib.file_digest
 MAX_MINOR=13        # newest Python with wheels of every requirement
 NEEDED_MIB=9000     # PyTorch with its CUDA libraries unpacks to about 6 GB, and pip keeps the archive meanwhile
 
@@ -29,13 +32,13 @@ check_disk() {
     [ "$free" -ge "$NEEDED_MIB" ] || stop "the packages need about $NEEDED_MIB MiB of disk; $(pwd) has $free MiB free"
 }
 
-# prepare_environment REQUIREMENTS_FILE: an unchanged file, installed before, costs nothing.
+# prepare_environment REQUIREMENTS_FILE MODULE...: makes .venv with the packages of the file; requirements files that did
+# not change since the last installation cost nothing.  With NO_VENV=1 it only checks that the modules are there.
 prepare_environment() {
     if [ "${NO_VENV:-0}" = 1 ]; then
         find_python
-        modules="torch, torchvision, cv2, skimage, sklearn, scipy, statsmodels, pandas, yaml, tensorboardX, matplotlib, pytorch_grad_cam, segment_anything, tqdm"
-        [ "$1" = requirements.txt ] || modules="$modules, pytest"
-        "$PY" -c "import $modules" || stop "$PY lacks packages of $1; install them: $PY -m pip install -r $1"
+        absent=$("$PY" -c 'import importlib.util as i, sys; print(*(m for m in sys.argv[1:] if not i.find_spec(m)))' "${@:2}")
+        [ -z "$absent" ] || stop "$PY has no $absent; install the packages: $PY -m pip install -r $1"
         echo "using $("$PY" --version) at $(command -v "$PY"), nothing installed"
         return
     fi
@@ -43,7 +46,7 @@ prepare_environment() {
     if [ -x .venv/bin/python ] && ! python_fits .venv/bin/python; then
         stop ".venv holds $(.venv/bin/python --version 2>&1 || echo "a broken Python"); remove it and run this again"
     fi
-    if [ -x .venv/bin/python ] && cat requirements.txt "$1" | cmp -s - "$stamp"; then
+    if [ -x .venv/bin/python ] && cat requirements*.txt | cmp -s - "$stamp"; then
         PY=.venv/bin/python
         echo "environment: .venv is up to date"
         return
@@ -57,5 +60,5 @@ prepare_environment() {
     PY=.venv/bin/python
     echo "environment: installing $1 (a few minutes the first time)"
     "$PY" -m pip install --quiet --disable-pip-version-check -r "$1" || stop "pip could not install $1"
-    cat requirements.txt "$1" > "$stamp"
+    cat requirements*.txt > "$stamp"
 }

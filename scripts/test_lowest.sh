@@ -8,6 +8,6 @@ PYTHON=${PYTHON:-python3.11}  # the oldest packages have no wheels for newer one
 find_python
 check_disk
 "$PY" -m venv .venv-lowest
-grep -h '>=' requirements.txt requirements-dev.txt | sed 's/>=/==/' > .venv-lowest/pins.txt
+grep -h '^[^#].*>=' requirements*.txt | sed 's/>=/==/' > .venv-lowest/pins.txt
 .venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -r .venv-lowest/pins.txt
 exec .venv-lowest/bin/python -m pytest "$@"
