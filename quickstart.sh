@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # From nothing to a table: environment, sample dataset, training, test on unseen generators, pictures.
-#   bash quickstart.sh              minutes on a CPU; CUDA is used where it is
+#   bash quickstart.sh              a few minutes on a CPU; uses CUDA if there is a GPU
 #   bash quickstart.sh --fast       a small setting that only shows that everything runs
-#   bash quickstart.sh --no_venv    with the Python and the packages that are active
-#   bash quickstart.sh --overwrite  training and test from the start
-# What is there already is kept: a second run reuses the environment, the dataset, the training and the scores.
+#   bash quickstart.sh --no_venv    with the active Python and its packages
+#   bash quickstart.sh --overwrite  repeat training and test
+# A second run reuses the environment, the dataset, the training and the scores.
 set -euo pipefail
 cd "$(dirname "$0")"
 . scripts/environment.sh
@@ -35,16 +35,16 @@ if [ "$OVERWRITE" = 1 ]; then
     TRAIN+=(--overwrite) TEST=(--overwrite)
 elif [ -f "$RUN/model_epoch_last.pth" ]; then
     TRAIN+=(--continue_train)
-    again="If $RUN or $RESULTS are of other settings, start over: bash quickstart.sh --overwrite"
+    again="If $RUN or $RESULTS were made with other settings, start over: bash quickstart.sh --overwrite"
 fi
 
 echo; echo "1/4 sample dataset"
 "$PY" -m data.sample --output "$DATA" ${SAMPLE[@]+"${SAMPLE[@]}"}
-echo; echo "2/4 training on fakes of the up-sampler 'nearest' alone"
+echo; echo "2/4 training on fakes of the up-sampler 'nearest' only"
 "$PY" train.py --name "$NAME" --dataroot "$DATA" --no_resize "${TRAIN[@]}" || stop "training stopped. ${again:-}"
 echo; echo "3/4 test on unseen photographs and unseen up-samplers"
 "$PY" test.py --model_path "$RUN/model_epoch_best.pth" --dataroot "$DATA" --protocols Sample "${TEST[@]}" ||
-    stop "the test stopped. ${again:-If $RESULTS is of another training: bash quickstart.sh --overwrite}"
+    stop "the test stopped. ${again:-If $RESULTS belongs to another training: bash quickstart.sh --overwrite}"
 echo; echo "4/4 pictures"
 "$PY" -m tools.visualize npr --dataroot "$DATA/test" --number 1 --output "$RESULTS/npr_maps.png"
 "$PY" -m tools.visualize curves --results "$RESULTS"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the tests with the oldest packages that the requirements allow, in .venv-lowest.  Once per release: it
+# Runs the tests with the oldest packages that the requirements allow, in .venv-lowest.  Run it once per release: it
 # downloads another PyTorch (about 3 GB).
 set -euo pipefail
 cd "$(dirname "$0")/.."
