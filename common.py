@@ -50,30 +50,28 @@ class Parser(argparse.ArgumentParser):
         return options
 
     def close_matches(self, words):
-        """ "" or the known flags that look like one of these words."""
+        """The known flags that look like one of these words, in brackets, or ""."""
         flags = [
             flag
             for action in self._actions
             if action.help != argparse.SUPPRESS
             for flag in action.option_strings
         ]
-        found = {
-            match: None
-            for word in words
-            if word.startswith("-")
-            for match in difflib.get_close_matches(word.split("=")[0], flags, n=2)
-        }
-        return f" (did you mean {' or '.join(found)}?)" if found else ""
+        typed = [word.partition("=")[0] for word in words if word.startswith("-")]
+        matches = [match for flag in typed for match in difflib.get_close_matches(flag, flags, n=2)]
+        return f" (did you mean {' or '.join(dict.fromkeys(matches))}?)" if matches else ""
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Shows each flag's default after its help sentence, unless there is none to show."""
+    """Shows the default after a flag's help sentence, unless there is none or the sentence says it."""
 
     def __init__(self, prog):
         super().__init__(prog, max_help_position=30, width=110)
 
     def _get_help_string(self, action):
-        if action.default in (None, False, (), argparse.SUPPRESS) or "default: " in action.help:
+        if action.nargs == 0:  # a switch
+            return action.help + (" [on by default]" if action.default == action.const else "")
+        if action.default in (None, (), argparse.SUPPRESS) or "default: " in action.help:
             return action.help
         return f"{action.help} [default: {as_typed(action.default)}]"
 
@@ -145,6 +143,17 @@ def number_range(kind, lowest, highest):
     return parse
 
 
+def torch_device(text):
+    """'auto', or a device of torch such as cpu or cuda:1, whether this machine has it or not."""
+    import torch  # takes seconds, and not every tool needs it
+
+    try:
+        return text if text == "auto" else str(torch.device(text))
+    except RuntimeError:
+        expected = "expected auto, or a device of torch such as cpu, mps, cuda or cuda:1"
+        raise argparse.ArgumentTypeError(f"{expected}; got {text!r}") from None
+
+
 def file_path(text):
     """A path as typed, with ~ expanded."""
     return str(Path(text).expanduser())
@@ -158,6 +167,7 @@ METAVARS = {
     probability: "P",
     fraction: "P",
     names_list: "A,B",
+    torch_device: "NAME",
     file_path: "PATH",
     Path: "PATH",
 }

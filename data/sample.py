@@ -19,7 +19,6 @@ Results, laid out like ForenSynths (PNG only, one size, as many reals as fakes i
     <output>/sample.json                         settings, photographs per split, mean PSNR of the fakes in dB
 """
 
-import argparse
 import importlib.util
 import itertools
 import json
@@ -36,7 +35,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from common import UserError
+from common import Parser, UserError
 from data.upsamplers import MARGIN, cut, draw_window, fit, psnr, regenerate
 
 DATASET = "npr-lab sample"  # marks a sample.json as written here; nothing without it is ever deleted
@@ -217,9 +216,7 @@ def build(output: str | Path, *, seed: int = 0, fast: bool = False, overwrite: b
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data.sample", allow_abbrev=False, description="Make a small sample dataset."
-    )
+    parser = Parser(prog="python -m data.sample", description="Make a small sample dataset.")
     add = parser.add_argument
     add("--output", type=Path, default=DEFAULT_OUTPUT, help="folder to write [default: %(default)s]")
     add("--seed", type=int, default=0, help="seed of the crops and of the initial weights [default: 0]")

@@ -247,7 +247,7 @@ def image_size(image):
 
 
 def center_crop(image, height, width):
-    """The centre of a PIL image or a tensor (..., H, W) that is at least that large, as torchvision cuts it."""
+    """The centre of a PIL image or tensor (..., H, W) that is at least that large, as torchvision cuts it."""
     full_width, full_height = image_size(image)
     # Halves are rounded to even, in torchvision too.
     top, left = round((full_height - height) / 2), round((full_width - width) / 2)

@@ -1,11 +1,11 @@
-"""Command-line options that every script shares, and the way all of them are parsed.
+"""Command-line options that every script shares, and how all of them are parsed.
 
-Parsing has two stages: `--arch`, `--recipe` and `--protocol` are read first, because the detector brings its
-own flags, and recipe and protocol their defaults; then everything is parsed strictly, so a misspelt flag
-stops the program.
+A first look finds --arch, --recipe and --protocol: the detector adds its own flags, recipe and protocol
+change defaults.  Then one parser reads everything, and a flag that it does not have stops the program.
 """
 
 import argparse
+import sys
 
 import networks
 from common import (
@@ -17,11 +17,12 @@ from common import (
     non_negative_int,
     positive_float,
     positive_int,
+    torch_device,
 )
 from data.decode import DEFAULT_MAX_MPX
 from data.transforms import INTERPOLATIONS, RESIZES, resize_rule
 
-_NOT_GIVEN = object()
+NOT_GIVEN = object()
 
 # Flags that upstream parsed without effect, or that have another name here: flag -> what to do instead.
 RETIRED = {
@@ -41,61 +42,77 @@ RETIRED = {
 }
 
 
-class Retired(argparse.Action):
-    """A flag kept only to tell people what became of it."""
-
-    def __init__(self, option_strings, dest, hint="", **kwargs):
-        hidden = {"help": argparse.SUPPRESS, "default": argparse.SUPPRESS}
-        super().__init__(option_strings, argparse.SUPPRESS, nargs="?", **hidden)
-        self.hint = hint
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        parser.error(f"{option_string} is not an option here: {self.hint}")
-
-
 class BaseOptions:
-    """Options of every script; subclasses add theirs in `initialize` and check values in `check`."""
+    """Options of every script; subclasses add theirs in `initialize` and check values in `check`.
 
-    script = ""  # file name shown in the usage line
+    After `parse`: `parser`; `defaults`, {name: value}; `given`, the names of the options that were typed.
+    """
+
+    # File name in the usage line.
+    script = ""
+    # {flag: what to do instead} of flags that the script refuses with a hint.
     retired = RETIRED
-    needs_arch = False  # training always builds a detector; evaluation takes it from the weight file
+    # Training always builds a detector; an evaluation takes it from the weight file.
+    needs_arch = False
 
     def parse(self, argv=None):
-        """Parses strictly; a wrong flag or value exits with status 2.
+        """The options of a command line (default: the program's), as a Namespace.
 
-        Afterwards `self.given` names the options that stood on the command line.
+        A wrong flag or value ends the program with one message and status 2.
         """
-        self.parser = self.build_parser(**self.choose_defaults(argv))
+        argv = sys.argv[1:] if argv is None else argv
+        self.parser = self.build_parser(**self.first_look(argv))
         opt = self.parser.parse_args([])
         self.defaults = dict(vars(opt))
-        typed = argparse.Namespace(**dict.fromkeys(vars(opt), _NOT_GIVEN))
-        self.parser.parse_args(argv, typed)
-        self.given = {name for name, value in vars(typed).items() if value is not _NOT_GIVEN}
-        for name in self.given:
-            setattr(opt, name, getattr(typed, name))
-        if not self.needs_arch:  # a weight file of ours knows its flags: only those given say something new
-            for name in detector_flags(getattr(opt, "arch", None)) - self.given:
+        typed = argparse.Namespace(**dict.fromkeys(self.defaults, NOT_GIVEN))
+        _, unknown = self.parser.parse_known_args(argv, typed)
+        if unknown:
+            self.parser.error(self.explain(unknown))
+        values = {name: value for name, value in vars(typed).items() if value is not NOT_GIVEN}
+        self.given = set(values)
+        vars(opt).update(values)
+        if not self.needs_arch:
+            # A weight file of ours knows the detector's flags: only those typed say something new.
+            for name in self.detector_flags - self.given:
                 delattr(opt, name)
         self.check(opt)
         self.check_detector(opt)
         return opt
 
+    def first_look(self, argv):
+        """{name: value} of the flags that decide what the other flags are; keywords of `build_parser`."""
+        parser = Parser(prog=self.script, add_help=False)
+        self.add_deciding(parser.add_argument)
+        return vars(parser.parse_known_args(argv)[0])
+
+    def add_deciding(self, add):
+        """The flags of the first look."""
+        add("--arch", choices=networks.names(), default="npr" if self.needs_arch else None)
+
     def build_parser(self, arch):
-        """The complete parser for one detector; None: no detector flags."""
+        """The complete parser for one detector; None: without a detector's flags."""
         parser = Parser(prog=self.script, description=self.__doc__.splitlines()[0])
         self.initialize(parser)
+        shared = {action.dest for action in parser._actions}
         if arch is not None:
             networks.get(arch).add_arguments(parser.add_argument_group(f"detector {arch}"))
-        for flag, owners in flags_of_others(arch).items():  # known, but only where the detector is
-            parser.add_argument(flag, action=Retired, hint=f"it needs --arch {' or '.join(owners)}")
-        for flag, hint in self.retired.items():
-            parser.add_argument(flag, action=Retired, hint=hint)
+        self.detector_flags = {action.dest for action in parser._actions} - shared
         return parser
 
+    def explain(self, unknown):
+        """The message for unknown flags: what became of one, which --arch has it, or which look like it."""
+        for flag in (word.partition("=")[0] for word in unknown):
+            if flag in self.retired:
+                return f"{flag} is not an option here: {self.retired[flag]}"
+            if owners := detectors_with(flag):
+                return f"{flag} is not an option here: it needs --arch {' or '.join(owners)}"
+        return f"unrecognized arguments: {' '.join(unknown)}{self.parser.close_matches(unknown)}"
+
     def initialize(self, parser):
+        """Adds the script's flags to its parser."""
         self.add_detector(parser.add_argument_group("detector").add_argument)
         self.add_images(parser.add_argument_group("images").add_argument)
-        self.add_machine(parser.add_argument_group("machine").add_argument)
+        self.add_machine(parser.add_argument_group("machine"))
 
     def add_detector(self, add):
         add(
@@ -121,55 +138,51 @@ class BaseOptions:
             "--rz_interp",
             type=choice_list(INTERPOLATIONS),
             default=("bilinear",),
+            metavar="A,B",
             help=f"resize filter, or a comma list to draw from in training: {', '.join(INTERPOLATIONS)}",
         )
-        add(
-            "--exif",
-            choices=("ignore", "apply"),
-            default="ignore",
-            help="apply turns photographs upright; upstream ignores the EXIF orientation",
-        )
+        add("--exif", choices=("ignore", "apply"), default="ignore", help="apply: turn photographs upright")
         add(
             "--max_mpx",
             type=positive_float,
             default=DEFAULT_MAX_MPX,
-            help="refuse files of more million pixels than this before decoding them",
+            help="refuse files above this many million pixels, before they are decoded",
         )
         add(
-            "--on_bad_image",
-            choices=("stop", "skip"),
-            default="stop",
-            help="a broken image stops the run, or is left out, counted and listed",
+            "--on_bad_image", choices=("stop", "skip"), default="stop", help="skip: leave out, count and list"
         )
         add("--num_threads", type=non_negative_int, help="loader processes; default: one per core, at most 8")
 
     def add_classes(self, add):
         add("--classes", type=names_list, default=(), help="comma list of folders to use; empty: all")
 
-    def add_machine(self, add):
-        add(
+    def add_machine(self, group):
+        device = group.add_mutually_exclusive_group()
+        device.add_argument(
             "--device",
-            choices=("auto", "cpu", "cuda", "mps"),
+            type=torch_device,
             default="auto",
-            help="auto takes CUDA, then MPS, then the CPU",
+            metavar="NAME",
+            help="auto (CUDA, then MPS, then the CPU), or a device of torch: cpu, mps, cuda, cuda:1, ...",
         )
-        add("--gpu_ids", help="number of the CUDA device, -1 for the CPU (older spelling of --device)")
-        add("--seed", type=non_negative_int, default=100, help="seed of everything random")
-        add(
-            "--deterministic",
-            action="store_true",
-            help="deterministic GPU kernels, slower; the CPU is deterministic anyway",
+        device.add_argument(
+            "--gpu_ids",
+            dest="device",
+            type=gpu_device,
+            default=argparse.SUPPRESS,
+            metavar="N",
+            help="published spelling of --device cuda:N; -1: the CPU",
         )
+        group.add_argument("--seed", type=non_negative_int, default=100, help="seed of all random numbers")
+        group.add_argument("--deterministic", action="store_true", help="deterministic GPU kernels; slower")
 
     def check(self, opt):
         """Rules that concern more than one option; `parser.error` on a violation."""
-        if opt.gpu_ids is not None and opt.device != "auto":
-            self.parser.error(f"give --device or --gpu_ids, not both (got {opt.device} and {opt.gpu_ids})")
-        if opt.no_resize and opt.loadSize is not None and "loadSize" in self.given:
+        if opt.no_resize and "loadSize" in self.given:
             self.parser.error("--no_resize and --loadSize exclude each other")
         name = getattr(opt, "name", None)
         if name is not None and (name in ("", ".", "..") or "/" in name):
-            self.parser.error(f"--name must be a plain folder name, got {opt.name!r}")
+            self.parser.error(f"--name must be a plain folder name, got {name!r}")
 
     def check_detector(self, opt):
         """Rules among the detector's own flags; an evaluation knows the rest of them from its weight file."""
@@ -188,29 +201,24 @@ class BaseOptions:
             lines.append(f"{name:>20}: {as_typed(value)}{note}")
         return "\n".join(lines)
 
-    def choose_defaults(self, argv):
-        """First stage: {name: value} of the flags that decide what the other flags are."""
-        first = argparse.ArgumentParser(prog=self.script, add_help=False, allow_abbrev=False)
-        self.add_deciding(first.add_argument)
-        known, _ = first.parse_known_args(argv)
-        return vars(known)
 
-    def add_deciding(self, add):
-        """The flags of the first stage."""
-        add("--arch", choices=networks.names(), default="npr" if self.needs_arch else None)
+def detectors_with(flag):
+    """Names of the detectors that have this flag."""
 
-
-def detector_flags(arch):
-    """Names of a detector's own options; none without a detector."""
-    return set() if arch is None else set(vars(networks.get(arch).flags(argparse.Namespace())))
-
-
-def flags_of_others(arch):
-    """{flag as typed: [detectors that have it]} of those that `arch` does not have."""
-    found = {}
-    for name in networks.names():
-        parser = argparse.ArgumentParser(add_help=False)
+    def has(name):
+        parser = Parser(add_help=False)
         networks.get(name).add_arguments(parser)
-        for flag in sorted(flag for action in parser._actions for flag in action.option_strings):
-            found.setdefault(flag, []).append(name)
-    return {flag: owners for flag, owners in found.items() if arch not in owners}
+        return flag in parser._option_string_actions
+
+    return [name for name in networks.names() if has(name)]
+
+
+def gpu_device(text):
+    """Type of --gpu_ids: '1' or '1,' -> 'cuda:1', '-1' -> 'cpu'."""
+    try:
+        (number,) = map(int, names_list(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected the number of one CUDA device, or -1 for the CPU, got {text!r}"
+        ) from None
+    return "cpu" if number < 0 else f"cuda:{number}"

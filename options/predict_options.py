@@ -21,13 +21,13 @@ class PredictOptions(ValOptions):
             default=(),
             type=file_path,
             metavar="PATH",
-            help="image files, and folders with everything below them",
+            help="image files, and folders with all images below them",
         )
-        add("--output", type=file_path, help="CSV to write: path, score, logit, error; default: the terminal")
+        add("--output", type=file_path, help="CSV to write: path, score, logit, error; default: printed")
         add(
             "--labels",
             choices=("folder",),
-            help="folder: take labels from folder names (0_real, ai, ...) and add accuracy and AP",
+            help="folder: take labels from folder names (0_real, ai, ...), and report accuracy and AP",
         )
         self.add_weights(parser)
 

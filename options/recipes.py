@@ -5,7 +5,8 @@ Values are option names and values; what a recipe leaves out keeps the flag's ow
 
 import networks
 
-PLATEAU = {  # how CNNDetection ends a training, and DFIG after it
+# How CNNDetection ends a training, and DFIG after it.
+PLATEAU = {
     "lr": 1e-4,
     "niter": 10_000,
     "lr_policy": "plateau",
@@ -15,6 +16,7 @@ PLATEAU = {  # how CNNDetection ends a training, and DFIG after it
     "optim": "adam",
     "pretrained": True,
 }
+# CNNDetection: options/train_options.py and train.py; Blur+JPEG (0.1), the better of its two models.
 CNNDET = {
     **PLATEAU,
     "batch_size": 64,
@@ -24,6 +26,17 @@ CNNDET = {
     "jpg_method": ("cv2", "pil"),
     "jpg_qual": (30, 100),
 }
+# NPR: the command that made NPR.pth (its README); seed and optimiser from its train.py and trainer.py.
+NPR = {
+    "lr": 2e-4,
+    "batch_size": 32,
+    "niter": 50,
+    "delr_freq": 10,
+    "beta1": 0.9,
+    "optim": "adam",
+    "seed": 100,
+}
+# SSP: options.py and utils/util.py of its code.  It draws no flips.
 SSP = {
     "lr": 1e-4,
     "batch_size": 64,
@@ -39,36 +52,15 @@ SSP = {
     "jpg_qual": (90, 100),
 }
 RECIPES = {
-    # The command that made NPR.pth (README of NPR); seed and optimiser from its train.py and trainer.py.
-    "npr": {
-        "lr": 2e-4,
-        "batch_size": 32,
-        "niter": 50,
-        "delr_freq": 10,
-        "beta1": 0.9,
-        "optim": "adam",
-        "seed": 100,
-    },
-    # CVIMGDetection: the same family on Tiny-GenImage (defaults of its options, opt.txt of its final run).
-    "cvimg": {
-        "protocol": "Tiny-GenImage",
-        "lr": 2e-4,
-        "batch_size": 64,
-        "niter": 20,
-        "delr_freq": 10,
-        "beta1": 0.9,
-        "optim": "adam",
-        "seed": 100,
-        "dataroot": "./genimage",
-    },
-    # CNNDetection: options/train_options.py and train.py; Blur+JPEG (0.1), the better of its two models.
+    "npr": NPR,
+    # CVIMGDetection: NPR's on Tiny-GenImage (defaults of its options, opt.txt of its final run).
+    "cvimg": {**NPR, "protocol": "Tiny-GenImage", "batch_size": 64, "niter": 20, "dataroot": "./genimage"},
     "cnndet": CNNDET,
     "cnndet-0.5": {**CNNDET, "blur_prob": 0.5, "jpg_prob": 0.5},
-    # DFIG: options/ and train.py of its code; no seed is published.
+    # DFIG: options/ and train.py of its code; it publishes no seed.
     "dfig": {**PLATEAU, "batch_size": 32},
-    # SSP: options.py and utils/util.py of its code.  It draws no flips.
     "ssp": SSP,
-    # ESSP: SSP's, with the ranges that its options have; how often each kind occurs is our choice.
+    # ESSP: SSP's, with the ranges of its options; how often images are blurred or compressed is our choice.
     "essp": {**SSP, "blur_prob": 0.5, "jpg_prob": 0.5},
     # The flags' own defaults, for a detector without published settings.
     "plain": {},
@@ -76,6 +68,6 @@ RECIPES = {
 
 
 def for_arch(arch):
-    """Name of the detector's own recipe: the one it names, that of its name, else `plain`."""
+    """Name of the detector's own recipe: the one it names, the one of its name, or `plain`."""
     own = networks.get(arch).recipe or arch
     return own if own in RECIPES else "plain"

@@ -7,13 +7,15 @@ from options.val_options import ValOptions
 
 ALL = "all"
 NO_COMPARISON = "none"
-
-# What changes the input, beside the flags of a detector that an evaluation may set.
-BENDING = {"no_resize", "loadSize", "resize_rule", "no_crop", "cropSize", "rz_interp", "blur", "jpeg"}
+# What changes the input, in addition to the detectors' own flags of an evaluation.
+INPUT_FLAGS = {"no_resize", "loadSize", "resize_rule", "no_crop", "cropSize", "rz_interp", "blur", "jpeg"}
 
 
 class TestOptions(ValOptions):
-    """Scores the papers' benchmarks with one checkpoint and prints a table for each."""
+    """Scores the papers' benchmarks with one checkpoint and prints a table for each.
+
+    After `parse`: `rows`, the protocols to run in their order; `asked`: each of them must have images.
+    """
 
     script = "test.py"
     __test__ = False  # the name starts like a test class; pytest must not collect it
@@ -27,65 +29,70 @@ class TestOptions(ValOptions):
             nargs="+",
             default=(),
             metavar="NAME",
-            help=f"benchmarks to run: {', '.join(protocols.PROTOCOLS)}, or all; by default those found of "
-            f"{', '.join(protocols.DEFAULT)}",
+            help=f"benchmarks to run: {', '.join(protocols.PROTOCOLS)}, or all; default: those of "
+            f"{', '.join(protocols.DEFAULT)} that are there",
         )
         add("--protocol_file", type=file_path, help="YAML file with protocols of your own")
         add(
             "--published",
             default="NPR",
             metavar="METHOD",
-            help="whose published numbers stand beside ours, or none; a wrong name lists all",
+            help="method whose published numbers are printed next to ours, or none; a wrong name lists them",
         )
         add(
             "--expect",
             metavar="METHOD",
-            help="check every generator against these published numbers within 0.2 points; exit status 1 "
-            "when one differs (issue4: NPR.pth on ForenSynths)",
+            help="compare every generator with the published numbers of this method; exit status 1 if one "
+            "differs by more than 0.2 points (issue4: NPR.pth on ForenSynths)",
         )
 
     def check(self, opt):
         super().check(opt)
         try:
-            if opt.published != NO_COMPARISON:
-                published.require_method(opt.published)
-            if opt.expect:
-                self.require_cells(opt.expect)
-                bent = sorted(self.given & (BENDING | evaluation_flags()))
-                if bent:
-                    raise UserError(f"--expect checks the published input; --{', --'.join(bent)} changes it")
             self.rows = self.choose(opt)
+            if opt.published.lower() == NO_COMPARISON:
+                opt.published = NO_COMPARISON
+            else:
+                opt.published = published.method_named(opt.published, self.slugs())
+            if opt.expect:
+                self.check_expect(opt)
         except (UserError, OSError) as error:
             self.parser.error(str(error))
 
-    def require_cells(self, method):
-        """--expect needs numbers per generator; `self.expected`: the protocols for which there are some."""
-        published.require_method(method)
-        found = {slug: published.lookup(slug, method) for slug in protocols.PROTOCOLS}
-        self.expected = [slug for slug, one in found.items() if one and one.cells]
-        if not self.expected:
-            raise UserError(f"--expect {method}: only a mean is published, no numbers per generator")
-
     def choose(self, opt):
-        """The protocols to run, in the order asked for; `self.asked`: each of them has to be there."""
-        rows = protocols.known(opt.protocol_file)
+        """The protocols asked for: those named, all, those of the user's file, or the default."""
         every = [name.lower() for name in opt.protocols] == [ALL]
-        self.asked = bool(opt.expect) or (bool(opt.protocols) and not every)
+        self.asked = bool(opt.expect) or bool(opt.protocols and not every)
+        rows = protocols.known(opt.protocol_file)
         if every:
-            return [row for row in rows.values() if not opt.expect or row.slug in self.expected]
+            return list(rows.values())
         if opt.protocols:
-            asked = [protocols.get(slug, opt.protocol_file) for slug in opt.protocols]
-            strangers = [row.slug for row in asked if opt.expect and row.slug not in self.expected]
-            if strangers:
-                raise UserError(
-                    f"--expect {opt.expect} has numbers per generator for {', '.join(self.expected)}, "
-                    f"not for {', '.join(strangers)}"
-                )
-            return list({row.slug: row for row in asked}.values())
-        if opt.expect:
-            return [row for row in rows.values() if row.slug in self.expected]
+            named = [protocols.get(name, opt.protocol_file) for name in opt.protocols]
+            return list({row.slug: row for row in named}.values())
         own = [row for row in rows.values() if row.slug not in protocols.PROTOCOLS]
         return own or [rows[slug] for slug in protocols.DEFAULT]
+
+    def slugs(self):
+        """Names of the protocols to run."""
+        return [row.slug for row in self.rows]
+
+    def check_expect(self, opt):
+        """--expect needs published numbers per generator and the published input."""
+        opt.expect = published.method_named(opt.expect, self.slugs())
+        tables = {slug: published.lookup(slug, opt.expect) for slug in protocols.PROTOCOLS}
+        expected = [slug for slug, table in tables.items() if table and table.cells]
+        if not expected:
+            raise UserError(f"--expect {opt.expect}: only a mean is published, no numbers per generator")
+        changing = sorted(self.given & (INPUT_FLAGS | evaluation_flags()))
+        if changing:
+            raise UserError(f"--expect checks the published input; --{', --'.join(changing)} changes it")
+        if "protocols" not in self.given or [name.lower() for name in opt.protocols] == [ALL]:
+            self.rows = [protocols.PROTOCOLS[slug] for slug in expected]
+        if missing := [slug for slug in self.slugs() if slug not in expected]:
+            raise UserError(
+                f"--expect {opt.expect} has numbers per generator for {', '.join(expected)}, "
+                f"not for {', '.join(missing)}"
+            )
 
 
 def evaluation_flags():

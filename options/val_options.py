@@ -10,7 +10,6 @@ TRAINING_FLAGS = (
     "--serial_batches --no_flip --flip --loss_freq --continue_train --train_split --val_split "
     "--recipe --checkpoints_dir"
 ).split()
-
 AUGMENTATION_FLAGS = ("--blur_prob", "--blur_sig", "--jpg_prob", "--jpg_method", "--jpg_qual")
 
 
@@ -20,22 +19,20 @@ class ValOptions(BaseOptions):
     script = "val.py"
     retired = {
         **RETIRED,
-        **dict.fromkeys(TRAINING_FLAGS, "it concerns training only; train.py takes it"),
-        **dict.fromkeys(
-            AUGMENTATION_FLAGS, "it concerns training only; --blur and --jpeg degrade test images"
-        ),
+        **dict.fromkeys(TRAINING_FLAGS, "only train.py takes it"),
+        **dict.fromkeys(AUGMENTATION_FLAGS, "only train.py takes it; --blur and --jpeg degrade test images"),
     }
 
     def initialize(self, parser):
         super().initialize(parser)
-        parser.set_defaults(rz_interp=None)  # the protocol's, else the training run's
-        parser.set_defaults(seed=EVALUATION_SEED)
+        # rz_interp: the protocol's, else the training run's.
+        parser.set_defaults(rz_interp=None, seed=EVALUATION_SEED)
         self.add_evaluation(parser)
         self.add_large_images(parser.add_argument_group("large images").add_argument)
         self.add_degradation(parser.add_argument_group("degraded images").add_argument)
 
     def add_evaluation(self, parser):
-        """What is scored, and where results go."""
+        """What is scored, with which weights, and where results go."""
         add = parser.add_argument_group("evaluation").add_argument
         add(
             "--dataroot",
@@ -45,20 +42,20 @@ class ValOptions(BaseOptions):
         )
         self.add_classes(add)
         add("--name", help="folder below --results_dir; default: the run's name")
-        add("--results_dir", type=file_path, default="./results", help="where results are kept")
+        add("--results_dir", type=file_path, default="./results", help="folder of all results")
         self.add_weights(parser)
 
     def add_weights(self, parser):
-        """What scores, and how an evaluation goes on."""
+        """The weight file, how it is run, and what becomes of earlier scores."""
         add = parser.add_argument_group("weights").add_argument
         add("--model_path", type=file_path, help="weight file: ours or a published one")
-        add("--resume", action="store_true", help="keep what an earlier, equal evaluation has scored")
+        add("--resume", action="store_true", help="keep the scores of an earlier, equal evaluation")
         add("--overwrite", action="store_true", help="replace earlier results of this name")
         add(
             "--amp",
             choices=("bf16", "off"),
             default="off",
-            help="bf16 is faster on a GPU, but its logits tie and move tables",
+            help="bf16 is faster on a GPU, but rounds logits to ties and so changes tables",
         )
 
     def add_large_images(self, add):
@@ -67,13 +64,13 @@ class ValOptions(BaseOptions):
             "--max_input_mpx",
             type=positive_float,
             default=16.0,
-            help="largest input of the network in million pixels; does not concern patches",
+            help="largest input of the network in million pixels; not for detectors of patches",
         )
         add(
             "--large_images",
             choices=("refuse", "crop"),
             default="refuse",
-            help="a larger input counts as a bad image, or its centre is taken",
+            help="treat a larger input as a bad image, or take its centre",
         )
 
     def add_degradation(self, add):
@@ -81,22 +78,22 @@ class ValOptions(BaseOptions):
             "--blur",
             type=number(float, lambda value: 0 <= value <= 100, "a number from 0 to 100"),
             metavar="X",
-            help="blur every image first, sigma in pixels",
+            help="blur every image first: sigma in pixels, 0 to 100",
         )
         add(
             "--jpeg",
             type=whole_number(1, 100),
             metavar="N",
-            help="then JPEG-code it with this quality, 1 to 100",
+            help="then compress as JPEG of this quality, 1 to 100",
         )
         add("--jpeg_method", choices=sorted(JPEG_METHODS), default="pil", help="JPEG encoder")
 
     def check(self, opt):
         super().check(opt)
-        if "jpeg_method" in self.given and opt.jpeg is None:
-            self.parser.error("--jpeg_method needs --jpeg, the quality")
         if not opt.model_path:
             self.parser.error("--model_path is needed: the weight file to evaluate")
+        if "jpeg_method" in self.given and opt.jpeg is None:
+            self.parser.error("--jpeg_method needs --jpeg, the quality")
         if opt.resume and opt.overwrite:
             self.parser.error("--resume and --overwrite exclude each other")
         if opt.rz_interp and len(opt.rz_interp) > 1:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from common import UserError
 from data import published
 
 FOLDER = Path(published.__file__).parent
@@ -220,12 +221,11 @@ def test_methods():
     assert {"issue4", "NPR", "LocalGrad"} <= set(published.methods("ForenSynths"))
 
 
-def test_require_method():
-    assert published.require_method("NPR") == "NPR"
-    for name in ("npr", "none"):
-        with pytest.raises(ValueError, match=f"unknown method '{name}'; known: .*NPR-rerun") as caught:
-            published.require_method(name)
-        assert "\n" not in str(caught.value)
+def test_a_method_is_named_in_any_case_and_a_wrong_name_lists_those_of_the_protocols_asked_for():
+    assert published.method_named("npr", []) == published.method_named("NPR", ["DFIG"]) == "NPR"
+    assert len({name.lower() for name in published.methods()}) == len(published.methods())
+    with pytest.raises(UserError, match="GenImage-NPR: NPR"):
+        published.method_named("NPR-typo", ["GenImage-NPR"])
 
 
 def test_notes_belong_to_figures():

@@ -107,8 +107,8 @@ def devices(monkeypatch):
     return see
 
 
-def pick(device="auto", gpu_ids=None):
-    return str(run.pick_device(SimpleNamespace(device=device, gpu_ids=gpu_ids)))
+def pick(device="auto"):
+    return str(run.pick_device(SimpleNamespace(device=device)))
 
 
 @pytest.mark.parametrize(
@@ -125,45 +125,20 @@ def test_auto_takes_cuda_then_mps_then_cpu(devices, cuda, mps, expected):
     assert pick() == expected
 
 
-@pytest.mark.parametrize(
-    ("device", "gpu_ids", "expected"),
-    [
-        ("cpu", None, "cpu"),
-        ("cuda", None, "cuda"),
-        ("mps", None, "mps"),
-        ("auto", "-1", "cpu"),
-        ("auto", "0", "cuda:0"),
-        ("auto", "1", "cuda:1"),
-        ("auto", " 1 ", "cuda:1"),
-        ("auto", "0,", "cuda:0"),
-    ],
-)
-def test_the_device_asked_for_is_taken(devices, device, gpu_ids, expected):
-    devices(cuda=2, mps=True)
-    assert pick(device, gpu_ids) == expected
-
-
-@pytest.mark.parametrize(
-    ("device", "gpu_ids", "cuda", "words"),
-    [
-        ("cuda", None, 0, "cuda was asked for, but torch sees 0 CUDA devices; use --device cpu"),
-        ("auto", "0", 0, "cuda:0 was asked for, but torch sees 0 CUDA devices"),
-        ("auto", "2", 2, "cuda:2 was asked for, but torch sees 2 CUDA devices"),
-        ("mps", None, 2, "mps was asked for, but torch does not see it"),
-    ],
-)
-def test_a_device_that_is_not_there_is_refused(devices, device, gpu_ids, cuda, words):
-    devices(cuda)
-    with pytest.raises(ValueError, match=words):
-        pick(device, gpu_ids)
-
-
-@pytest.mark.parametrize("text", ["0,1", "", ",", "a", "0;1", "1.0", "cuda:0"])
-def test_gpu_ids_other_than_one_number_are_refused_as_typed(devices, text):
+@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:0", "cuda:1"])
+def test_the_device_asked_for_is_taken(devices, device):
     devices(cuda=2)
-    with pytest.raises(ValueError, match="--gpu_ids takes the number of one device") as caught:
-        pick(gpu_ids=text)
-    assert repr(text) in str(caught.value)
+    assert pick(device) == device
+
+
+@pytest.mark.parametrize(
+    ("device", "cuda", "token"),
+    [("cuda", 0, "0 CUDA"), ("cuda:2", 2, "2 CUDA"), ("meta", 2, "cpu"), ("privateuseone", 0, "cpu")],
+)
+def test_a_device_that_is_not_there_is_refused(devices, device, cuda, token):
+    devices(cuda)
+    with pytest.raises(UserError, match=f"--device {device}.*{token}"):
+        pick(device)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +229,7 @@ def test_a_package_that_is_not_installed_is_absent():
 
 
 def test_start_seeds_picks_and_records(torch_settings):
-    opt = SimpleNamespace(device="cpu", gpu_ids=None, seed=5, deterministic=False)
+    opt = SimpleNamespace(device="cpu", seed=5, deterministic=False)
     assert run.start(opt) == CPU
     first = draw()
     run.seed_everything(5)

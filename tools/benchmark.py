@@ -11,7 +11,6 @@ Pixels are random, weights too unless --model_path names some; neither changes t
 between the ways compared, and medians are printed.  The last line is JSON.
 """
 
-import argparse
 import functools
 import json
 import statistics
@@ -23,7 +22,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import networks
-from common import UserError, file_path, positive_int
+from common import Parser, UserError, file_path, positive_int, torch_device
 from data.patches import looked_at
 from networks import checkpoint
 from networks.base import Patches
@@ -85,9 +84,9 @@ def main():
     print(json.dumps({"what": opt.what, **found, **machine}))
 
 
-def parse():
+def parse(argv=None):
     """The command line."""
-    parser = argparse.ArgumentParser(prog="tools.benchmark", description="Measures the speed of scoring.")
+    parser = Parser(prog="tools.benchmark", description="Measures the speed of scoring.")
     parser.add_argument(
         "what",
         choices=("batches", "mixed", "variants", "detectors", "patches"),
@@ -95,14 +94,12 @@ def parse():
     )
     parser.add_argument("--arch", choices=networks.names(), default="npr", help="detector")
     parser.add_argument("--model_path", type=file_path, help="weight file in place of random weights")
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to run"
-    )
+    parser.add_argument("--device", type=torch_device, default="auto", help="where to run")
     parser.add_argument("--side", type=positive_int, default=256, help="pixels per side of an image")
     parser.add_argument("--number", type=positive_int, default=500, help="images (mixed)")
     parser.add_argument("--sizes", type=positive_int, default=25, help="different sizes (mixed)")
     parser.add_argument("--repeats", type=positive_int, default=3, help="rounds; medians are printed")
-    return parser.parse_args(namespace=Namespace(gpu_ids=None))
+    return parser.parse_args(argv)
 
 
 def batches(opt, detector, device):

@@ -9,7 +9,6 @@ second calls rightly and the first wrongly, `lost` the other way round.
 Results: the tables here, and with --output compare.csv, compare.md and flips.csv.
 """
 
-import argparse
 import csv
 import json
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import UserError, file_path
+from common import Parser, UserError, file_path
 from data import protocols, published
 from util import run, tables
 from util.metrics import THRESHOLD, set_beside, tabulate
@@ -59,9 +58,7 @@ def main(argv=None):
 
 def parse(argv):
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="tools.compare", description="Compares results generator by generator."
-    )
+    parser = Parser(prog="tools.compare", description="Compares results generator by generator.")
     parser.add_argument("first", type=file_path, help="results folder")
     parser.add_argument("second", type=file_path, help="results folder, or a published method such as NPR")
     parser.add_argument("--output", type=file_path, help="folder for compare.csv, compare.md and flips.csv")

@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 
 import networks
-from common import UserError, file_path, names_list, non_negative_int, positive_int, written_whole
+from common import Parser, UserError, file_path, names_list, non_negative_int, positive_int, written_whole
 from data import protocols, published
 from data.published import MEAN
 from data.training import NO_VALIDATION
@@ -55,7 +55,7 @@ def main(words=None):
 
 def parse(words):
     """The command line."""
-    parser = argparse.ArgumentParser(prog="tools.matrix", description=__doc__.splitlines()[0])
+    parser = Parser(prog="tools.matrix", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--protocol", default=PROTOCOL, help=f"benchmark with a training part [default: {PROTOCOL}]")
     add("--arch", choices=networks.names(), default="ssp", help="detector [default: ssp]")

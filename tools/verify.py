@@ -7,7 +7,6 @@
 Every file is read once.  Exit status: 0 all is well (notes at most), 1 there are problems, 2 wrong usage.
 """
 
-import argparse
 import os
 import sys
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from common import UserError, file_path, names_list, non_negative_int, positive_float, write_json
+from common import Parser, UserError, file_path, names_list, non_negative_int, positive_float, write_json
 from data import protocols
 from data.decode import DEFAULT_MAX_MPX
 from data.findings import Entry, judge, list_folder, spell
@@ -67,9 +66,7 @@ def main(argv=None):
 
 def make_parser():
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="tools.verify", description=__doc__.splitlines()[0], allow_abbrev=False
-    )
+    parser = Parser(prog="tools.verify", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--dataroot", type=file_path, required=True, help="folder that holds the benchmarks")
     add(

@@ -85,33 +85,20 @@ def start(opt):
 
 
 def pick_device(opt):
-    """The torch.device that --device or --gpu_ids asks for; ValueError when it is not there."""
-    wanted = opt.device
-    if opt.gpu_ids is not None:
-        wanted = _device_of_gpu_ids(opt.gpu_ids)
-    if wanted == "auto":
-        wanted = (
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
-    if wanted.startswith("cuda"):
-        present = torch.cuda.device_count()
-        if int(wanted.partition(":")[2] or 0) >= present:
-            raise UserError(
-                f"{wanted} was asked for, but torch sees {present} CUDA devices; use --device cpu"
-            )
-    if wanted == "mps" and not torch.backends.mps.is_available():
-        raise UserError("mps was asked for, but torch does not see it; use --device cpu")
-    return torch.device(wanted)
-
-
-def _device_of_gpu_ids(text):
+    """The torch.device that --device asks for; UserError when it is not there."""
+    if opt.device == "auto":
+        mps = torch.backends.mps.is_available()
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    device = torch.device(opt.device)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        seen = f"torch sees {torch.cuda.device_count()} CUDA devices"
+        raise UserError(f"--device {device}: {seen}; use --device cpu")
     try:
-        ids = [int(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        ids = []
-    if len(ids) != 1:
-        raise UserError(f"--gpu_ids takes the number of one device, or -1 for the CPU, got {text!r}")
-    return "cpu" if ids[0] < 0 else f"cuda:{ids[0]}"
+        if device.type != "cuda":
+            torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, ImportError):
+        raise UserError(f"--device {device}: torch cannot use it here; use --device cpu") from None
+    return device
 
 
 def use_bf16(amp, device, deterministic=False):

@@ -77,11 +77,14 @@ def lookup(protocol, method) -> Published | None:
     )
 
 
-def require_method(name) -> str:
-    """The name itself; ValueError lists the known ones."""
-    if name not in methods():
-        raise UserError(f"unknown method {name!r}; known: {', '.join(methods())}")
-    return name
+def method_named(name, protocols) -> str:
+    """The method of this name in upper or lower case; UserError lists those of the given protocols."""
+    names = {method.lower(): method for method in methods()}
+    if name.lower() not in names:
+        known = sorted({method for protocol in protocols for method in methods(protocol)})
+        where = ", ".join(protocols)
+        raise UserError(f"unknown method {name!r}; published on {where}: {', '.join(known) or 'none'}")
+    return names[name.lower()]
 
 
 @functools.cache
