@@ -178,7 +178,7 @@ class TrainOptions(BaseOptions):
             opt.pretrained = opt.pretrained and "pretrained" in self.given  # a flag wins over the recipe
         starts = [name for name in ("model_path", "init_weights", "pretrained") if getattr(opt, name)]
         if len(starts) > 1:
-            self.parser.error(f"--{', --'.join(starts)} exclude each other: a run starts from one of them")
+            self.parser.error(f"one kind of start weights at a time, got --{', --'.join(starts)}")
 
     def check_rates(self, opt):
         """Refuses learning rates that would be 0 or never change."""
@@ -203,7 +203,7 @@ class TrainOptions(BaseOptions):
             self.parser.error("--val_split excludes --select_on_test and --val_fraction")
         named_folder = "val_split" in self.given and opt.val_split != NO_VALIDATION
         if opt.protocol and ("train_split" in self.given or named_folder):
-            self.parser.error("--protocol names the folders itself; leave out --train_split and --val_split")
+            self.parser.error("--protocol knows the folders; leave out --train_split and --val_split")
         if opt.earlystop_epoch and opt.val_split == NO_VALIDATION:
             self.parser.error("--earlystop_epoch needs a validation set, and --val_split is none")
 
