@@ -30,7 +30,7 @@ import zlib
 from pathlib import Path
 from shlex import quote
 
-import requests  # comes with gdown
+import requests
 from tqdm import tqdm
 
 from common import Parser, UserError, file_path, owned, sha256, write_json
@@ -316,7 +316,8 @@ def _fill(folder, archive):
         members = _zip_members(reader) if is_zip else _tar_members(reader)
         files = [(entry, size) for entry, name, size in members if not MAC_JUNK.search(name)]
         require_space(folder.parent.parent, sum(size for _, size in files))
-        options = {} if is_zip else {"filter": "data"}  # zipfile checks the CRC of what it reads
+        filtered = not is_zip and hasattr(tarfile, "data_filter")  # from Python 3.11.4 on
+        options = {"filter": "data"} if filtered else {}
         reader.extractall(folder, [entry for entry, _ in files], **options)
     if not files:
         raise UserError("holds no files")
