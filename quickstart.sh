@@ -46,7 +46,7 @@ echo; echo "3/4 test on unseen photographs and unseen up-samplers"
 "$PY" test.py --model_path "$RUN/model_epoch_best.pth" --dataroot "$DATA" --protocols Sample "${TEST[@]}" ||
     stop "the test stopped. ${again:-If $RESULTS belongs to another training: bash quickstart.sh --overwrite}"
 echo; echo "4/4 pictures"
-"$PY" -m tools.visualize npr --dataroot "$DATA/test" --number 1 --output "$RESULTS/npr_maps.png"
+"$PY" -m tools.visualize npr --dataroot "$DATA/test" --index 1 --output "$RESULTS/npr_maps.png"
 "$PY" -m tools.visualize curves --results "$RESULTS"
 "$PY" -m tools.visualize training --run "$RUN" --output "$RESULTS/training.png"
 

@@ -19,7 +19,7 @@ import predict
 import test
 import train
 from networks import checkpoint
-from tools import extract
+from tools.extract import __main__ as extract
 from util import run
 
 CPU = ("--num_threads", "0", "--device", "cpu")

@@ -136,7 +136,8 @@ def test_is_stored_without_outputs():
 
 
 def test_its_commands_parse():
-    from tools import extract, visualize
+    from tools.extract import __main__ as extract
+    from tools.visualize import __main__ as visualize
 
     [cell] = [cell for cell in nbformat.read(NOTEBOOK, 4).cells if cell.id == "commands"]
     commands = re.search(r"```bash\n(.*?)```", cell.source, re.S)[1].splitlines()

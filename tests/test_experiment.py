@@ -15,9 +15,9 @@ import pytest
 import yaml
 from conftest import ROOT, interrupt_after, make_tree
 
-import tools.visualize
 import train_multiscale_experiment as experiment
 from options.grid import Cell
+from tools.visualize.__main__ import main as draw
 from train_multiscale_experiment import Experiment
 from util import run
 from util.ledger import Ledger
@@ -90,7 +90,7 @@ def done(tmp_path_factory):
 
     def visualize(command, **_):
         assert command[:3] == [sys.executable, "-m", "tools.visualize"]
-        tools.visualize.main(command[3:])  # in this process, which saves the time of starting another
+        draw(command[3:])  # in this process, which saves the time of starting another
         return subprocess.CompletedProcess(command, 0)
 
     with contextlib.redirect_stdout(said), pytest.MonkeyPatch.context() as patch:

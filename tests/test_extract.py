@@ -1,4 +1,4 @@
-"""tools.extract as a user runs it: faces cut out, noise patterns, toy weights, how a stopped run goes on."""
+"""tools.extract as a user runs it: faces cut out, noise patterns, toy weights, how a stopped run resumes."""
 
 import json
 import os
@@ -13,7 +13,8 @@ from PIL import Image
 
 from common import CheckpointError
 from networks import cycleisp
-from tools import extract, masks
+from tools.extract import __main__ as extract
+from tools.extract import masks
 from util import run
 
 GOLDEN = SAMPLES / "dfig-golden"
@@ -439,7 +440,7 @@ def test_an_interrupted_run_finishes_as_an_unbroken_one(pattern, six, tmp_path, 
     whole = pattern("--batch_size", "2", output=tmp_path / "whole")
     with monkeypatch.context() as patch:
         interrupt_after(patch, checks)
-        with pytest.raises(run.Interrupted, match="the same command, without --overwrite, goes on"):
+        with pytest.raises(run.Interrupted, match="the same command, without --overwrite, resumes"):
             pattern("--batch_size", "2")
     out = tmp_path / "out"
     assert len(contents(out)) == 2 * checks
@@ -468,10 +469,10 @@ def test_a_write_that_fails_leaves_no_part(pattern, six, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("first", "second", "words"),
     [
-        ("", "--encoding wrapped", "encoding: signed there, wrapped now"),
-        ("--encoding wrapped", "", "encoding: wrapped there, signed now"),
-        ("", "--tile 64", "tile: 1024 there, 64 now"),
-        ("", "--amp bf16", "precision: fp32 there, bf16 now"),
+        ("", "--encoding wrapped", "encoding: there signed, now wrapped"),
+        ("--encoding wrapped", "", "encoding: there wrapped, now signed"),
+        ("", "--tile 64", "tile: there 1024, now 64"),
+        ("", "--amp bf16", "precision: there fp32, now bf16"),
     ],
 )
 def test_noise_of_other_settings_is_not_mixed(pattern, picture, first, second, words):
@@ -496,7 +497,7 @@ def test_noise_of_other_weights_is_not_mixed(pattern, picture, tmp_path):
 @pytest.mark.parametrize(
     ("first", "second", "words"),
     [
-        ("", "--format jpg95", "format: png there, jpg95 now"),
+        ("", "--format jpg95", "format: there png, now jpg95"),
         ("", "--points 3,4", "points: "),
         ("--points 3,4", "", "points: "),
         ("--points 3,4", "--points 4,3", "points: "),
@@ -520,7 +521,7 @@ def test_masks_of_other_settings_are_not_mixed(cut, picture, first, second, word
 def test_noise_is_not_written_among_masks(cut, pattern, picture):
     picture("a.png")
     cut()
-    with pytest.raises(ValueError, match="what: masks there, lnp now"):
+    with pytest.raises(ValueError, match="what: there masks, now lnp"):
         pattern()
 
 
@@ -600,7 +601,7 @@ def test_a_damaged_record_is_named(pattern, picture):
     picture("a.png")
     out = pattern()
     (out / "extract.json").write_text('{"what": "ln')
-    with pytest.raises(ValueError, match=r"extract.json is damaged; --overwrite starts over"):
+    with pytest.raises(ValueError, match=r"extract.json is damaged \(.*\); --overwrite starts over"):
         pattern()
     pattern("--overwrite")
     assert record(out)["what"] == "lnp"
@@ -670,7 +671,7 @@ def test_another_input_does_not_go_on_in_the_same_folder(pattern, picture, tmp_p
     before = contents(out)
     (tmp_path / "other").mkdir()
     toy_image(np.random.default_rng(9), fake=True, size=(16, 16)).save(tmp_path / "other/a.png")
-    with pytest.raises(ValueError, match=r"is of another extraction \(input: .*in there, .*other now\)"):
+    with pytest.raises(ValueError, match=r"is of something else \(input: there .*in, now .*other\)"):
         pattern(source=tmp_path / "other")
     assert contents(out) == before
 

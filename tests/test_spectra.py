@@ -7,7 +7,8 @@ from conftest import make_tree
 from PIL import Image
 
 from networks.cycleisp import wrapped
-from tools import spectra, visualize
+from tools.visualize import __main__ as visualize
+from tools.visualize import spectra
 
 MEAN, STD = np.array((0.485, 0.456, 0.406)), np.array((0.229, 0.224, 0.225))
 
@@ -135,5 +136,5 @@ def test_spectra_of_images_and_what_is_refused(tmp_path):
     assert (tmp_path / "s.pdf").read_bytes()[:4] == b"%PDF"
     with pytest.raises(ValueError, match="is smaller than --size 22"):
         run("spectra", "--input", tree, "--lnp_input", "image", "--size", 22)
-    with pytest.raises(ValueError, match="needs reals and fakes"):
+    with pytest.raises(ValueError, match="folders of reals and of fakes"):
         run("spectra", "--input", tree / "a" / "0_real")

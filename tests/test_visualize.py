@@ -13,7 +13,9 @@ from PIL import Image
 import networks
 from data.transforms import to_tensor
 from networks import checkpoint
-from tools import maps, visualize
+from tools.visualize import __main__ as visualize
+from tools.visualize import cam, images, maps
+from util import pictures
 from util.record import write_scores
 
 OPTIONS = {"name": "toy", "loadSize": 64, "cropSize": 48}  # of the checkpoint that the tests save
@@ -28,9 +30,9 @@ def test_npr_maps_show_a_column_per_generator_and_one_real(tree, tmp_path):
     assert two[0] == pytest.approx(Image.open(tmp_path / "one.png").size[0] * 3 / 2, rel=0.05)
 
 
-def test_npr_refuses_a_number_beyond_the_images(tree):
-    with pytest.raises(ValueError, match="--number 9"):
-        visualize.main(["npr", "--dataroot", str(tree(["a"])), "--number", "9"])
+def test_npr_refuses_an_index_beyond_the_images(tree):
+    with pytest.raises(ValueError, match="--index 9"):
+        visualize.main(["npr", "--dataroot", str(tree(["a"])), "--index", "9"])
 
 
 def test_curves_come_from_scores_and_skip_one_sided_generators(tmp_path):
@@ -64,25 +66,29 @@ def test_maps_hold_one_image_and_23_maps_in_rows_of_six(tree, tmp_path):
 def test_each_map_is_what_its_flags_make_of_the_pixels(rng):
     pixels = torch.from_numpy(rng.integers(0, 256, (3, 12, 10), dtype=np.uint8))
     flags = maps.map_flags()
-    half = maps.npr_map(pixels, flags["nearest, 0.5"])
-    np.testing.assert_array_equal(half, maps.npr_map(pixels, flags["window 2, w1"]))
+
+    def mapped(pixels, title):
+        return pictures.npr_map(networks.get("npr").from_options(Namespace(**flags[title])), pixels)
+
+    half = mapped(pixels, "nearest, 0.5")
+    np.testing.assert_array_equal(half, mapped(pixels, "window 2, w1"))
     assert (half[::2, ::2] == 0).all()
-    assert maps.npr_map(pixels, flags["gray, 0.5"]).shape == (12, 10, 1)
-    assert (maps.npr_map(pixels, flags["window 2, max"]) <= 0).all()
-    flat = maps.npr_map(torch.full((3, 8, 8), 90, dtype=torch.uint8), flags["local gradient"])
+    assert mapped(pixels, "gray, 0.5").shape == (12, 10, 1)
+    assert (mapped(pixels, "window 2, max") <= 0).all()
+    flat = mapped(torch.full((3, 8, 8), 90, dtype=torch.uint8), "local gradient")
     assert (flat[:-1, :-1] == 0).all()  # neutral is grey, here too
 
 
 def test_maps_are_stretched_by_their_percentile_around_grey():
     values = np.zeros((10, 20, 1))
     values[0, :4, 0] = (1, -2, 2, 50)
-    picture, limit = maps.stretched(values)
+    picture, limit = pictures.stretched(values)
     assert picture.shape == (10, 20, 3) and limit == pytest.approx(np.percentile(np.abs(values), 99))
     assert picture[0, 0, 0] == pytest.approx(0.5 + 0.5 / limit)
     assert picture[0, 1, 0] == 0 and picture[0, 3, 0] == 1 and picture[5, 5, 0] == 0.5
-    assert maps.stretched(np.zeros((4, 4, 3)))[0].min() == 0.5  # no division by zero
+    assert pictures.stretched(np.zeros((4, 4, 3)))[0].min() == 0.5  # no division by zero
     values[0, :4, 0] = (0, 0, 0, 3)
-    assert maps.stretched(values)[1] == 3  # a percentile of 0 shows nothing
+    assert pictures.stretched(values)[1] == 3  # a percentile of 0 shows nothing
 
 
 def test_maps_refuse_bad_sizes_and_missing_images(tree, tmp_path, capsys):
@@ -124,7 +130,7 @@ def detector():
 def test_cam_equals_grad_cam_by_hand_at_the_detectors_layer(detector, rng):
     pytest.importorskip("pytorch_grad_cam")
     pixels = torch.from_numpy(rng.integers(0, 256, (3, 32, 32), dtype=np.uint8))
-    evidence, logit = maps.grad_cam(detector, pixels)
+    evidence, logit = pictures.grad_cam(detector, pixels)
 
     activations = detector.layer2(detector.layer1(detector.stem(detector.preprocess(pixels[None]))))
     activations = activations.detach().requires_grad_()
@@ -151,7 +157,7 @@ def save_toy(path, detector, **options):
 def test_cam_has_a_column_per_checkpoint_and_a_row_per_image(tree, tmp_path, detector):
     pytest.importorskip("pytorch_grad_cam")
     root, model = tree(["a", "b"], size=(80, 70)), save_toy(tmp_path / "m.pth", detector)
-    argv = ["cam", "--model_path", model, model, "--dataroot", str(root), "--number", "1"]
+    argv = ["cam", "--model_path", model, model, "--dataroot", str(root), "--index", "1"]
     visualize.main([*argv, "--output", str(tmp_path / "three.png")])
     three = Image.open(tmp_path / "three.png").size
     files = [str(root / "a" / folder / "0.png") for folder in ("0_real", "1_fake")]
@@ -163,29 +169,29 @@ def test_cam_has_a_column_per_checkpoint_and_a_row_per_image(tree, tmp_path, det
 
 def test_cam_prepares_images_as_the_checkpoint_was_validated(tree, tmp_path, detector):
     path = tree(["a"], size=(80, 70)) / "a" / "0_real" / "0.png"
-    image = maps.read_image(path)
+    image = images.read_image(path)
     ours = checkpoint.load(save_toy(tmp_path / "m.pth", detector))
     resized = to_tensor(image.resize((64, 64), Image.Resampling.BILINEAR))
-    torch.testing.assert_close(maps.prepared(image, ours, path), resized[:, 8:56, 8:56], rtol=0, atol=0)
+    torch.testing.assert_close(cam.prepared(image, ours, path), resized[:, 8:56, 8:56], rtol=0, atol=0)
     native = checkpoint.load(save_toy(tmp_path / "n.pth", detector, no_resize=True, cropSize=32))
     expected = to_tensor(image)[:, 19:51, 24:56]
-    torch.testing.assert_close(maps.prepared(image, native, path), expected, rtol=0, atol=0)
+    torch.testing.assert_close(cam.prepared(image, native, path), expected, rtol=0, atol=0)
 
 
 def test_cam_runs_of_one_name_are_told_apart(tmp_path, detector):
     loaded = [checkpoint.load(save_toy(tmp_path / name, detector)) for name in ("best.pth", "last.pth")]
-    assert maps.run_titles(loaded) == ["toy best", "toy last"]
-    assert maps.run_titles(loaded[:1]) == ["toy"]
+    assert cam.run_titles(loaded) == ["toy best", "toy last"]
+    assert cam.run_titles(loaded[:1]) == ["toy"]
 
 
 def test_cam_takes_at_most_six_images(tree, tmp_path):
     root = tree([*"abcdefg"], count=1)
     files = sorted(root.glob("*/0_real/0.png"))
     with pytest.raises(ValueError, match="at most 6 files, got 7"):
-        maps.examples_of(Namespace(images=files, dataroot=None, number=None))
-    with pytest.raises(ValueError, match="--number chooses from --dataroot"):
-        maps.examples_of(Namespace(images=files[:1], dataroot=None, number=0))
-    examples, note = maps.examples_of(Namespace(images=None, dataroot=root, number=None))
+        images.examples_of(Namespace(images=files, dataroot=None, index=None))
+    with pytest.raises(ValueError, match="--index chooses from --dataroot"):
+        images.examples_of(Namespace(images=files[:1], dataroot=None, index=0))
+    examples, note = images.examples_of(Namespace(images=None, dataroot=root, index=None))
     assert [title for title, _ in examples] == ["real", *(f"fake: {name}" for name in "abcde")]
     assert note == "Left out: 2 more."
 
@@ -212,11 +218,11 @@ def test_cam_says_what_is_missing(tree, tmp_path, monkeypatch):
 
 def test_overlay_is_warm_where_evidence_is_and_keeps_the_image_visible():
     pixels = torch.tensor([0, 255], dtype=torch.uint8).expand(3, 1, 2)
-    none, full = maps.overlay(pixels, np.zeros((1, 2))), maps.overlay(pixels, np.ones((1, 2)))
+    none, full = pictures.overlay(pixels, np.zeros((1, 2))), pictures.overlay(pixels, np.ones((1, 2)))
     assert (full[..., 0] > full[..., 2]).all() and (none[..., 2] > none[..., 0]).all()
-    np.testing.assert_allclose(none[0, 1] - none[0, 0], 1 - maps.OVERLAY, atol=1e-3)
+    np.testing.assert_allclose(none[0, 1] - none[0, 0], 1 - pictures.OVERLAY, atol=1e-3)
 
 
 @pytest.mark.parametrize(("logit", "words"), [(0.0, "score 0.50: real"), (3.0, "score 0.95: fake")])
 def test_score_below_an_overlay(logit, words):
-    assert maps.verdict(logit) == words
+    assert cam.verdict(logit) == words

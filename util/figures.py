@@ -10,7 +10,20 @@ import math
 import numpy as np
 import pandas as pd
 
-from util.plot import COLOURS, FONT, GREY, HATCHES, RULE, WIDTH, canvas, ink, legend_below, save, style, wrap
+from util.pictures import (
+    COLOURS,
+    FONT,
+    GREY,
+    HATCHES,
+    RULE,
+    WIDTH,
+    canvas,
+    ink,
+    legend_below,
+    save,
+    style,
+    wrap,
+)
 from util.stats import summarise
 
 METRICS = {

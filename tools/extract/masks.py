@@ -1,4 +1,4 @@
-"""Faces by SAM, the Segment Anything Model, prompted as DFIG does.  Part of tools/extract.py.
+"""Faces by SAM, the Segment Anything Model, prompted as DFIG does.
 
 Source: DFIG's SAM.py: two points, the best of three masks, which is the prompt of a second, single mask;
 Kirillov et al., "Segment Anything", ICCV 2023, and its package segment-anything.
@@ -9,26 +9,48 @@ import torch
 
 from common import BadImage, UserError
 from networks import checkpoint
+from tools.extract.tree import Extraction, begin, encoded, hash_of
 
 POINTS = ((128 / 256, 128 / 256), (128 / 256, 236 / 256))  # (x, y) in shares of an aligned face's sides
 WIDTHS = {1280: "vit_h", 1024: "vit_l", 768: "vit_b", 32: "toy"}  # of the image encoder
 MODELS = tuple(WIDTHS.values())
+FORMATS = {"png": ".png", "jpg95": ".jpg"}
+
+
+def extract_masks(opt):
+    """Writes every face of --input without its background."""
+    device = begin(opt)
+    identity = {
+        "what": "masks",
+        "sam_sha256": hash_of(opt.sam),
+        "model_type": opt.model_type,
+        "points": opt.points,
+        "box": opt.box,
+        "format": opt.format,
+    }
+    suffix = FORMATS[opt.format]
+    extraction = Extraction(opt, identity, suffix)
+    masks = Masks(load_sam(opt.sam, opt.model_type).to(device), opt.points, opt.box)
+
+    def make_files(images):
+        return [encoded(suffix, face) for face in masks(images)]
+
+    extraction.run(make_files, device, masks.describe)
 
 
 class Masks:
     """Cuts faces out: uint8 (B, 3, H, W) -> B arrays (H, W, 3), RGB, black where the mask is not."""
 
     def __init__(self, sam, points=None, box=None):
-        """points: [(x, y)] in pixels, default DFIG's; box: (left, top, right, bottom) in their place."""
+        """points: [(x, y)] in pixels, default DFIG's; box: (left, top, right, bottom) instead."""
         self.predictor = require_package().SamPredictor(sam.eval())
         self.points, self.box = points, box
         self.empty = 0
 
     def __call__(self, images):
         height, width = images.shape[-2:]
-        if 0 in self.predictor.transform.get_preprocess_shape(
-            height, width, self.predictor.model.image_encoder.img_size
-        ):
+        side = self.predictor.model.image_encoder.img_size
+        if 0 in self.predictor.transform.get_preprocess_shape(height, width, side):
             raise BadImage(f"{width}x{height} is too narrow for SAM")
         prompt = self.prompt(width, height)
         pictures = images.permute(0, 2, 3, 1).cpu().numpy()
@@ -38,16 +60,17 @@ class Masks:
             yield picture * mask[..., None]
 
     def prompt(self, width, height):
-        """What SamPredictor.predict is told; BadImage where it lies outside the image."""
+        """Arguments of SamPredictor.predict; BadImage where the prompt lies outside the image."""
         if self.box is not None:
-            places, told = [self.box[:2], self.box[2:]], {"box": np.array(self.box)}
+            points, prompt = [self.box[:2], self.box[2:]], {"box": np.array(self.box)}
         else:
-            places = self.points or [(x * width, y * height) for x, y in POINTS]
-            told = {"point_coords": np.array(places, dtype=float), "point_labels": np.ones(len(places), int)}
-        outside = [f"{x:g},{y:g}" for x, y in places if x > width or y > height]
+            points = self.points or [(x * width, y * height) for x, y in POINTS]
+            labels = np.ones(len(points), int)
+            prompt = {"point_coords": np.array(points, dtype=float), "point_labels": labels}
+        outside = [f"{x:g},{y:g}" for x, y in points if x > width or y > height]
         if outside:
             raise BadImage(f"{width}x{height}: {' '.join(outside)} of the prompt lies outside")
-        return told
+        return prompt
 
     @torch.inference_mode()
     def embeddings(self, pictures):
@@ -70,11 +93,11 @@ class Masks:
 
     def describe(self):
         """The last words of a run."""
-        return f"; masks that are empty, their files black: {self.empty:,}" if self.empty else ""
+        return f"; empty masks, whose files are black: {self.empty:,}" if self.empty else ""
 
 
 def require_package():
-    """The package segment_anything; ValueError with the way to install it where it is missing."""
+    """The package segment_anything; UserError where it is not installed."""
     try:
         import segment_anything
     except ImportError as error:

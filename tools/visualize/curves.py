@@ -1,0 +1,71 @@
+"""Curves of results: ROC and precision-recall from scores.csv, loss and accuracy from train.csv."""
+
+import csv
+
+import numpy as np
+
+from common import UserError
+from util.pictures import canvas
+from util.record import read_scores
+
+UNIT = (-0.01, 1.01)  # limits of an axis from 0 to 1
+GRID = "0.92"
+
+
+def draw_curves(opt):
+    """ROC (left) and precision-recall (right), one line per generator."""
+    from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
+
+    rows = read_scores(require_file(opt.folder / "scores.csv", "a results folder of val.py or test.py"))
+    figure, ((roc, pr),) = canvas(1, 2, width=10, height=4.6)
+    for name in dict.fromkeys(row[1] for row in rows):
+        labels = np.array([row[2] for row in rows if row[1] == name])
+        scores = np.array([row[3] for row in rows if row[1] == name])
+        if len(set(labels)) < 2:
+            continue  # a one-sided folder has no curve; the table says so
+        false_positive, true_positive, _ = roc_curve(labels, scores)
+        area = 100 * auc(false_positive, true_positive)
+        roc.plot(false_positive, true_positive, label=f"{name}  AUC {area:.1f}")
+        precision, recall, _ = precision_recall_curve(labels, scores)
+        area = 100 * average_precision_score(labels, scores)
+        pr.step(recall, precision, where="post", label=f"{name}  AP {area:.1f}")
+    roc.plot([0, 1], [0, 1], color="0.7", linewidth=1, linestyle=":")
+    roc.set(xlabel="reals called fake", ylabel="fakes found", title="ROC", xlim=UNIT, ylim=UNIT)
+    pr.set(xlabel="fakes found (recall)", ylabel="precision", title="precision-recall", xlim=UNIT, ylim=UNIT)
+    for axis, corner in ((roc, "lower right"), (pr, "lower left")):
+        axis.grid(color=GRID)
+        axis.legend(fontsize=8, loc=corner, frameon=False)
+    return figure
+
+
+def draw_training(opt):
+    """Training loss (left) and accuracies (right) over epochs; the best epoch is marked."""
+    path = require_file(opt.folder / "train.csv", "a run folder of train.py")
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        raise UserError(f"{path} holds no epoch yet")
+    column = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+    figure, ((loss, accuracy),) = canvas(1, 2, width=10, height=4)
+    epochs = column["epoch"] + 1
+    loss.plot(epochs, column.get("loss_bce", column["loss"]), marker="o")
+    loss.set(xlabel="epoch", ylabel="binary cross-entropy", title="training loss", ylim=(0, None))
+    accuracy.plot(epochs, 100 * column["acc"], marker="o", label="training")
+    if "val_acc" in column:
+        best = np.lexsort((-epochs, column["val_ap"], column["val_acc"]))[-1]
+        accuracy.plot(epochs, 100 * column["val_acc"], marker="o", label="validation")
+        accuracy.plot(epochs, 100 * column["val_ap"], marker=".", linestyle="--", label="validation AP")
+        accuracy.axvline(epochs[best], color="0.8", linewidth=6, zorder=0, label="best epoch")
+    accuracy.set(xlabel="epoch", ylabel="%", title="accuracy", ylim=(None, 101))
+    for axis in (loss, accuracy):
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(color=GRID)
+    accuracy.legend(fontsize=9, frameon=False)
+    return figure
+
+
+def require_file(path, meaning):
+    """The path of a file; UserError where its folder is not the one that was asked for."""
+    if not path.is_file():
+        raise UserError(f"{path.parent} is not {meaning}: it holds no {path.name}")
+    return path
