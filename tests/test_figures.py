@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from util import figures, plot
+from util import figures, pictures
 from util.stats import Comparison, summarise
 from util.sweep import Sweep, write_results
 
@@ -152,7 +152,7 @@ def test_ink_contrasts_on_every_colour_of_the_map():
     import matplotlib
 
     for colour in matplotlib.colormaps["cividis"](np.linspace(0, 1, 256)):
-        assert contrast(plot.ink(colour), colour) >= 4.5
+        assert contrast(pictures.ink(colour), colour) >= 4.5
 
 
 def test_learning_curves_show_mean_and_range_over_seeds_from_epoch_one(sweep, drawn, tmp_path):
@@ -226,7 +226,7 @@ def test_all_figures_are_written_in_either_format(sweep, tmp_path):
             if suffix == ".pdf":
                 assert path.read_bytes().startswith(b"%PDF")
             else:
-                assert Image.open(path).size[0] <= 1.02 * plot.WIDTH * plot.DPI
+                assert Image.open(path).size[0] <= 1.02 * pictures.WIDTH * plot.DPI
 
 
 def test_the_same_figure_gives_the_same_pdf(sweep, tmp_path):
@@ -264,10 +264,10 @@ def test_another_suffix_is_refused(sweep, tmp_path):
     ],
 )
 def test_names_are_wrapped_between_words_and_lose_nothing(name, lines):
-    assert plot.wrap(name, 8).split("\n") == lines
+    assert pictures.wrap(name, 8).split("\n") == lines
 
 
 def test_lines_differ_in_more_than_colour():
-    looks = [plot.style(number) for number in range(12)]
+    looks = [pictures.style(number) for number in range(12)]
     assert len({tuple(look.values()) for look in looks}) == 12
     assert len({(look["marker"], look["linestyle"]) for look in looks[:8]}) == 8
