@@ -51,12 +51,11 @@ class Parser(argparse.ArgumentParser):
 
     def close_matches(self, words):
         """The known flags that look like one of these words, in brackets, or ""."""
-        flags = [
-            flag
-            for action in self._actions
-            if action.help != argparse.SUPPRESS
-            for flag in action.option_strings
-        ]
+        actions = list(self._actions)
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                actions += [own for parser in action.choices.values() for own in parser._actions]
+        flags = [flag for own in actions if own.help != argparse.SUPPRESS for flag in own.option_strings]
         typed = [word.partition("=")[0] for word in words if word.startswith("-")]
         matches = [match for flag in typed for match in difflib.get_close_matches(flag, flags, n=2)]
         return f" (did you mean {' or '.join(dict.fromkeys(matches))}?)" if matches else ""

@@ -226,7 +226,7 @@ def test_all_figures_are_written_in_either_format(sweep, tmp_path):
             if suffix == ".pdf":
                 assert path.read_bytes().startswith(b"%PDF")
             else:
-                assert Image.open(path).size[0] <= 1.02 * pictures.WIDTH * plot.DPI
+                assert Image.open(path).size[0] <= 1.02 * pictures.WIDTH * pictures.DPI
 
 
 def test_the_same_figure_gives_the_same_pdf(sweep, tmp_path):

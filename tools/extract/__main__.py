@@ -15,7 +15,7 @@ import argparse
 from argparse import Namespace
 from pathlib import Path
 
-from common import Parser, file_path, non_negative_int, positive_float, positive_int
+from common import Parser, file_path, non_negative_int, positive_float, positive_int, torch_device
 from data.decode import DEFAULT_MAX_MPX
 from networks import cycleisp
 from tools.extract.masks import FORMATS, MODELS, extract_masks
@@ -36,7 +36,7 @@ def parse(argv):
     commands = parser.add_subparsers(dest="what", required=True, metavar=f"{{{','.join(EXTRACTIONS)}}}")
     for name, (_, text, add_flags) in EXTRACTIONS.items():
         add_flags(commands.add_parser(name, help=text))
-    return parser.parse_args(argv, Namespace(gpu_ids=None, seed=0, deterministic=False))
+    return parser.parse_args(argv, Namespace(seed=0, deterministic=False))
 
 
 def _masks_flags(command):
@@ -86,8 +86,7 @@ def _common_flags(add, images):
     mpx = "refuse images of more million pixels"
     add("--max_mpx", type=positive_float, default=DEFAULT_MAX_MPX, help=mpx)
     add("--num_threads", type=non_negative_int, help="loader processes; default: one per core, at most 8")
-    devices = ("auto", "cpu", "cuda", "mps")
-    add("--device", choices=devices, default="auto", help="auto: CUDA where there is a GPU")
+    add("--device", type=torch_device, default="auto", help="where to run: auto, cpu, cuda, cuda:1, mps")
 
 
 def _toys_flags(command):

@@ -12,10 +12,10 @@
 The suffix of --output, .png or .pdf, decides the format.  `cam` needs pip install grad-cam.
 """
 
+import argparse
 from pathlib import Path
 
 from common import Parser, non_negative_int, positive_int
-from options.base_options import Retired
 from tools.visualize.cam import draw_cam
 from tools.visualize.curves import draw_curves, draw_training
 from tools.visualize.images import MOST_IMAGES
@@ -79,7 +79,11 @@ def _example_flags(command):
 def _index_flag(command, default):
     text = "which image of each folder of --dataroot, counted from 0"
     command.add_argument("--index", type=non_negative_int, default=default, help=text)
-    command.add_argument("--number", action=Retired, hint="--index says which image of each folder is drawn")
+    command.add_argument("--number", type=_renamed, help=argparse.SUPPRESS)
+
+
+def _renamed(_):
+    raise argparse.ArgumentTypeError("its name is --index now")
 
 
 def _lnp_flags(command):
