@@ -144,7 +144,8 @@ def fetch_http(source, target, sleep=time.sleep):
                 _receive(answer, source, part)
             break
         except requests.RequestException as error:
-            reason = " ".join(str(error).split())
+            is_offline = isinstance(error, (requests.ConnectionError, requests.Timeout))
+            reason = f"no connection ({type(error).__name__})" if is_offline else str(error)
         failures = failures + 1 if size_of(part) <= furthest else 1
         furthest = max(furthest, size_of(part))
         if failures == ATTEMPTS:
@@ -166,7 +167,7 @@ def _receive(answer, source, part):
     have = size_of(part) if code == 206 else 0
     if code == 416 or (have and not headers.get("Content-Range", "").startswith(f"bytes {have}-")):
         part.unlink()
-        raise requests.ConnectionError("the server has other bytes than requested")
+        raise requests.RequestException("the server has other bytes than requested")
     if 400 <= code < 500 and code not in TRY_AGAIN:
         raise UserError(f"{source.where}: HTTP {code} {answer.reason}")
     answer.raise_for_status()
@@ -183,7 +184,7 @@ def _receive(answer, source, part):
             file.write(chunk)
             bar.update(len(chunk))
     if size_of(part) < (total or 0):
-        raise requests.ConnectionError(f"the connection broke after {size_of(part)} of {total} bytes")
+        raise requests.RequestException(f"the connection broke after {size_of(part)} of {total} bytes")
 
 
 def fetch_drive(source, target):
