@@ -139,8 +139,7 @@ def fetch_http(source, target, sleep=time.sleep):
             part.unlink(missing_ok=True)
         try:
             with _request(source.where, size_of(part), validator) as answer:
-                etag = answer.headers.get("ETag", "")  # If-Range may name a strong one, or the date
-                validator = etag if etag.startswith('"') else answer.headers.get("Last-Modified", "")
+                validator = _validator(answer.headers) if answer.ok else validator
                 _receive(answer, source, part)
             break
         except requests.RequestException as error:
@@ -161,12 +160,18 @@ def _request(url, start, validator):
     return requests.get(url, headers=headers, stream=True, timeout=TIMEOUT)
 
 
+def _validator(headers):
+    """What If-Range may name: a strong ETag, else the date."""
+    etag = headers.get("ETag", "")
+    return etag if etag.startswith('"') else headers.get("Last-Modified", "")
+
+
 def _receive(answer, source, part):
     """Writes an answer to the .part.  UserError; RequestException for what may pass."""
     code, headers = answer.status_code, answer.headers
     have = size_of(part) if code == 206 else 0
     if code == 416 or (have and not headers.get("Content-Range", "").startswith(f"bytes {have}-")):
-        part.unlink()
+        part.unlink(missing_ok=True)
         raise requests.RequestException("the server has other bytes than requested")
     if 400 <= code < 500 and code not in TRY_AGAIN:
         raise UserError(f"{source.where}: HTTP {code} {answer.reason}")
