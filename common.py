@@ -44,13 +44,18 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **{"allow_abbrev": False, "formatter_class": HelpFormatter, **kwargs})
 
     def parse_args(self, args=None, namespace=None):
-        options, unknown = self.parse_known_args(args, namespace)
+        return self._all_known(*self.parse_known_args(args, namespace))
+
+    def parse_intermixed_args(self, args=None, namespace=None):
+        return self._all_known(*self.parse_known_intermixed_args(args, namespace))
+
+    def _all_known(self, options, unknown):
         if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{self.close_matches(unknown)}")
+            self.error(self.unrecognized(unknown))
         return options
 
-    def close_matches(self, words):
-        """The known flags that look like one of these words, in brackets, or ""."""
+    def unrecognized(self, words):
+        """The message for words that are not flags, with the flags that look like them."""
         actions = list(self._actions)
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
@@ -58,7 +63,8 @@ class Parser(argparse.ArgumentParser):
         flags = [flag for own in actions if own.help != argparse.SUPPRESS for flag in own.option_strings]
         typed = [word.partition("=")[0] for word in words if word.startswith("-")]
         matches = [match for flag in typed for match in difflib.get_close_matches(flag, flags, n=2)]
-        return f" (did you mean {' or '.join(dict.fromkeys(matches))}?)" if matches else ""
+        hint = f" (did you mean {' or '.join(dict.fromkeys(matches))}?)" if matches else ""
+        return f"unrecognized arguments: {' '.join(words)}{hint}"
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -259,11 +265,6 @@ def _lock(path, lock):
                 _locks.add(descriptor)
                 return descriptor
         os.close(descriptor)
-
-
-def held_locks():
-    """File descriptors of this process's locks, for pass_fds of a subprocess that is to hold them as well."""
-    return tuple(_locks)
 
 
 def _close_locks():

@@ -529,9 +529,7 @@ def parse(argv):
     add("--delete_archives", action="store_true", help="delete archives once they are unpacked and checked")
     add("--no_fetch", action="store_true", help="only unpack the archives that are there")
     add("--no_verify", action="store_true", help="do not check the sets at the end (tools/verify.py)")
-    args, unknown = parser.parse_known_intermixed_args(argv)  # options may come before and after names
-    if unknown:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}{parser.close_matches(unknown)}")
+    args = parser.parse_intermixed_args(argv)  # options may come before and after names
     args.names = args.names or list(DEFAULT)
     args.weights = args.names[0].lower() == "weights"
     args.output = Path(args.output or ("." if args.weights else "datasets"))

@@ -106,7 +106,7 @@ class BaseOptions:
                 return f"{flag} is not an option here: {self.retired[flag]}"
             if owners := detectors_with(flag):
                 return f"{flag} is not an option here: it needs --arch {' or '.join(owners)}"
-        return f"unrecognized arguments: {' '.join(unknown)}{self.parser.close_matches(unknown)}"
+        return self.parser.unrecognized(unknown)
 
     def initialize(self, parser):
         """Adds the script's flags to its parser."""

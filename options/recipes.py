@@ -3,8 +3,6 @@
 Values are option names and values; what a recipe leaves out keeps the flag's own default.
 """
 
-import networks
-
 # How CNNDetection ends a training, and DFIG after it.
 PLATEAU = {
     "lr": 1e-4,
@@ -67,7 +65,11 @@ RECIPES = {
 }
 
 
+# Detectors whose own recipe has another name.
+RECIPE_OF = {"res50": "dfig", "mobilev2": "dfig"}
+
+
 def for_arch(arch):
-    """Name of the detector's own recipe: the one it names, the one of its name, or `plain`."""
-    own = networks.get(arch).recipe or arch
-    return own if own in RECIPES else "plain"
+    """Name of the detector's own recipe, else `plain`."""
+    name = RECIPE_OF.get(arch, arch)
+    return name if name in RECIPES else "plain"

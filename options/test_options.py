@@ -1,14 +1,17 @@
 """Options of test.py."""
 
-import networks
 from common import UserError, file_path
 from data import protocols, published
 from options.val_options import ValOptions
 
 ALL = "all"
 NO_COMPARISON = "none"
-# What changes the input, in addition to the detectors' own flags of an evaluation.
-INPUT_FLAGS = {"no_resize", "loadSize", "resize_rule", "no_crop", "cropSize", "rz_interp", "blur", "jpeg"}
+# What changes the input; --expect checks the published one.
+INPUT_FLAGS = {
+    *("no_resize", "loadSize", "resize_rule", "no_crop", "cropSize", "rz_interp", "blur", "jpeg"),
+    *("ssp_select", "ssp_stride", "ssp_vote", "essp_select", "essp_stride", "essp_vote"),
+    *("lnp_input", "lnp_denoiser", "lnp_eval"),
+}
 
 
 class TestOptions(ValOptions):
@@ -83,7 +86,7 @@ class TestOptions(ValOptions):
         expected = [slug for slug, table in tables.items() if table and table.cells]
         if not expected:
             raise UserError(f"--expect {opt.expect}: only a mean is published, no numbers per generator")
-        changing = sorted(self.given & (INPUT_FLAGS | evaluation_flags()))
+        changing = sorted(self.given & INPUT_FLAGS)
         if changing:
             raise UserError(f"--expect checks the published input; --{', --'.join(changing)} changes it")
         if "protocols" not in self.given or [name.lower() for name in opt.protocols] == [ALL]:
@@ -93,8 +96,3 @@ class TestOptions(ValOptions):
                 f"--expect {opt.expect} has numbers per generator for {', '.join(expected)}, "
                 f"not for {', '.join(missing)}"
             )
-
-
-def evaluation_flags():
-    """Names of all detectors' flags that an evaluation may set otherwise than the training did."""
-    return {name for arch in networks.names() for name in networks.get(arch).evaluation_flags()}

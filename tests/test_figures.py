@@ -1,4 +1,4 @@
-"""experiments/figures.py: plots the sweep's numbers, leaves out what is absent, writes readable text."""
+"""util.figures: what is plotted are the sweep's numbers, whatever is absent is left out, text can be read."""
 
 import math
 from itertools import pairwise
@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import figures
-from experiments.results import Sweep, write_results
-from util import pictures
+from util import figures, pictures
 from util.stats import Comparison, summarise
+from util.sweep import Sweep, write_results
 
 A, B, C = ("p", "a"), ("p", "b"), ("q", "c")
 FAMILIES = {A: "gan", B: "gan", C: "diffusion"}

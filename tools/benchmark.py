@@ -57,8 +57,8 @@ VARIANTS = (  # the rows of the table in docs/ablations.md
 )
 
 
-def main():
-    opt = parse()
+def main(argv=None):
+    opt = parse(argv)
     if opt.what == "variants":
         print(variants(opt.side))
         return
