@@ -27,6 +27,7 @@ import tarfile
 import time
 import zipfile
 import zlib
+from itertools import chain
 from pathlib import Path
 from shlex import quote
 
@@ -46,11 +47,6 @@ THERE, FETCHED, MANUAL, FAILED = "already there", "done", "by hand", "failed"
 MARGIN = 64 * 2**20  # bytes of disk that stay free
 CHUNK = 2**16
 PAGE_STARTS = (b"<!doctype html", b"<html", b"<head", b"<?xml")
-
-
-def beside(path, suffix):
-    """<path><suffix>, in the same folder."""
-    return path.with_name(path.name + suffix)
 
 
 def size_of(path):
@@ -106,7 +102,7 @@ def accept(path, target, size=None, digest=None):
     if not start or start.startswith(PAGE_STARTS):
         reason = "is a web page or empty, not the file (a quota or a login; try later)"
     if reason:
-        wrong = beside(target, ".wrong")
+        wrong = Path(f"{target}.wrong")
         os.replace(path, wrong)
         raise UserError(f"{target.name} {reason}; kept as {wrong}, not used")
     os.replace(path, target)
@@ -123,7 +119,7 @@ def fetch(source, target):
     """Downloads a source to `target`: a file, or a folder for a Drive folder.  UserError, OSError (disk)."""
     if target.is_file():
         return require_published(target, source)
-    require_space(target.parent, (source.bytes or 0) - size_of(beside(target, ".part")))
+    require_space(target.parent, (source.bytes or 0) - size_of(Path(f"{target}.part")))
     target.parent.mkdir(parents=True, exist_ok=True)
     return fetch_http(source, target) if source.kind == "http" else fetch_drive(source, target)
 
@@ -133,7 +129,7 @@ def fetch_http(source, target, sleep=time.sleep):
 
     A .part of an earlier run is resumed only if the sha256 is known, which shows whether it is the same file.
     """
-    part, validator, failures, furthest = beside(target, ".part"), "", 0, -1
+    part, validator, failures, furthest = Path(f"{target}.part"), "", 0, -1
     while source.bytes is None or size_of(part) < source.bytes:
         if not (validator or source.sha256):
             part.unlink(missing_ok=True)
@@ -459,7 +455,7 @@ def provide_set(source, target, folder, may_fetch, delete):
     if pending or not complete:
         write_record(target, source, entries, complete=True)
     if delete:
-        for path in [path for files in find_archives(folder).values() for path in files]:
+        for path in chain.from_iterable(find_archives(folder).values()):
             path.unlink()
     return FETCHED if pending else THERE
 
