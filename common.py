@@ -232,7 +232,8 @@ def owned(path, file=False):
     systems) nothing is locked.
     """
     path = Path(path)
-    lock = path.with_name(f".{path.name}.lock") if file else path / LOCK
+    lock = path.with_name(f".{path.name}{LOCK}") if file else path / LOCK
+    made = not lock.parent.exists()
     descriptor = _lock(path, lock) if fcntl else None
     try:
         yield
@@ -241,6 +242,9 @@ def owned(path, file=False):
             lock.unlink(missing_ok=True)
             _locks.discard(descriptor)
             os.close(descriptor)
+        if made:
+            with suppress(OSError):  # a folder that stayed empty goes as well
+                lock.parent.rmdir()
 
 
 def _lock(path, lock):

@@ -31,6 +31,9 @@ def test_a_second_process_is_refused_by_name_and_a_killed_owner_leaves_nothing(t
     assert (tmp_path / "run" / ".lock").exists()
     with owned(tmp_path / "run"):
         pass
+    with owned(tmp_path / "refused"):
+        pass
+    assert not (tmp_path / "refused").exists()
 
 
 def test_a_folder_or_a_file_is_free_again_and_clean_after_its_block(tmp_path):
@@ -39,9 +42,9 @@ def test_a_folder_or_a_file_is_free_again_and_clean_after_its_block(tmp_path):
             with pytest.raises(UserError, match="in use"), owned(tmp_path):
                 pass
             first, second = tmp_path / "a.csv", tmp_path / "b.csv"
-            with owned(first, file=True), owned(second, file=True):
-                with pytest.raises(UserError, match="in use"), owned(first, file=True):
-                    pass
+            in_use = pytest.raises(UserError, match="in use")
+            with owned(first, file=True), owned(second, file=True), in_use, owned(first, file=True):
+                pass
             raise KeyError
         assert list(tmp_path.iterdir()) == []
 

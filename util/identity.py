@@ -1,6 +1,7 @@
 """Is what a folder or a file holds the same thing as what is asked for?  Only the same is resumed."""
 
 import json
+import re
 
 from common import UserError
 
@@ -15,7 +16,7 @@ def require_same(stored, wanted, where, ways):
     """
     changes = differences(stored, wanted)
     if changes:
-        raise UserError(f"{where} is of something else ({'; '.join(changes)}); {ways}")
+        raise UserError(f"{where} was made with other settings ({'; '.join(changes)}); {ways}")
 
 
 def differences(stored, wanted):
@@ -38,10 +39,11 @@ def as_json(value):
 
 
 def shown(value):
-    """A value in a message: words of a list next to each other, "nothing" for None."""
+    """A value in a message: words of a list next to each other, "nothing" for None, the start of a hash."""
     if isinstance(value, list):
         return " ".join(map(shown, value)) or "nothing"
-    return "nothing" if value is None else str(value)
+    text = "nothing" if value is None else str(value)
+    return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text
 
 
 def read_side_file(path, remedy, keys=()):
