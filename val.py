@@ -3,8 +3,8 @@
     python val.py --model_path checkpoints/NAME/model_epoch_best.pth --dataroot DIR
 
 Below DIR stand generators, each with 0_real/1_fake, nature/ai or real/fake (or DIR itself holds such a pair).
-Images are prepared as in the checkpoint's own validation, for a published file as the detector's own code does
-it (NPR: 256x256, centre crop 224); --no_resize, --no_crop, --loadSize and --cropSize override that.
+Images are prepared as in the checkpoint's own validation, and for a published file as the detector's own code
+does it (NPR: 256x256, centre crop 224); --no_resize, --no_crop, --loadSize and --cropSize override that.
 Results: the table here, and results/<run name>/<folder name>/{scores.csv, meta.json, table.csv, table.md}.
 """
 

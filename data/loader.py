@@ -1,16 +1,18 @@
 """Batches from a RealFakeFolder: which samples, in which order, joined how."""
 
 import math
+import os
 import signal
 from collections import defaultdict
 from itertools import groupby
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from data.folder import RealFakeFolder
 from data.transforms import Degradation, Limits
+from util.run import STOP_SIGNALS
 
 ORDER = 1  # keeps the stream of an epoch's order apart from those of its images, (seed, epoch, index)
 
@@ -29,10 +31,6 @@ class EpochBatches(Sampler):
 
     def start(self, epoch, batch=0):
         self.epoch, self.first = epoch, batch
-
-    def skipped(self):
-        """Number of images that lie before the place set by `start`."""
-        return min(self.first * self.batch_size, len(self.labels))
 
     def order(self, epoch):
         """Sample indices of one epoch.  Balanced: drawn with replacement, both classes equally likely."""
@@ -124,13 +122,24 @@ def _chunks(indices, size):
 
 def _join(items):
     joined = {name: [item[name] for item in items] for name in items[0]}
-    return {
+    batch = {
         name: torch.stack(values) if isinstance(values[0], torch.Tensor) else torch.tensor(values)
         for name, values in joined.items()
     }
+    if get_worker_info() is not None:
+        for tensor in batch.values():
+            # Here a full /dev/shm is an error that the main process sees; later it would wait for ever.
+            tensor.share_memory_()
+    return batch
 
 
 def _leave_signals_to_parent(worker):
-    # Ctrl-C and a scheduler's SIGTERM reach the whole process group; only the parent decides, after a save.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Ctrl-C and a scheduler's signals reach the whole process group; only the parent decides, after a save.
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_quietly)  # the parent's way to end a loader process
+
+
+def _end_quietly(number, frame):
+    # Status 0: torch raises an error in the parent, in the middle of a save, for any other.
+    os._exit(0)

@@ -60,9 +60,7 @@ def stream(detector, loader, device, bad, bf16=False, stop=None, progress=None):
 
     def parts():
         nonlocal asked
-        for batch in loader:
-            if stop is not None:
-                stop.check()
+        for batch in stop.watch(loader) if stop is not None else loader:
             bad.add(batch["bad"])
             yield from batch["parts"]
             count = len(batch["bad"]) + sum(len(part["index"]) for part in batch["parts"])

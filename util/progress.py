@@ -36,6 +36,10 @@ class Progress:
 
     as_dict = asdict
 
+    def is_best(self):
+        """Whether the epoch that has just ended is the best so far."""
+        return self.batch == 0 and self.best_epoch == self.epoch - 1 >= 0
+
     def finished(self, niter):
         """Whether nothing is left to train for a run of niter epochs."""
         return self.stopped_early or self.epoch >= niter
@@ -107,12 +111,13 @@ def learning_rate(opt, progress):
 class Losses:
     """Losses and hits of the last steps, left on the device so that a GPU is not waited for each time."""
 
-    def __init__(self, progress):
-        self.progress = progress
+    def __init__(self, progress, writer, frequency):
+        """writer: of tensorboard, for the loss of every step that `frequency` divides."""
+        self.progress, self.writer, self.frequency = progress, writer, frequency
         self.waiting, self.names = [], ()
 
     def add(self, terms, labels):
-        """Notes one optimiser step: the terms that a detector's `loss` gave, labels (B,)."""
+        """Counts one optimiser step.  terms: as a detector's `loss` returns them; labels: (B,)."""
         self.progress.step += 1
         right = ((terms["logits"] > 0) == (labels == 1)).sum()
         parts = {name: value for name, value in terms.items() if name not in ("total", "logits")}
@@ -121,22 +126,25 @@ class Losses:
         self.waiting.append((self.progress.step, len(labels), values))
 
     def flush(self):
-        """Adds what waits to the epoch's sums and returns [(step, loss)]; ValueError if one is not finite."""
+        """Adds what waits to the epoch's sums; UserError for a loss of NaN or inf."""
         waiting, self.waiting = self.waiting, []
         if not waiting:
-            return []
-        found, sums = [], self.progress.term_sums
+            return
+        sums = self.progress.term_sums
         numbers = torch.stack([values for *_, values in waiting]).tolist()  # one look at the device
         for (step, count, _), (loss, right, *parts) in zip(waiting, numbers, strict=True):
             if not math.isfinite(loss):
-                raise UserError(f"the loss became {loss} in epoch {self.progress.epoch} at step {step}")
+                raise UserError(
+                    f"the loss became {loss} in epoch {self.progress.epoch} at step {step}; the last saved "
+                    "weights are from before; try a lower --lr or --amp off"
+                )
             self.progress.seen += count
             self.progress.correct += int(right)
             self.progress.loss_sum += loss * count
             for name, value in zip(self.names, parts, strict=True):
                 sums[name] = sums.get(name, 0.0) + value * count
-            found.append((step, loss))
-        return found
+            if step % self.frequency == 0:
+                self.writer.add_scalar("train/loss", loss, step)
 
 
 def write_history(path, history):

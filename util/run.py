@@ -1,10 +1,10 @@
 """What surrounds a run: seeds, device, precision, signals, and the record of its environment."""
 
 import errno
-import json
 import os
 import platform
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,16 +15,25 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common import UserError, write_json
+from common import LOCK, UserError, write_json
+from util.identity import read_side_file
 
 # CPU flags of Linux that mean bf16 matrix products in hardware; without them bf16 is slower than fp32.
 BF16_CPU_FLAGS = ("amx_bf16", "avx512_bf16")
 # Words of torch's errors whose cause is the machine, and what helps.
 REMEDIES = {
     "can't allocate memory": "use a smaller --batch_size, or resize or crop the images",
+    "shared memory": "/dev/shm is too small for loader processes: try --num_threads 0, or enlarge it",
     "DataLoader worker": "try --num_threads 0, or more shared memory",
     "Too many open files": "try a smaller --num_threads",
 }
+# Signals that ask a process to end, those that this system has.
+STOP_SIGNALS = [
+    getattr(signal, name)
+    for name in "SIGINT SIGTERM SIGHUP SIGUSR1 SIGUSR2 SIGXCPU SIGQUIT".split()
+    if hasattr(signal, name)
+]
+BROKEN_PIPE = 13  # SIGPIPE, which not every system has
 PARENT = "NPR_LAB_PARENT"  # environment variable: process number of the program that started this one
 RECORDED_PACKAGES = ("torchvision", "numpy", "pillow", "opencv-python", "scikit-learn", "scipy")
 
@@ -34,22 +43,40 @@ def guard(main):
 
     Every other exception is a bug and keeps its traceback.
     """
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a file name need not be printable
+    prepare_streams()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # scripts import without it
     try:
         main()
+        sys.stdout.flush()
     except Interrupted as stopped:
         print(f"\n{stopped}", file=sys.stderr)
         sys.exit(stopped.status)
+    except BrokenPipeError:  # the reader of the output is gone, as in `| head`
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        sys.exit(128 + BROKEN_PIPE)
     except (UserError, OSError, MemoryError, torch.OutOfMemoryError) as error:
         sys.exit(f"error: {one_line(error)}")
     except RuntimeError as error:
         remedy = next((hint for words, hint in REMEDIES.items() if words in str(error)), None)
         if remedy is None:
             raise
-        sys.exit(f"error: {str(error).strip().splitlines()[0]}; {remedy}")
+        sys.exit(f"error: {cause(error)}; {remedy}")
     except KeyboardInterrupt:
         sys.exit(130)
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+
+
+def prepare_streams():
+    """Makes standard output and error usable, whatever they are: closed, ASCII only, or a notebook's."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a file name need not be printable
 
 
 def seed_everything(seed, deterministic=False):
@@ -74,6 +101,12 @@ def one_line(error):
         )
         return f"{error.strerror}: {error.filename}{hint}"
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def cause(error):
+    """The line of a torch error that says what happened; loader processes put a traceback above it."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1 if "Traceback" in str(error) else 0].strip()
 
 
 def start(opt):
@@ -101,23 +134,31 @@ def pick_device(opt):
     return device
 
 
-def use_bf16(amp, device, deterministic=False):
-    """Whether to autocast to bf16.  auto: on CUDA and CPUs with bf16 instructions, unless deterministic."""
+def choose_precision(amp, device, deterministic=False):
+    """ "bf16" or "fp32", with the reason where --amp auto chose: "bf16: this CPU has amx_bf16"."""
     if amp != "auto":
-        return amp == "bf16"
+        return "bf16" if amp == "bf16" else "fp32"
     if deterministic:
-        return False
-    return (device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)) or (
-        device.type == "cpu" and _cpu_has_bf16()
-    )
+        return "fp32: --deterministic"
+    if device.type == "cuda":
+        able = torch.cuda.is_bf16_supported(including_emulation=False)
+        return f"{'bf16: this GPU has' if able else 'fp32: this GPU has no'} bf16 instructions"
+    if device.type != "cpu":
+        return f"fp32: not tried in bf16 on {device.type}"
+    flags = [flag for flag in BF16_CPU_FLAGS if flag in _cpu_flags()]
+    return f"bf16: this CPU has {flags[0]}" if flags else "fp32: this CPU has no bf16 instructions"
 
 
-def _cpu_has_bf16():
+def is_bf16(precision):
+    """Whether a precision as `choose_precision` words it is bf16."""
+    return precision.partition(":")[0] == "bf16"
+
+
+def _cpu_flags():
     try:
-        flags = Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split()
+        return Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split()
     except OSError:
-        return False
-    return any(flag in flags for flag in BF16_CPU_FLAGS)
+        return []
 
 
 def usable_cores():
@@ -180,31 +221,49 @@ def set_rng_state(state):
 def record_session(path, session):
     """Adds one session to env.json, so that a resumed run shows every machine and precision it ran on.
 
-    Returns a notice when the precision is no longer that of the session before, else "".
+    Returns a notice when the precision is not that of the session before, or the file was damaged, else "".
     """
-    path = Path(path)
-    sessions = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    sessions, notice = [], ""
+    if path.exists():
+        try:
+            sessions = read_side_file(path, "its list of sessions starts again")
+        except UserError as error:
+            notice = f"notice: {error}"
     write_json(path, [*sessions, session])
     before = sessions[-1]["precision"] if sessions else session["precision"]
-    changed = before != session["precision"]
-    return f"notice: trained in {before} so far, now in {session['precision']}" if changed else ""
+    if is_bf16(before) != is_bf16(session["precision"]):
+        notice = f"notice: trained in {before} so far, now in {session['precision']}"
+    return notice
 
 
 def require_free(folder, overwrite):
-    """Refuses a run folder in use, unless it holds a run that may be replaced."""
-    if not folder.exists() or not any(folder.iterdir()):
+    """UserError for a run folder in use, unless it holds a run that may be replaced."""
+    if not contents(folder):
         return
     if not overwrite:
         raise UserError(
-            f"{folder} exists; --continue_train goes on with it, --overwrite replaces it, "
-            "--name starts another"
+            f"{folder} exists; --continue_train resumes it, --overwrite replaces it, --name starts another"
         )
     if not (folder / "opt.json").is_file():
-        raise UserError(f"{folder} holds no run (no opt.json), so --overwrite leaves it alone")
+        raise UserError(f"{folder} is not a run (it has no opt.json), so --overwrite leaves it alone")
 
 
-class Interrupted(Exception):
-    """The user or the scheduler asked the program to stop; `status` is the exit status that says so."""
+def contents(folder):
+    """Paths in a folder, but for the lock of its owner; none where there is no folder."""
+    return [path for path in folder.iterdir() if path.name != LOCK] if folder.is_dir() else []
+
+
+def empty(folder):
+    """Removes everything in a folder but the lock of its owner."""
+    for path in contents(folder):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+class Interrupted(BaseException):
+    """The user or the scheduler asked the program to stop; `status` is the exit status that says so.
+
+    Like KeyboardInterrupt it is not an Exception, so that no handler for bad images takes it for one.
+    """
 
     def __init__(self, message, status):
         super().__init__(message)
@@ -212,26 +271,48 @@ class Interrupted(Exception):
 
 
 class StopSignal:
-    """Turns Ctrl-C and SIGTERM into a flag that long loops look at; a second signal stops at once."""
+    """Turns every signal that asks a process to end into a flag; a second signal stops at once."""
 
     def __init__(self, hint):
-        self.hint = hint  # how to go on, for the last line that the user sees
+        self.hint = hint  # how to resume, for the last line that the user sees
         self.number = None
         self.previous = {}
+        self.waiting = False
 
     def __enter__(self):
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self.previous[number] = signal.signal(number, self._note)
+        for number in STOP_SIGNALS:
+            ignored = signal.getsignal(number) == signal.SIG_IGN
+            if not (ignored and signal.Signals(number).name == "SIGHUP"):  # as under nohup
+                self.previous[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_):
         for number, handler in self.previous.items():
             signal.signal(number, handler)
 
-    def _note(self, number, _frame):
+    def _receive(self, number, _frame):
         if self.number is not None:
             raise KeyboardInterrupt
         self.number = number
+        if self.waiting:
+            self.check()
+
+    def watch(self, batches):
+        """The batches of a loader; a signal also ends the wait for a batch that never comes."""
+        iterator = None
+        while True:
+            self.waiting = True
+            try:
+                if self.number is not None:
+                    self.check()
+                iterator = iterator or iter(batches)
+                batch = next(iterator, None)
+            finally:
+                self.waiting = False
+            if batch is None:
+                return
+            self.check()
+            yield batch
 
     def check(self):
         """Raises Interrupted once a signal has come, or once the program that started this one is gone."""
