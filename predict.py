@@ -9,6 +9,11 @@ does it (NPR: 256x256, centre crop 224); --no_resize, --no_crop, --loadSize and 
 A file that cannot be used becomes a row with the reason.  --output takes up a stopped run with --resume.
 """
 
+if __name__ == "__main__":  # until `guard`, Ctrl-C ends the program without a traceback
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import sys
 
 import numpy as np

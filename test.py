@@ -9,6 +9,11 @@ the latter.  Published numbers (data/published/) stand beside ours, with the dif
 Results: the tables here, and results/<run name>/<protocol>/{scores.csv, meta.json, table.csv, table.md}.
 """
 
+if __name__ == "__main__":  # until `guard`, Ctrl-C ends the program without a traceback
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import math
 import sys
 from dataclasses import replace

@@ -51,7 +51,8 @@ def main(argv=None):
     with owned(folder):
         saved = open_run(options, opt, folder)
         print(options.describe(opt))
-        if saved is not None and Progress(**saved["progress"]).finished(opt.niter):
+        if saved is not None and (progress := Progress(**saved["progress"])).finished(opt.niter):
+            keep_best(folder, progress)
             write_history(folder / "train.csv", saved["metrics"])
             early = "it stopped early" if saved["progress"]["stopped_early"] else "a larger --niter trains on"
             print(f"{folder} is finished: {saved['epoch']} epochs; {early}")
@@ -62,6 +63,7 @@ def main(argv=None):
 def train(opt, folder, saved):
     """A run from its start, or from where the checkpoint `saved` left it, to its end."""
     # Seed, device and precision.
+    summary_writer = import_summary_writer()
     device = run.start(opt)
     precision = run.choose_precision(opt.amp, device, opt.deterministic)
 
@@ -90,7 +92,7 @@ def train(opt, folder, saved):
     session = {**opt.environment, "seed": opt.seed, "precision": precision}
     if notice := run.record_session(folder / "env.json", session):
         print(notice)
-    writer = tensorboard(folder, state.progress)
+    writer = summary_writer(str(folder / "tensorboard"), purge_step=state.progress.step + 1)
     losses = Losses(state.progress, writer, opt.loss_freq)
     print(f"{device}, {precision}, run folder {folder}")
 
@@ -143,18 +145,19 @@ def make_loaders(opt, trainset, valset, device):
 
 
 def make_optimizer(opt, parameters):
+    """Adam, or SGD without momentum, as published."""
     if opt.optim == "sgd":
         return torch.optim.SGD(parameters, lr=opt.lr)
     return torch.optim.Adam(parameters, lr=opt.lr, betas=(opt.beta1, BETA2))
 
 
-def tensorboard(folder, progress):
-    """A writer of tensorboard's event files."""
+def import_summary_writer():
+    """tensorboardX's SummaryWriter; its import takes a second."""
     try:
-        from tensorboardX import SummaryWriter  # takes a second to import
+        from tensorboardX import SummaryWriter
     except ModuleNotFoundError:
         raise UserError("training needs tensorboardX: pip install tensorboardX") from None
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=progress.step + 1)
+    return SummaryWriter
 
 
 class State:
@@ -190,16 +193,7 @@ class State:
             companions=self.detector.companions,
         )
         write_history(self.folder / "train.csv", self.history)
-        self.keep_best()
-
-    def keep_best(self):
-        """Copies the last checkpoint to model_epoch_best.pth if its epoch is the best."""
-        if self.progress.is_best():
-            with (
-                open(self.folder / "model_epoch_last.pth", "rb") as last,
-                written_whole(self.folder / "model_epoch_best.pth", binary=True) as best,
-            ):
-                shutil.copyfileobj(last, best)
+        keep_best(self.folder, self.progress)
 
     def load(self, saved):
         """Everything that `save` wrote; UserError when the training files have changed since."""
@@ -212,7 +206,7 @@ class State:
         self.history = saved["metrics"]
         self.bad.found.update(self.progress.bad_files)
         run.set_rng_state(saved["rng"])
-        self.keep_best()  # a full disk may have prevented it
+        keep_best(self.folder, self.progress)  # a full disk may have prevented it
         print(f"resumes epoch {self.progress.epoch} at batch {self.progress.batch}")
 
     def saved_options(self):
@@ -226,6 +220,16 @@ class State:
             self.progress.note_validation(scores, self.opt)
         self.progress.next_epoch()
         return row
+
+
+def keep_best(folder, progress):
+    """Copies the last checkpoint to model_epoch_best.pth if its epoch is the best."""
+    if progress.is_best():
+        with (
+            open(folder / "model_epoch_last.pth", "rb") as last,
+            written_whole(folder / "model_epoch_best.pth", binary=True) as best,
+        ):
+            shutil.copyfileobj(last, best)
 
 
 def files_of(lists, companions):
@@ -324,6 +328,7 @@ def report(row, scores, writer):
 
 
 def progress_bar(dataset, title, done=0):
+    """A bar over the images of a dataset, of which `done` are behind it."""
     return tqdm(total=len(dataset), initial=done, desc=title, unit="img", leave=False, dynamic_ncols=True)
 
 

@@ -10,6 +10,11 @@ what is unfinished.  Grids are YAML files (options/grid.py); presets are those i
 Results: <output>/{results.csv, report.md, table.csv, figures/}; runs/, tests/, logs/ have a part per cell.
 """
 
+if __name__ == "__main__":  # until `guard`, Ctrl-C ends the program without a traceback
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import csv
 import os
 import shutil

@@ -8,6 +8,11 @@ does it (NPR: 256x256, centre crop 224); --no_resize, --no_crop, --loadSize and 
 Results: the table here, and results/<run name>/<folder name>/{scores.csv, meta.json, table.csv, table.md}.
 """
 
+if __name__ == "__main__":  # until `guard`, Ctrl-C ends the program without a traceback
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from pathlib import Path
 
 import data

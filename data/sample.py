@@ -83,7 +83,7 @@ def load_photograph(name: str) -> Tensor:
             with Image.open(path) as image:
                 return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
     raise UserError(
-        f"the photograph {name} comes with scikit-image or scikit-learn: pip install scikit-image scikit-learn"
+        f"photograph {name} comes with scikit-image or scikit-learn: pip install scikit-image scikit-learn"
     )
 
 

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
+import networks
+from networks.base import DataConfig, Detector
 from util import run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,6 +59,34 @@ def require_stored_clean(path):
     assert len({cell.id for cell in book.cells}) == len(book.cells)
     assert max(len(line) for cell in code for line in cell.source.split("\n")) <= 110
     assert not re.search(r"/(home|work|tmp|root|Users)/", path.read_text(encoding="utf-8"))
+
+
+class Toy(Detector):
+    """A detector of three layers for tests in which the network does not matter."""
+
+    arch = "toy"
+    data_config = DataConfig(load_size=32, crop_size=24)
+    signature = ("toy.weight",)
+
+    def __init__(self):
+        super().__init__()
+        self.toy = nn.Conv2d(3, 8, 3, stride=2)
+        self.norm = nn.BatchNorm2d(8)
+        self.fc = nn.Linear(8, 1)
+
+    def forward(self, images):
+        return self.logit(self.fc, self.norm(self.toy(self.preprocess(images))).relu().mean((2, 3)))
+
+    @property
+    def cam_layer(self):
+        return self.norm
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """Makes --arch toy known for the length of a test; returns the class."""
+    monkeypatch.setitem(networks._REGISTRY, Toy.arch, Toy)
+    return Toy
 
 
 def interrupt_after(monkeypatch, checks):

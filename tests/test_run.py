@@ -4,9 +4,11 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,39 +35,35 @@ def machine(monkeypatch):
 
     def say(cuda, cpu):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: cuda)
-        monkeypatch.setattr(run, "_cpu_has_bf16", lambda: cpu)
+        monkeypatch.setattr(run, "_cpu_flags", lambda: ["sse", "amx_bf16"] if cpu else ["sse"])
 
     return say
 
 
 @pytest.mark.parametrize("device", [CPU, CUDA, MPS])
-@pytest.mark.parametrize("able", [False, True])
-@pytest.mark.parametrize("deterministic", [False, True])
-@pytest.mark.parametrize(("amp", "expected"), [("bf16", True), ("off", False)])
-def test_a_precision_asked_for_is_taken(machine, amp, device, able, deterministic, expected):
-    machine(cuda=able, cpu=able)
-    assert run.use_bf16(amp, device, deterministic) is expected
+@pytest.mark.parametrize(("amp", "expected"), [("bf16", "bf16"), ("off", "fp32")])
+def test_a_precision_asked_for_is_taken(machine, amp, device, expected):
+    for able in (False, True):
+        machine(cuda=able, cpu=able)
+        for deterministic in (False, True):
+            assert run.choose_precision(amp, device, deterministic) == expected
 
 
 @pytest.mark.parametrize(
     ("device", "cuda", "cpu", "expected"),
     [
-        (CUDA, True, False, True),
-        (CUDA, False, True, False),
-        (CPU, False, True, True),
-        (CPU, True, False, False),
-        (MPS, True, True, False),
+        (CUDA, True, False, "bf16: this GPU has bf16 instructions"),
+        (CUDA, False, True, "fp32: this GPU has no bf16 instructions"),
+        (CPU, False, True, "bf16: this CPU has amx_bf16"),
+        (CPU, True, False, "fp32: this CPU has no bf16 instructions"),
+        (MPS, True, True, "fp32: bf16 is not used on mps"),
     ],
 )
-def test_auto_takes_bf16_where_that_device_has_it(machine, device, cuda, cpu, expected):
+def test_auto_takes_bf16_where_that_device_has_it_and_says_why(machine, device, cuda, cpu, expected):
     machine(cuda, cpu)
-    assert bool(run.use_bf16("auto", device)) is expected
-
-
-@pytest.mark.parametrize("device", [CPU, CUDA, MPS])
-def test_auto_is_fp32_in_a_deterministic_run(machine, device):
-    machine(cuda=True, cpu=True)
-    assert not run.use_bf16("auto", device, deterministic=True)
+    assert run.choose_precision("auto", device) == expected
+    assert run.is_bf16(expected) == expected.startswith("bf16")
+    assert run.choose_precision("auto", device, deterministic=True) == "fp32: --deterministic"
 
 
 @pytest.mark.parametrize(
@@ -77,19 +75,17 @@ def test_auto_is_fp32_in_a_deterministic_run(machine, device):
         ("processor\t: 0\nflags\t\t: fpu xavx512_bf16x\n", False),
         ("processor\t: 0\nFeatures\t: fp asimd\n", False),
         ("", False),
+        (FileNotFoundError, False),
     ],
 )
 def test_the_processors_flags_decide_about_bf16(monkeypatch, text, expected):
-    monkeypatch.setattr(Path, "read_text", lambda *_, **__: text)
-    assert run._cpu_has_bf16() is expected
+    def read_text(*_, **__):
+        if text is FileNotFoundError:
+            raise text
+        return text
 
-
-def test_without_a_list_of_processor_flags_there_is_no_bf16(monkeypatch):
-    def absent(*_, **__):
-        raise FileNotFoundError
-
-    monkeypatch.setattr(Path, "read_text", absent)
-    assert run._cpu_has_bf16() is False
+    monkeypatch.setattr(Path, "read_text", read_text)
+    assert run.is_bf16(run.choose_precision("auto", CPU)) is expected
 
 
 # --- device
@@ -281,25 +277,28 @@ def test_a_full_disk_leaves_the_old_json(tmp_path, monkeypatch):
 @pytest.fixture
 def handlers():
     """The handlers of before, which must be back afterwards."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: signal.getsignal(number) for number in run.STOP_SIGNALS}
     yield before
-    found = {number: signal.getsignal(number) for number in numbers}
+    found = {number: signal.getsignal(number) for number in before}
     for number, handler in before.items():
         signal.signal(number, handler)
     assert found == before
 
 
-@pytest.mark.parametrize(
-    ("number", "name", "status"), [(signal.SIGTERM, "SIGTERM", 143), (signal.SIGINT, "SIGINT", 130)]
-)
-def test_a_signal_stops_at_the_next_check_with_hint_and_status(handlers, number, name, status):
-    with run.StopSignal("the same command goes on") as stop:
+def test_every_signal_that_asks_a_process_to_end_is_known():
+    names = {signal.Signals(number).name for number in run.STOP_SIGNALS}
+    assert names == {"SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGQUIT"}
+
+
+@pytest.mark.parametrize("number", run.STOP_SIGNALS)
+def test_a_signal_stops_at_the_next_check_with_hint_and_status(handlers, number):
+    with run.StopSignal("resume it") as stop:
         stop.check()
         os.kill(os.getpid(), number)
-        with pytest.raises(run.Interrupted, match=f"stopped by {name}; the same command goes on") as caught:
+        name = signal.Signals(number).name
+        with pytest.raises(run.Interrupted, match=f"stopped by {name}; resume it") as caught:
             stop.check()
-    assert caught.value.status == status
+    assert caught.value.status == 128 + number
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
@@ -311,6 +310,34 @@ def test_a_second_signal_stops_at_once(handlers, second):
             pass
 
 
+def test_a_signal_ends_the_wait_for_a_batch_that_never_comes(handlers):
+    def loader():
+        yield 1
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    with run.StopSignal("hint") as stop, pytest.raises(run.Interrupted):
+        list(stop.watch(loader()))
+
+
+def test_a_signal_between_two_batches_stops_before_the_next_is_asked_for(handlers):
+    seen = []
+    with run.StopSignal("hint") as stop, pytest.raises(run.Interrupted):
+        for batch in stop.watch([1, 2, 3]):
+            seen.append(batch)
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert seen == [1]
+
+
+def test_nohup_is_respected(handlers):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with run.StopSignal("hint") as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        stop.check()
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    signal.signal(signal.SIGHUP, handlers[signal.SIGHUP])
+
+
 def test_handlers_are_changed_inside_and_put_back_after_an_error(handlers):
     with pytest.raises(RuntimeError), run.StopSignal("hint"):
         assert all(signal.getsignal(number) != handler for number, handler in handlers.items())
@@ -320,6 +347,7 @@ def test_handlers_are_changed_inside_and_put_back_after_an_error(handlers):
 
 def test_without_a_signal_nothing_is_raised(handlers):
     with run.StopSignal("hint") as stop:
+        assert list(stop.watch([1, 2])) == [1, 2]
         stop.check()
     stop.check()
 
@@ -398,8 +426,48 @@ def test_a_main_that_returns_ends_quietly(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_process_ends_with_status_1_and_one_line_on_stderr():
-    main = "from common import UserError\nfrom util import run\ndef main(): raise UserError('no images in a')"
-    code = f"{main}\nrun.guard(main)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: no images in a\n")
+def test_a_reader_that_has_gone_ends_a_script_quietly():
+    code = "from util import run; run.guard(lambda: print('a' * 100_000))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as output:
+        streams = {"stdout": output, "stderr": subprocess.PIPE}
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, **streams)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+class NotebookStream(io.StringIO):
+    """Standard output as notebooks replace it: without `reconfigure`."""
+
+
+@pytest.mark.parametrize("stream", [None, NotebookStream(), io.TextIOWrapper(io.BytesIO(), "ascii")])
+def test_a_script_runs_whatever_standard_output_is(monkeypatch, stream):
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "stderr", stream)
+    run.guard(lambda: print("größer", "\udcff") if stream is not None else print("x"))
+    assert sys.stdout.writable()
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        ("DataLoader worker (pid 3) is killed by signal: Bus error", "--num_threads 0"),
+        (
+            "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback:\n  File\n"
+            "RuntimeError: unable to allocate shared memory(shm) for file",
+            "error: RuntimeError: unable to allocate shared memory.*--num_threads 0",
+        ),
+    ],
+)
+def test_too_small_a_shared_memory_is_one_line_with_the_remedy(error, line):
+    assert re.search(line, guarded(RuntimeError(error)))
+
+
+def test_ctrl_c_is_as_before_after_a_guarded_main():
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        run.guard(lambda: None)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, before)

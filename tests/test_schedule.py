@@ -155,7 +155,7 @@ def test_equal_accuracy_with_a_higher_ap_is_better_but_no_gain_to_plateau():
 
 def test_terms_of_a_loss_are_averaged_over_the_images_of_the_epoch_and_then_forgotten():
     progress = Progress()
-    losses = train.Losses(progress)
+    losses = train.Losses(progress, None, 400)
     for count, bce, other in ((4, 1.0, 3.0), (2, 4.0, 0.0)):
         terms = {"total": torch.tensor(bce + other), "bce": torch.tensor(bce), "other": torch.tensor(other)}
         losses.add({**terms, "logits": torch.zeros(count)}, torch.zeros(count))
@@ -168,7 +168,7 @@ def test_terms_of_a_loss_are_averaged_over_the_images_of_the_epoch_and_then_forg
 
 def test_a_loss_of_one_term_has_no_column_beside_loss():
     progress = Progress()
-    losses = train.Losses(progress)
+    losses = train.Losses(progress, None, 400)
     losses.add(
         {"total": torch.tensor(1.0), "bce": torch.tensor(1.0), "logits": torch.zeros(2)}, torch.ones(2)
     )
@@ -180,21 +180,22 @@ def test_a_loss_of_one_term_has_no_column_beside_loss():
 
 
 @pytest.fixture
-def start(tree, tmp_path, monkeypatch):
-    """start(flags...) trains npr on 8 images with the validation accuracies of ACCURACIES."""
+def start(tree, toy, tmp_path, monkeypatch):
+    """start(flags...) trains a toy on 8 images with the validation accuracies of ACCURACIES."""
     tree(["car"], name="data/train", count=4)
     root = tree(["car"], name="data/val", count=1).parent
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "_git", lambda *_: "")
 
-    def validate(self, stop):
-        acc = ACCURACIES[self.progress.epoch]
+    def validate(state, *_):
+        acc = ACCURACIES[state.progress.epoch]
         return {"acc": acc, "ap": acc, "r_acc": acc, "f_acc": acc, "auc": acc}
 
-    monkeypatch.setattr(train.Trainer, "validate", validate)
+    monkeypatch.setattr(train, "validate", validate)
 
     def go(*flags, name="run", niter=6):
         command = f"--dataroot {root} --name {name} --niter {niter} --batch_size 4 --no_resize --cropSize 16"
-        train.main([*command.split(), "--num_threads", "0", "--device", "cpu", *flags])
+        train.main([*f"{command} --arch toy --recipe npr --num_threads 0 --device cpu".split(), *flags])
         return tmp_path / "checkpoints" / name
 
     return go

@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -13,13 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, interrupt_after
+from conftest import ROOT, Toy, interrupt_after
 from PIL import Image
 
 import data
+import networks
 import train
-from networks.resnet import NPRDetector
+from common import UserError
 from util import run
+
+COMMAND = "--arch toy --recipe npr --batch_size 4 --no_resize --num_threads 0 --device cpu"
 
 
 @pytest.fixture
@@ -29,15 +31,14 @@ def dataroot(tree):
 
 
 @pytest.fixture
-def start(dataroot, tmp_path, monkeypatch):
+def start(dataroot, toy, tmp_path, monkeypatch):
     """start(flags...) runs train.py on two classes of 32 px, batches of 4; returns the run's folder."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "_git", lambda *_: "")
 
     def go(*flags, name="run", niter=2):
-        command = ["--dataroot", str(dataroot), "--name", name, "--niter", str(niter), "--batch_size", "4"]
-        train.main(
-            [*command, "--no_resize", "--cropSize", "24", "--num_threads", "0", "--device", "cpu", *flags]
-        )
+        command = f"--dataroot {dataroot} --name {name} --niter {niter} {COMMAND}"
+        train.main([*command.split(), *flags])
         return tmp_path / "checkpoints" / name
 
     return go
@@ -74,7 +75,7 @@ def test_a_run_leaves_what_the_readme_promises(start):
     [session] = json.loads((folder / "env.json").read_text())
     assert session["torch"] == torch.__version__
     assert session["seed"] == 100
-    assert session["precision"] in ("fp32", "bf16")
+    assert session["precision"].split(":")[0] in ("fp32", "bf16")
     rows = rows_of(folder)
     assert [row["epoch"] for row in rows] == ["0", "1"]
     assert [row["step"] for row in rows] == ["4", "8"]
@@ -82,9 +83,8 @@ def test_a_run_leaves_what_the_readme_promises(start):
 
 
 def test_the_published_command_runs_unchanged_on_a_forensynths_tree(tree, tmp_path, monkeypatch):
-    classes = ["car", "cat", "chair", "horse"]
-    tree(classes, name="datasets/ForenSynths_train_val/train", count=1, size=(256, 256))
-    tree(classes, name="datasets/ForenSynths_train_val/val", count=1, size=(256, 256))
+    for split in ("train", "val"):
+        tree(["car", "cat", "chair", "horse"], name=f"datasets/ForenSynths_train_val/{split}", count=1)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train.Progress, "finished", lambda self, niter: self.epoch >= 1 and niter == 50)
     train.main(
@@ -93,7 +93,7 @@ def test_the_published_command_runs_unchanged_on_a_forensynths_tree(tree, tmp_pa
     )
     folder = tmp_path / "checkpoints" / "4class-resnet-car-cat-chair-horse"
     assert len(rows_of(folder)) == 1  # niter was 50; one epoch is enough here
-    assert read(folder)["options"]["loadSize"] == 256
+    assert (read(folder)["options"]["loadSize"], read(folder)["arch"]) == (256, "npr")
 
 
 @pytest.mark.parametrize("checks", [1, 3, 4, 5, 6], ids=lambda checks: f"look_{checks}")
@@ -117,22 +117,9 @@ def test_an_interrupted_run_gives_the_same_weights_as_an_unbroken_one(start, mon
 
 
 def test_the_number_of_workers_does_not_change_the_weights(start):
-    flags = [
-        "--blur_prob",
-        "0.5",
-        "--blur_sig",
-        "0,2",
-        "--jpg_prob",
-        "0.5",
-        "--jpg_method",
-        "cv2,pil",
-        "--jpg_qual",
-        "30,90",
-    ]
-    alone, helped = (
-        start(*flags, name="alone", niter=1),
-        start(*flags, "--num_threads", "2", name="helped", niter=1),
-    )
+    flags = "--blur_prob 0.5 --blur_sig 0,2 --jpg_prob 0.5 --jpg_method cv2,pil --jpg_qual 30,90".split()
+    alone = start(*flags, name="alone", niter=1)
+    helped = start(*flags, "--num_threads", "2", name="helped", niter=1)
     assert same_weights(read(alone), read(helped))
 
 
@@ -154,7 +141,7 @@ def test_the_learning_rate_drops_after_upstreams_epochs(start):
 
 def test_early_stopping_ends_the_run_only_where_it_is_set(start, monkeypatch):
     scores = {"acc": 0.5, "ap": 0.5, "r_acc": 0.5, "f_acc": 0.5, "auc": 0.5}
-    monkeypatch.setattr(train.Trainer, "validate", lambda self, stop: scores)
+    monkeypatch.setattr(train, "validate", lambda *_: scores)
     assert len(rows_of(start(name="unset", niter=5))) == 5
     assert len(rows_of(start("--earlystop_epoch", "2", name="set", niter=5))) == 3
 
@@ -162,11 +149,11 @@ def test_early_stopping_ends_the_run_only_where_it_is_set(start, monkeypatch):
 def test_best_is_the_epoch_of_highest_accuracy_then_ap_then_earliest(start, monkeypatch):
     table = iter([(0.6, 0.9), (0.7, 0.8), (0.7, 0.9), (0.7, 0.9), (0.6, 1.0)])
 
-    def validate(self, stop):
+    def validate(*_):
         acc, ap = next(table)
         return {"acc": acc, "ap": ap, "r_acc": 0.0, "f_acc": 0.0, "auc": 0.0}
 
-    monkeypatch.setattr(train.Trainer, "validate", validate)
+    monkeypatch.setattr(train, "validate", validate)
     best = read(start(niter=5), "best")
     assert best["progress"]["best_epoch"] == 2
     assert best["epoch"] == 3  # epochs completed when it was saved
@@ -175,7 +162,7 @@ def test_best_is_the_epoch_of_highest_accuracy_then_ap_then_earliest(start, monk
 def test_a_name_already_used_is_refused_and_left_alone(start):
     folder = start(niter=1)
     before = (folder / "model_epoch_last.pth").read_bytes()
-    with pytest.raises(ValueError, match="--continue_train goes on with it, --overwrite replaces it"):
+    with pytest.raises(ValueError, match="--overwrite"):
         start(niter=1)
     assert (folder / "model_epoch_last.pth").read_bytes() == before
     start("--overwrite", "--seed", "5", niter=1)
@@ -185,7 +172,7 @@ def test_a_name_already_used_is_refused_and_left_alone(start):
 def test_overwrite_leaves_a_folder_alone_that_holds_no_run(start, tmp_path):
     (tmp_path / "checkpoints" / "run").mkdir(parents=True)
     (tmp_path / "checkpoints" / "run" / "thesis.tex").write_text("years of work")
-    with pytest.raises(ValueError, match="holds no run"):
+    with pytest.raises(ValueError, match="not a run"):
         start("--overwrite")
     assert (tmp_path / "checkpoints" / "run" / "thesis.tex").read_text() == "years of work"
 
@@ -208,18 +195,18 @@ def test_continuing_with_another_rate_is_refused(start, capsys):
 def test_continuing_on_other_files_is_refused(start, dataroot):
     start(niter=1)
     (dataroot / "train" / "car" / "0_real" / "0.png").unlink()
-    with pytest.raises(ValueError, match="differ"):
+    with pytest.raises(UserError, match="train files: there"):
         start("--continue_train", niter=2)
 
 
 def test_continuing_without_a_run_is_refused(start):
-    with pytest.raises(ValueError, match="found no run"):
+    with pytest.raises(ValueError, match="no run at"):
         start("--continue_train")
 
 
 def test_model_path_starts_from_the_weights_of_the_file(start, tmp_path):
     torch.manual_seed(7)
-    source = NPRDetector()
+    source = Toy()
     state = {f"module.{name}": tensor for name, tensor in source.state_dict().items()}
     torch.save({"model": state, "optimizer": {}, "total_steps": 1}, tmp_path / "NPR.pth")
     folder = start("--model_path", str(tmp_path / "NPR.pth"), "--lr", "1e-30", niter=1)
@@ -241,13 +228,13 @@ def test_a_bad_image_stops_the_run_after_saving_and_skip_goes_on(start, dataroot
 
 
 def test_a_loss_that_is_no_number_stops_with_epoch_and_step_and_keeps_good_weights(start, monkeypatch):
-    real_loss, calls = NPRDetector.loss, iter(range(100))
+    real_loss, calls = Toy.loss, iter(range(100))
 
     def loss(self, batch):
         terms = real_loss(self, batch)
         return {**terms, "total": terms["total"] * (math.nan if next(calls) == 6 else 1)}
 
-    monkeypatch.setattr(NPRDetector, "loss", loss)
+    monkeypatch.setattr(Toy, "loss", loss)
     with pytest.raises(ValueError, match="became nan in epoch 1 at step 7"):
         start()
     saved = read(Path("checkpoints/run"))
@@ -261,7 +248,7 @@ def test_one_sided_training_folders_are_refused_with_their_counts(start, dataroo
         path.unlink()
     with pytest.raises(ValueError, match=r"cat: \d real, \d fake"):
         start()
-    assert not Path("checkpoints").exists()
+    assert not Path("checkpoints/run").exists()
 
 
 def test_a_missing_split_is_named(start, dataroot):
@@ -294,39 +281,34 @@ def test_inputs_of_one_shape_even_where_images_are_smaller_than_the_crop(start, 
     assert len(rows_of(start(niter=1))) == 1
 
 
-def test_sigterm_saves_and_says_how_to_go_on(dataroot, tmp_path):
+def test_sigterm_saves_and_says_how_to_resume(dataroot, tmp_path):
     command = [sys.executable, str(ROOT / "train.py"), "--dataroot", str(dataroot), "--niter", "5000"]
-    command += [
-        "--no_resize",
-        "--cropSize",
-        "24",
-        "--batch_size",
-        "4",
-        "--num_threads",
-        "1",
-        "--device",
-        "cpu",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    )
+    command += "--no_resize --cropSize 24 --batch_size 4 --num_threads 1 --device cpu".split()
     history = tmp_path / "checkpoints" / "experiment_name" / "train.csv"
-    deadline = time.monotonic() + 60
-    while not history.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=60)
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        while not history.exists() and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        out = process.communicate(timeout=60)[0].decode()
     assert process.returncode == 128 + signal.SIGTERM, out
-    assert (
-        "stopped by SIGTERM; the same command with --continue_train (and without --overwrite) goes on" in out
-    )
+    assert "stopped by SIGTERM; resume at the next batch with --continue_train" in out
     assert "Traceback" not in out
     assert read(history.parent)["step"] > 0
 
 
+def test_ctrl_c_during_the_imports_ends_without_a_traceback():
+    command = [sys.executable, "-X", "importtime", str(ROOT / "train.py"), "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while " torch." not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
+    assert "Traceback" not in errors
+
+
 def test_the_hint_after_an_interruption_holds_for_a_command_with_model_path(start, tmp_path, monkeypatch):
-    torch.save(NPRDetector().state_dict(), tmp_path / "flat.pth")
+    torch.save(Toy().state_dict(), tmp_path / "flat.pth")
     flags = ["--model_path", str(tmp_path / "flat.pth")]
     with monkeypatch.context() as patch:
         interrupt_after(patch, 2)
@@ -335,19 +317,21 @@ def test_the_hint_after_an_interruption_holds_for_a_command_with_model_path(star
     assert len(rows_of(start(*flags, "--continue_train"))) == 2
 
 
-def test_a_folder_taken_while_the_files_were_listed_is_left_alone(start, dataroot, tmp_path, monkeypatch):
-    real = data.training_sets
+@pytest.mark.parametrize("flag", ["--continue_train", "--overwrite"])
+def test_a_run_that_is_continued_twice_at_once_is_refused_the_second_time(start, monkeypatch, flag):
+    start(niter=1)
+    real, refused = data.training_sets, []
 
     def slow(opt, data_config):
-        other = tmp_path / "checkpoints" / "run"
-        other.mkdir(parents=True, exist_ok=True)
-        (other / "opt.json").write_text("{}")
+        with pytest.raises(UserError, match="run is in use by process") as caught:
+            start(flag)
+        refused.append(caught.value)
         return real(opt, data_config)
 
     monkeypatch.setattr(data, "training_sets", slow)
-    with pytest.raises(ValueError, match="exists; --continue_train"):
-        start()
-    assert (tmp_path / "checkpoints" / "run" / "opt.json").read_text() == "{}"
+    folder = start("--continue_train")
+    assert len(refused) == 1 and len(rows_of(folder)) == 2
+    assert not (folder / ".lock").exists()
 
 
 @pytest.mark.parametrize(
@@ -372,7 +356,7 @@ def test_bad_files_of_both_splits_are_told_apart(start, dataroot, capsys):
 def test_continuing_on_other_validation_files_is_refused(start, dataroot):
     start(niter=1)
     (dataroot / "val" / "car" / "0_real" / "0.png").unlink()
-    with pytest.raises(ValueError, match=r"the val files .* differ"):
+    with pytest.raises(UserError, match="val files: there"):
         start("--continue_train", niter=2)
 
 
@@ -388,3 +372,71 @@ def test_a_finished_run_writes_its_history_again(start):
     (folder / "train.csv").unlink()
     start("--continue_train", niter=1)
     assert (folder / "train.csv").read_text() == before
+
+
+class AtOne(Toy):
+    """Its batch norm sees a map of 1x1, as that of a ResNet on pictures of 32 pixels."""
+
+    def forward(self, images):
+        x = self.toy(self.preprocess(images)).relu().mean((2, 3), keepdim=True)
+        return self.logit(self.fc, self.norm(self.norm(x)).flatten(1))
+
+
+def test_a_last_batch_of_one_image_is_left_out_and_reported_once(start, dataroot, monkeypatch, capsys):
+    monkeypatch.setitem(networks._REGISTRY, "toy", AtOne)
+    folder = start("--batch_size", "5", "--serial_batches")  # 16 images
+    assert capsys.readouterr().out.count("a batch of one image is left out") == 1
+    assert [row["step"] for row in rows_of(folder)] == ["3", "6"]
+    saved = read(folder)
+    assert saved["model"]["norm.num_batches_tracked"] == 2 * 6  # the refused batch left no trace
+    last = sorted((dataroot / "train").rglob("*.png"))[-1]
+    last.write_bytes(b"")
+    assert same_weights(saved, read(start("--batch_size", "5", "--serial_batches", *SKIP, name="without")))
+    with pytest.raises(UserError, match="--batch_size 2"):
+        start("--batch_size", "1", name="ones")
+
+
+SKIP = ("--on_bad_image", "skip")
+
+
+@pytest.mark.parametrize("content", ["", "[{", '[{"device": "cpu"}]'])
+def test_a_run_whose_env_json_was_damaged_by_a_power_cut_is_resumed(start, content, capsys):
+    folder = start(niter=1)
+    (folder / "env.json").write_text(content)
+    start("--continue_train")
+    assert "env.json is damaged" in capsys.readouterr().out
+    [session] = json.loads((folder / "env.json").read_text())
+    assert session["seed"] == 100
+
+
+def test_a_full_disk_names_the_path_and_keeps_the_finished_epoch(start, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    folder = Path("checkpoints/run")
+    with monkeypatch.context() as patch:
+        patch.setattr(train.shutil, "copyfileobj", full)
+        with pytest.raises(OSError, match=r"model_epoch_best\.pth"):
+            start(niter=1)
+    assert read(folder)["epoch"] == 1
+    assert not (folder / "model_epoch_best.pth").exists()
+    start("--continue_train", niter=1)
+    assert read(folder, "best")["epoch"] == 1
+
+
+def test_a_closed_pipe_ends_a_run_after_a_save(start, monkeypatch):
+    def closed(*_):
+        raise BrokenPipeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "report", closed)
+        with pytest.raises(BrokenPipeError):
+            start()
+    assert len(rows_of(start("--continue_train"))) == 2
+
+
+def test_a_missing_tensorboardx_is_one_line(start, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(UserError, match="pip install tensorboardX"):
+        start()
+    assert not Path("checkpoints/run").exists()

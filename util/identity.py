@@ -49,7 +49,7 @@ def shown(value):
 def read_side_file(path, remedy, keys=()):
     """The content of a small JSON file; UserError with the path and the remedy where it cannot be used.
 
-    keys: entries that it must have.
+    keys: entries that it, or each dict of a list, must have.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig", errors="surrogateescape"))
@@ -58,7 +58,8 @@ def read_side_file(path, remedy, keys=()):
     except ValueError as error:
         reason = error if path.stat().st_size else "it is empty"
         raise UserError(f"{path} is damaged ({reason}); {remedy}") from None
-    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
+    records = content if isinstance(content, list) and content else [content]
+    missing = [key for key in keys if not all(isinstance(entry, dict) and key in entry for entry in records)]
     if missing:
         raise UserError(f"{path} is damaged (it has no {', '.join(missing)}); {remedy}")
     return content

@@ -144,7 +144,7 @@ def choose_precision(amp, device, deterministic=False):
         able = torch.cuda.is_bf16_supported(including_emulation=False)
         return f"{'bf16: this GPU has' if able else 'fp32: this GPU has no'} bf16 instructions"
     if device.type != "cpu":
-        return f"fp32: not tried in bf16 on {device.type}"
+        return f"fp32: bf16 is not used on {device.type}"
     flags = [flag for flag in BF16_CPU_FLAGS if flag in _cpu_flags()]
     return f"bf16: this CPU has {flags[0]}" if flags else "fp32: this CPU has no bf16 instructions"
 
@@ -226,7 +226,7 @@ def record_session(path, session):
     sessions, notice = [], ""
     if path.exists():
         try:
-            sessions = read_side_file(path, "its list of sessions starts again")
+            sessions = read_side_file(path, "its list of sessions starts again", keys=["precision"])
         except UserError as error:
             notice = f"notice: {error}"
     write_json(path, [*sessions, session])
