@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from common import UserError
 from tools import compare
 from util.record import write_scores
 
@@ -93,12 +94,9 @@ def test_a_published_method_stands_second(tmp_path, capsys):
     assert "issue #4" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("second", ["nobody", "no/such/folder"])
-def test_neither_folder_nor_method_stops_with_the_known_methods(two, second, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        compare.main([two[0], second])
-    assert stopped.value.code == 2
-    assert "issue4" in capsys.readouterr().err.splitlines()[-1]
+def test_neither_folder_nor_method_lists_the_methods_of_the_protocols(two):
+    with pytest.raises(UserError, match="no/such/folder.*on Set: none"):
+        compare.main([two[0], "no/such/folder"])
 
 
 def test_folders_without_scores_or_common_images_are_refused(two, tmp_path):
@@ -108,8 +106,8 @@ def test_folders_without_scores_or_common_images_are_refused(two, tmp_path):
     write_scores(tmp_path / "C" / "Set" / "scores.csv", [("x.png", "a", 0, np.float32(0), np.float32(0))])
     with pytest.raises(ValueError, match="no image in common"):
         compare.main([two[0], str(tmp_path / "C" / "Set")])
-    with pytest.raises(ValueError, match="no published numbers for Set"):
-        compare.main([two[0], "issue4"])
+    with pytest.raises(UserError, match="no published numbers for Set"):
+        compare.main([two[0], "ISSUE4"])
 
 
 def test_an_existing_comparison_is_replaced_only_on_request(two, tmp_path, capsys):

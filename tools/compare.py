@@ -45,7 +45,7 @@ def main(argv=None):
     if Path(opt.second).is_dir():
         compared, flips = compare_runs(first, results_of(opt.second))
     else:
-        compared, flips = compare_published(first, opt.second), []
+        compared, flips = compare_published(first, method_of(opt.second, first)), []
     text = []
     for protocol, (rows, notes) in compared.items():
         print(f"\n{protocol}\n{tables.results(rows, COLUMNS)}")
@@ -64,17 +64,20 @@ def parse(argv):
     parser.add_argument("--output", type=file_path, help="folder for compare.csv, compare.md and flips.csv")
     parser.add_argument("--overwrite", action="store_true", help="replace what --output holds")
     opt = parser.parse_args(argv)
-    if not Path(opt.second).is_dir() and opt.second not in published.methods():
-        parser.error(
-            f"{opt.second} is neither a results folder nor a published method; "
-            f"known methods: {', '.join(published.methods())}"
-        )
     if opt.output and not opt.overwrite and any((Path(opt.output) / name).exists() for name in FILES):
         parser.error(f"{opt.output} holds a comparison already; --overwrite replaces it")
     return opt
 
 
 FILES = ("compare.csv", "compare.md", "flips.csv")
+
+
+def method_of(name, results):
+    """The published method of this name; UserError lists those of the protocols in `results`."""
+    try:
+        return published.method_named(name, list(results))
+    except UserError as error:
+        raise UserError(f"{name} is not a results folder; {error}") from None
 
 
 def results_of(folder):
