@@ -271,6 +271,11 @@ def _lock(path, lock):
         os.close(descriptor)
 
 
+def held_locks():
+    """File descriptors of this process's locks, for pass_fds of a subprocess that is to hold them as well."""
+    return tuple(_locks)
+
+
 def _close_locks():
     # A forked loader process shares its parent's locks, and would keep them if the parent is killed.
     for descriptor in _locks:

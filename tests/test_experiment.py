@@ -12,17 +12,20 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
-from conftest import ROOT, interrupt_after, make_tree
+from conftest import ROOT, JobsInThisProcess, interrupt_after, make_tree
 
 import train_multiscale_experiment as experiment
-from options.grid import Cell
-from tools.visualize.__main__ import main as draw
-from train_multiscale_experiment import Experiment
+from common import UserError
+from experiments import cells, report
+from experiments.cells import Experiment
+from experiments.grid import Cell
+from experiments.options import ExperimentOptions
+from experiments.results import Ledger
 from util import run
-from util.ledger import Ledger
 
-EPOCHS = 8  # of the cells that are really trained: enough to be killed among them
+EPOCHS = 3  # of the cells that are really trained
 DEADLINE = 300  # seconds until a test that waits gives up
 PROTOCOL = {
     "slug": "Toy",
@@ -63,10 +66,9 @@ def write_grid(root, **changes):
 
 def draw_nothing(monkeypatch):
     """Leaves out what takes long and is tested elsewhere: figures, and the intervals of the tables."""
-    monkeypatch.setattr(experiment.figures, "draw_all", lambda *_: [])
-    monkeypatch.setattr(Experiment, "draw_examples", lambda *_: [])
-    monkeypatch.setattr("util.stats.bootstrap", lambda *_, **__: (0.25, 0.75))
-    monkeypatch.setattr("util.stats._holm", list)
+    monkeypatch.setattr(report.figures, "draw_all", lambda *_: [])
+    monkeypatch.setattr(report, "draw_examples", lambda *_: [])
+    monkeypatch.setattr("util.stats.RESAMPLES", 100)
 
 
 def rows_of(root):
@@ -88,15 +90,19 @@ def done(tmp_path_factory):
     make_data(root)
     said = io.StringIO()
 
-    def visualize(command, **_):
-        assert command[:3] == [sys.executable, "-m", "tools.visualize"]
-        draw(command[3:])  # in this process, which saves the time of starting another
-        return subprocess.CompletedProcess(command, 0)
+    def visualize(words, **_):
+        *words, flag, picture = words
+        assert (words[:2], flag) == (["-m", "tools.visualize"], "--output")
+        assert all(word.is_file() for word in words if isinstance(word, Path))
+        picture.write_bytes(b"drawn by the test of the killed experiment")
+        return subprocess.CompletedProcess(words, 0)
 
     with contextlib.redirect_stdout(said), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment.subprocess, "run", visualize)
-        patch.setattr(experiment, "CORES", 1)  # one thread for each cell, as in the run that is killed
-        experiment.main([*write_grid(root), "--jobs", "2"])
+        patch.setattr(report, "run_command", visualize)
+        patch.setattr(cells, "Jobs", JobsInThisProcess)
+        patch.setattr("util.stats.RESAMPLES", 100)
+        patch.setattr("util.pictures.DPI", 20)
+        experiment.main([*write_grid(root), "--jobs", "1"])
     return root, said.getvalue()
 
 
@@ -143,7 +149,7 @@ def test_results_csv_holds_the_numbers_of_both_scripts(done):
         assert float(row["Toy/a/acc"]) == pytest.approx(sum(right) / 4)
 
 
-def test_there_are_a_report_a_table_figures_and_logs(done):
+def test_there_are_a_report_a_table_and_figures(done):
     root, said = done
     report = (root / "out" / "report.md").read_text()
     assert report.startswith("# Is it so?\n")
@@ -155,10 +161,6 @@ def test_there_are_a_report_a_table_figures_and_logs(done):
     assert {"heatmap_acc.png", "heatmap_ap.png", "learning_curves.png", "differences.png"} <= drawn
     assert {"npr_maps.png", "grad_cam.png"} <= drawn
     assert all(f"(figures/{name})" in report for name in drawn)
-    assert {path.name for path in (root / "out" / "logs").iterdir()} == {
-        "0.5-seed100.log",
-        "two_scales-seed100.log",
-    }
     assert "2 cells: 2 variants x 1 seeds" in said
     assert "one seed: no verdict" in said
 
@@ -169,20 +171,22 @@ def test_running_again_does_nothing_new(done, monkeypatch, capsys):
     assert {path.name for path in before} == {"results.csv", "report.md", "table.csv", "grid.json"}
     drawn = sorted((root / "out" / "figures").iterdir())
     monkeypatch.setattr(Experiment, "work", pytest.fail)
-    monkeypatch.setattr(experiment.figures, "draw_all", lambda *_: drawn)
-    monkeypatch.setattr(Experiment, "draw_examples", lambda *_: [])
+    monkeypatch.setattr(report.figures, "draw_all", lambda *_: drawn)
+    monkeypatch.setattr(report, "draw_examples", lambda *_: [])
+    monkeypatch.setattr("util.stats.RESAMPLES", 100)
     experiment.main(write_grid(root))
     assert "2 finished" in capsys.readouterr().out
     changed = {path.name for path in before if path.read_bytes() != before[path]}
     assert changed <= {"report.md"}
     text = (root / "out" / "report.md").read_text()
-    report = next(before[path] for path in before if path.name == "report.md").decode()
-    assert text.partition("![")[0] == report.partition("![")[0]  # the list of figures has another order here
+    old = next(before[path] for path in before if path.name == "report.md").decode()
+    assert text.partition("![")[0] == old.partition("![")[0]  # the list of figures has another order here
 
 
-def test_a_killed_experiment_goes_on_to_the_same_results(done, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_a_killed_experiment_resumes_to_the_same_results(done, tmp_path, monkeypatch):
     make_data(tmp_path)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))  # as in `done`, for equal sums
     flags = [*write_grid(tmp_path, variants={"0.5": VARIANTS["0.5"]}), "--jobs", "1"]
     command = [sys.executable, str(ROOT / "train_multiscale_experiment.py"), *flags]
     log = tmp_path / "out" / "logs" / "0.5-seed100.log"
@@ -197,12 +201,19 @@ def test_a_killed_experiment_goes_on_to_the_same_results(done, tmp_path, monkeyp
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
     assert not (tmp_path / "out" / "results.csv").exists()
-    # The cell that is left over stops by itself; the next call waits for that.
-    draw_nothing(monkeypatch)
-    experiment.main(flags)
+    while True:  # until the cell that is left over has stopped by itself
+        try:
+            experiment.main(flags)
+            break
+        except UserError as error:
+            assert "in use" in str(error) and time.monotonic() < end
+            time.sleep(0.1)
     assert "the program that started this is gone" in log.read_text()
     [row] = rows_of(tmp_path)
     assert without_times(row) == without_times(rows_of(done[0])[0])
+    assert {"npr_maps.png", "grad_cam.png"} <= {
+        path.name for path in (tmp_path / "out" / "figures").iterdir()
+    }
 
 
 # --- with cells that only pretend
@@ -218,10 +229,10 @@ class Pretended:
         self.worked.append(cell.name)
         time.sleep(self.seconds)
         if cell.name in self.failing:
-            raise ValueError("no luck today\nand more")
+            raise UserError("no luck today\nand more")
         row = {"description": "pretended", "factors": "0.5", "parameters": 1, "epochs": EPOCHS}
         values = {f"Toy/{name}/{metric}": 0.5 + cell.seed / 1000 for name in "ab" for metric in ("acc", "ap")}
-        one.ledger.note(cell, status="finished", **row, **values, train_seconds=1.0, test_seconds=1.0)
+        one.ledger.record(cell, status="finished", **row, **values, train_seconds=1.0, test_seconds=1.0)
 
     def take(self):
         """What was tried since the last time."""
@@ -239,7 +250,7 @@ def pretended(tmp_path, monkeypatch):
     make_data(tmp_path)
     monkeypatch.setattr(Experiment, "work", work)
     draw_nothing(monkeypatch)
-    monkeypatch.setattr("util.jobs.POLL_SECONDS", 0.02)
+    monkeypatch.setattr("experiments.cells.POLL_SECONDS", 0.02)
     return made
 
 
@@ -284,10 +295,10 @@ def test_fewer_seeds_lose_no_results(pretended, go, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "changes", "told"),
     [
-        (["--train_flags", "--lr 0.1"], {}, r"train \(.* there, .*--lr 0.1 now\)"),
-        (["--test_flags", "--batch_size 3"], {}, r"test \(.* there, .*--batch_size 3 now\)"),
-        ([], {"checkpoint": "best"}, r"checkpoint \(last there, best now\)"),
-        ([], {"variants": {**VARIANTS, "0.5": {"npr_factor": 0.25}}}, "variant '0.5'"),
+        (["--train_flags", "--lr 0.1"], {}, "train: .*--lr 0.1"),
+        (["--test_flags", "--batch_size 3"], {}, "test: .*--batch_size 3"),
+        ([], {"checkpoint": "best"}, "checkpoint: .*last.*best"),
+        ([], {"variants": {**VARIANTS, "0.5": {"npr_factor": 0.25}}}, "variants.0.5"),
     ],
 )
 def test_another_experiment_is_refused_with_what_changed(pretended, go, tmp_path, flags, changes, told):
@@ -296,7 +307,7 @@ def test_another_experiment_is_refused_with_what_changed(pretended, go, tmp_path
         (tmp_path / "out" / "results.csv").read_bytes(),
         (tmp_path / "out" / "grid.json").read_bytes(),
     )
-    with pytest.raises(ValueError, match=rf"holds an experiment with other {told}; --overwrite starts over"):
+    with pytest.raises(UserError, match=rf"{told}.*--overwrite"):
         go(*flags, **changes)
     assert len(pretended.worked) == 2
     assert (tmp_path / "out" / "results.csv").read_bytes() == before
@@ -327,7 +338,7 @@ def test_overwrite_starts_over(pretended, go, tmp_path):
 def test_a_folder_of_other_files_is_refused_and_left_alone(pretended, go, tmp_path, flags):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("years of work")
-    with pytest.raises(ValueError, match=r"holds thesis\.tex, no experiment; name another --output"):
+    with pytest.raises(UserError, match=r"holds thesis\.tex.*name another --output"):
         go(*flags)
     assert (tmp_path / "out" / "thesis.tex").read_text() == "years of work"
     assert pretended.worked == []
@@ -363,23 +374,25 @@ def test_a_variant_that_failed_is_no_reference(pretended, go, tmp_path):
 
 def test_when_all_cells_fail_the_first_reason_is_told(pretended, go, tmp_path):
     pretended.failing = {"0.5-seed100", "two_scales-seed100"}
-    with pytest.raises(ValueError, match="no cell finished; first: no luck today"):
+    with pytest.raises(UserError, match="no cell finished; first: no luck today"):
         go()
     assert [row["status"] for row in rows_of(tmp_path)] == ["failed"] * 2
 
 
-def test_an_error_of_the_program_is_named(pretended, go, tmp_path, monkeypatch):
+def test_the_log_of_a_cell_keeps_the_traceback_of_an_error_of_the_program(
+    pretended, go, tmp_path, monkeypatch
+):
     def work(one, cell, execute):
         if cell.variant == "0.5":
-            raise KeyError("loss")
+            raise ValueError("too many values to unpack")
         pretended.work(one, cell)
 
     monkeypatch.setattr(Experiment, "work", work)
     with pytest.raises(SystemExit):
         go()
-    assert rows_of(tmp_path)[0]["error"] == "KeyError: 'loss'"
+    assert rows_of(tmp_path)[0]["error"] == "ValueError: too many values to unpack"
     log = (tmp_path / "out" / "logs" / "0.5-seed100.log").read_text()
-    assert "Traceback" in log and 'raise KeyError("loss")' in log
+    assert "Traceback" in log and 'raise ValueError("too' in log
 
 
 def test_an_interrupted_experiment_keeps_what_is_finished_and_goes_on(pretended, go, tmp_path, monkeypatch):
@@ -401,13 +414,13 @@ def test_an_interrupted_experiment_keeps_what_is_finished_and_goes_on(pretended,
 )
 def test_missing_images_are_refused_before_training(pretended, go, tmp_path, part, message):
     (tmp_path / "data" / part).rename(tmp_path / "data" / "elsewhere")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         go()
     assert pretended.worked == []
 
 
 def test_a_dataroot_that_was_wrong_can_be_corrected(pretended, go, tmp_path):
-    with pytest.raises(ValueError, match="nowhere"):
+    with pytest.raises(UserError, match="nowhere"):
         go(train={**TRAIN, "dataroot": str(tmp_path / "nowhere")})
     go()
     assert len(pretended.worked) == 2
@@ -416,24 +429,21 @@ def test_a_dataroot_that_was_wrong_can_be_corrected(pretended, go, tmp_path):
 def test_the_sample_is_made_where_it_is_not_there(pretended, go, tmp_path, monkeypatch):
     commands = []
 
-    def made(command, cwd, check, pass_fds):
-        assert len(pass_fds) == 1  # the lock: a second call waits for a build whose starter was killed
-        commands.append(command[1:])
+    def made(words):
+        commands.append(list(map(str, words)))
         (tmp_path / "sample").mkdir()
         (tmp_path / "sample" / "sample.json").write_text("{}")
-        return subprocess.CompletedProcess(command, 0)
+        return subprocess.CompletedProcess(words, 0)
 
-    monkeypatch.setattr(experiment.subprocess, "run", made)
+    monkeypatch.setattr(cells, "run_command", made)
     go(sample=str(tmp_path / "sample"))
     go(sample=str(tmp_path / "sample"))
     assert commands == [["-m", "data.sample", "--output", str(tmp_path / "sample")]]
 
 
 def test_a_sample_that_cannot_be_made_stops_the_experiment(pretended, go, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        experiment.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 3)
-    )
-    with pytest.raises(ValueError, match=r"could not make the sample dataset at .*sample \(status 3\)"):
+    monkeypatch.setattr(cells, "run_command", lambda words: subprocess.CompletedProcess(words, 3))
+    with pytest.raises(UserError, match=r"sample \(status 3\)"):
         go(sample=str(tmp_path / "sample"))
     assert pretended.worked == []
 
@@ -445,15 +455,14 @@ def test_a_sample_that_cannot_be_made_stops_the_experiment(pretended, go, tmp_pa
 def work(tmp_path, monkeypatch):
     """work(flags...) -> (cell's folder, the commands of the first cell)."""
     make_data(tmp_path)
-    monkeypatch.setattr(Experiment, "row", lambda self, cell: {"epochs": 1})
+    monkeypatch.setattr(Experiment, "measure", lambda self, cell: {"epochs": 1})
 
     def go(*flags):
-        options = experiment.ExperimentOptions()
         named = write_grid(tmp_path, train={"dataroot": "data"}, test={})
-        opt = options.parse([*named, "--jobs", "1", *flags])
-        one, commands = Experiment(options.grid, Path(opt.output), opt), []
-        one.work(options.grid.cells[0], commands.append)
-        assert one.ledger.finished(options.grid.cells[0])
+        opt = ExperimentOptions().parse([*named, "--jobs", "1", *flags])
+        one, commands = Experiment(opt.grid, opt, None), []
+        one.work(opt.grid.cells[0], commands.append)
+        assert one.ledger.status(opt.grid.cells[0]) == "finished"
         return [(Path(command[1]).name, command[2:]) for command in commands]
 
     return go
@@ -488,7 +497,7 @@ def test_a_run_stopped_before_it_was_saved_starts_anew(work, tmp_path):
 
 
 def test_cells_side_by_side_share_the_cores(work, monkeypatch):
-    monkeypatch.setattr(experiment, "CORES", 6)
+    monkeypatch.setattr(cells, "CORES", 6)
     (_, train), (_, test) = work("--jobs", "2")
     assert train[-2:] == ["--num_threads", "2"]
     assert test[-3:] == ["--num_threads", "2", "--resume"]
@@ -517,22 +526,20 @@ def test_the_loader_processes_of_the_grid_count(work, typed):
         ("--gpus 4,5,6 --jobs 1", [{"CUDA_VISIBLE_DEVICES": "4"}]),
     ],
 )
-def test_a_slot_is_a_gpu_or_a_share_of_the_cores(tmp_path, monkeypatch, flags, slots):
-    monkeypatch.setattr(experiment, "CORES", 5)
-    monkeypatch.setattr(experiment.torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(experiment.torch.backends.mps, "is_available", lambda: False)
-    options = experiment.ExperimentOptions()
-    monkeypatch.setattr(experiment.torch.cuda, "device_count", lambda: 7)
+def test_a_slot_is_a_gpu_or_a_share_of_the_cores(monkeypatch, flags, slots):
+    monkeypatch.setattr(cells, "CORES", 5)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 7)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    opt = options.parse(["--preset", "modes", "--seeds", "1", *flags.split()])
-    assert Experiment(options.grid, tmp_path, opt).slots() == slots
+    opt = ExperimentOptions().parse(["--preset", "modes", "--seeds", "1", *flags.split()])
+    assert Experiment(opt.grid, opt, None).slots() == slots
 
 
-def test_a_single_gpu_has_one_cell_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment.torch.cuda, "is_available", lambda: True)
-    options = experiment.ExperimentOptions()
-    opt = options.parse(["--preset", "modes"])
-    assert Experiment(options.grid, tmp_path, opt).slots() == [{}]
+def test_a_single_gpu_has_one_cell_at_a_time(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    opt = ExperimentOptions().parse(["--preset", "modes"])
+    assert Experiment(opt.grid, opt, None).slots() == [{}]
 
 
 def test_epochs_are_counted_from_the_history(tmp_path):
@@ -550,30 +557,30 @@ def test_a_damaged_record_is_named_with_the_remedy(tmp_path, name, text):
     ledger, cell = Ledger(tmp_path), Cell("a", 1)
     (tmp_path / "rows").mkdir()
     (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=rf"{name} is damaged; (--overwrite|remove it)"):
+    with pytest.raises(UserError, match=rf"{name} is damaged.*(--overwrite|remove it)"):
         ledger.require({"variants": {}, "train": []}, False) if name == "grid.json" else ledger.row(cell)
 
 
 def test_a_variant_does_not_take_the_row_of_one_with_the_same_folder_name(tmp_path):
     ledger = Ledger(tmp_path)
-    ledger.note(Cell("two scales", 1), status="finished")
-    assert ledger.finished(Cell("two scales", 1))
-    with pytest.raises(ValueError, match="'two scales' and 'two_scales' would share the folder"):
-        ledger.finished(Cell("two_scales", 1))
+    ledger.record(Cell("two scales", 1), status="finished")
+    assert ledger.status(Cell("two scales", 1)) == "finished"
+    with pytest.raises(UserError, match="'two scales' and 'two_scales' would share the folder"):
+        ledger.status(Cell("two_scales", 1))
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
-    monkeypatch.setattr(experiment.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7")
-    assert experiment.visible_gpus(("1", "0")) == ["7", "6"]
-    with pytest.raises(ValueError, match="--gpus 2: torch sees 2 CUDA devices"):
-        experiment.visible_gpus(("0", "2"))
+    assert cells.visible_gpus((1, 0)) == ["7", "6"]
+    with pytest.raises(UserError, match="--gpus 2: torch sees 2 CUDA devices"):
+        cells.visible_gpus((0, 2))
 
 
 def test_a_refused_folder_is_left_as_it_was(tmp_path, go, pretended):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "lock").write_text("precious")
-    with pytest.raises(ValueError, match="holds lock, no experiment"):
+    with pytest.raises(UserError, match="holds lock"):
         go()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["lock"]
     assert (tmp_path / "out" / "lock").read_text() == "precious"
@@ -586,7 +593,7 @@ def test_a_test_set_of_one_class_has_no_accuracy():
         ("z.png", "b", 1, 0.9, ""),
         ("w", "b", 0, 0.1, ""),
     ]
-    columns = experiment.tested("Toy", [(row[0], row[1], row[2], row[3], 0.0) for row in scores])
+    columns = cells.tested("Toy", [(row[0], row[1], row[2], row[3], 0.0) for row in scores])
     assert columns["Toy/a/acc"] == columns["Toy/a/f_acc"] == ""
     assert (columns["Toy/a/r_acc"], columns["Toy/a/reals"], columns["Toy/a/fakes"]) == (0.5, 2, 0)
     assert (columns["Toy/b/acc"], columns["Toy/b/ap"]) == (1, 1)

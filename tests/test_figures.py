@@ -1,4 +1,4 @@
-"""util.figures: what is plotted are the sweep's numbers, whatever is absent is left out, text can be read."""
+"""experiments/figures.py: plots the sweep's numbers, leaves out what is absent, writes readable text."""
 
 import math
 from itertools import pairwise
@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from util import figures, pictures
+from experiments import figures
+from experiments.results import Sweep, write_results
+from util import pictures
 from util.stats import Comparison, summarise
-from util.sweep import Sweep, write_results
 
 A, B, C = ("p", "a"), ("p", "b"), ("q", "c")
 FAMILIES = {A: "gan", B: "gan", C: "diffusion"}
@@ -216,7 +217,8 @@ def test_one_seed_and_one_generator_have_points_without_intervals(tmp_path):
     assert figures.by_factor(single, {}, tmp_path / "f.png").is_file()
 
 
-def test_all_figures_are_written_in_either_format(sweep, tmp_path):
+def test_all_figures_are_written_in_either_format(sweep, tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "DPI", 40)
     comparison = Comparison("low", "half", -0.05, -0.07, -0.03, verdict="worse")
     names = ("by_factor heatmap_acc heatmap_ap learning_curves confusion scale_weights differences").split()
     for suffix in (".png", ".pdf"):

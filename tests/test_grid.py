@@ -2,8 +2,9 @@
 
 import pytest
 
-from options import ExperimentOptions
-from options.grid import DEFAULT_SEEDS, PRESETS, Cell, argv, read_grid, slug
+from common import UserError
+from experiments.grid import DEFAULT_SEEDS, PRESETS, Cell, argv, read_grid, slug
+from experiments.options import ExperimentOptions
 
 PAIR = "variants: {a: {npr_factor: 0.25}, b: {}}\n"
 ONE = "variants: {a: {}}\n"
@@ -52,7 +53,7 @@ def test_what_a_file_leaves_out_has_defaults(read):
     grid = read(PAIR)
     assert grid.seeds == DEFAULT_SEEDS == (100, 101, 102)
     assert (grid.checkpoint, grid.reference, grid.question, grid.sample) == ("last", "a", "", "")
-    assert (grid.train, grid.test) == ({}, {})
+    assert (grid.train, grid.test) == ([], [])
 
 
 def test_an_empty_value_is_as_good_as_none(read):
@@ -99,14 +100,14 @@ def test_the_weights_of_the_checkpoint_asked_for_are_tested(read, which):
 def test_a_grid_of_lists_is_every_combination(read):
     grid = read("grid: {npr_factor: [0.25, 0.5], npr_mode: [nearest, bilinear]}")
     assert list(grid.variants) == ["0.25 nearest", "0.25 bilinear", "0.5 nearest", "0.5 bilinear"]
-    assert grid.variants["0.5 nearest"] == {"npr_factor": 0.5, "npr_mode": "nearest"}
+    assert grid.variants["0.5 nearest"] == ["--npr_factor", "0.5", "--npr_mode", "nearest"]
     assert grid.cells[0].name == "0.25_nearest-seed100"
 
 
 def test_a_list_inside_a_grid_is_one_value_and_a_value_is_a_list_of_one(read):
     grid = read("grid: {npr_factors: [[0.25, 0.5], [0.5, 0.75]], npr_fusion: concat}")
     assert list(grid.variants) == ["0.25,0.5 concat", "0.5,0.75 concat"]
-    assert grid.variants["0.25,0.5 concat"] == {"npr_factors": [0.25, 0.5], "npr_fusion": "concat"}
+    assert grid.variants["0.25,0.5 concat"] == ["--npr_factors", "0.25,0.5", "--npr_fusion", "concat"]
 
 
 def test_names_that_yaml_takes_for_numbers_are_text(read):
@@ -133,7 +134,7 @@ def test_a_folder_name_is_plain(name, folder):
 
 def test_the_record_holds_what_results_depend_on(read):
     grid = read(PAIR + "train: {niter: 2}", None, ["--lr", "0.1"], ["--batch_size", "3"])
-    assert grid.as_dict() == {
+    assert grid.identity() == {
         "train": ["--niter", "2", "--lr", "0.1"],
         "test": ["--batch_size", "3"],
         "checkpoint": "last",
@@ -159,7 +160,7 @@ def test_flags_of_the_command_line_win_over_those_for_all(read):
 
 @pytest.mark.parametrize("flags", [["--seed", "3"], ["--seed=3"], ["--overwrite"]])
 def test_managed_flags_are_refused_on_the_command_line_as_well(read, flags):
-    with pytest.raises(ValueError, match=rf"my\.yaml: .*the experiment itself sets {flags[0][2:6]}"):
+    with pytest.raises(UserError, match=rf"my\.yaml: .*itself sets {flags[0][:6]}"):
         read(ONE, None, flags)
 
 
@@ -173,11 +174,11 @@ def test_managed_flags_are_refused_on_the_command_line_as_well(read, flags):
         (ONE + "1: 2", "unknown key 1"),
         (ONE + "grid: {npr_factor: [0.5]}", "give either variants or grid"),
         ("seeds: 3", "give either variants or grid"),
-        ("variants: [a, b]", r"variants takes names and values, got \['a', 'b'\]"),
-        ("grid: {}", "grid takes names and values"),
+        ("variants: [a, b]", r"variants takes .*\['a', 'b'\]"),
+        ("grid: {}", "grid needs lists of values"),
         ("grid: {npr_factor: []}", "grid needs lists of values"),
         ("variants: {a: 0.5}", "variant 'a' takes flags and values"),
-        ("variants: {a: {npr_factor: {x: 1}}}", "variant 'a': npr_factor takes one value or a list"),
+        ("variants: {a: {npr_factor: {x: 1}}}", "variant 'a', train.py: argument --npr_factor"),
         ("variants: {a: {npr_fctor: 0.5}}", r"variant 'a', train\.py: unrecognized arguments: --npr_fctor"),
         ("variants: {a: {npr_factor: 2}}", r"variant 'a', train\.py: argument --npr_factor: .*got '2'"),
         ("variants: {a: {}, b: {npr_factor: true}}", r"variant 'b', train\.py: argument --npr_factor"),
@@ -190,7 +191,7 @@ def test_managed_flags_are_refused_on_the_command_line_as_well(read, flags):
         (ONE + "test: {protocol_file: nowhere.yaml}", r"test\.py: .*nowhere\.yaml"),
         (ONE + "checkpoint: epoch", "checkpoint is one of last, best, got 'epoch'"),
         (ONE + "checkpoint: [last]", "checkpoint is one of last, best"),
-        (ONE + "reference: c", "reference 'c' is none of the variants a"),
+        (ONE + "reference: c", "reference 'c' .* variants a"),
         ("variants: {a b: {}, a_b: {}}", "differ as folders: 'a b' and 'a_b'"),
         ("variants: {A: {}, a: {}}", "differ as folders: 'A' and 'a'"),
         ("- a\n- b", "expected keys question.*got list"),
@@ -199,7 +200,7 @@ def test_managed_flags_are_refused_on_the_command_line_as_well(read, flags):
     ],
 )
 def test_a_wrong_file_is_refused_with_its_name_and_the_place(read, text, message):
-    with pytest.raises(ValueError, match=rf"my\.yaml.*{message}") as refused:
+    with pytest.raises(UserError, match=rf"my\.yaml.*{message}") as refused:
         read(text)
     assert "\n" not in str(refused.value)
 
@@ -208,7 +209,7 @@ def test_a_wrong_file_is_refused_with_its_name_and_the_place(read, text, message
     "text", ["a: b: c", "variants: {a", "? [a]\n: 1", b"\x00\x01\x02", b"\xff\xfe\x00\xd8"]
 )
 def test_a_file_that_is_no_yaml_is_refused_with_its_name(read, text):
-    with pytest.raises(ValueError, match=r"my\.yaml is not readable YAML: ") as refused:
+    with pytest.raises(UserError, match=r"my\.yaml is not readable YAML: ") as refused:
         read(text)
     assert "\n" not in str(refused.value)
 
@@ -218,7 +219,7 @@ def test_a_file_that_is_no_yaml_is_refused_with_its_name(read, text):
     ["0", "-1", "x", "[]", "[1, 1]", "[1, -2]", "[1.0, 2]", "1.5", "true", "[true, 2]", "{a: 1}", "'3'"],
 )
 def test_bad_seeds_are_refused(read, seeds):
-    with pytest.raises(ValueError, match=r"my\.yaml: seeds is a number of seeds, or a list of different"):
+    with pytest.raises(UserError, match=r"my\.yaml: seeds is a number of seeds, or a list of different"):
         read(ONE + f"seeds: {seeds}")
 
 
@@ -229,24 +230,24 @@ def test_what_the_experiment_sets_of_train_py_is_refused(read, flag):
         ONE + f"train: {{{flag}: 1}}",
         f"grid: {{{flag}: [1, 2]}}",
     ):
-        with pytest.raises(ValueError, match=rf"my\.yaml: .*the experiment itself sets {flag} of train\.py"):
+        with pytest.raises(UserError, match=rf"my\.yaml: .*itself sets --{flag} of train"):
             read(text)
 
 
 @pytest.mark.parametrize("flag", ["name", "results_dir", "model_path", "resume", "overwrite"])
 def test_what_the_experiment_sets_of_test_py_is_refused(read, flag):
-    with pytest.raises(ValueError, match=rf"my\.yaml: .*the experiment itself sets {flag} of test\.py"):
+    with pytest.raises(UserError, match=rf"my\.yaml: .*itself sets --{flag} of test"):
         read(ONE + f"test: {{{flag}: x}}")
 
 
 def test_start_weights_are_a_variant_s_own_choice(read):
     grid = read("variants: {random: {}, weights: {init_weights: w.pth}, strict: {model_path: w.pth}}")
-    assert grid.variants["strict"] == {"model_path": "w.pth"}
+    assert grid.variants["strict"] == ["--model_path", "w.pth"]
 
 
 @pytest.mark.parametrize("text", ["variants: {}", "variants:", "grid:"])
 def test_a_file_without_any_variant_is_refused_with_its_name(read, text):
-    with pytest.raises(ValueError, match=r"my\.yaml: "):
+    with pytest.raises(UserError, match=r"my\.yaml: "):
         read(text)
 
 
@@ -256,7 +257,7 @@ def test_a_file_without_any_variant_is_refused_with_its_name(read, text):
 def test_off_is_given_to_the_script_or_refused(read, text):
     try:
         grid = read(text)
-    except ValueError:
+    except UserError:
         return
     assert value_of(grid.train_argv(grid.cells[0], "r"), "--amp") == "off"
 
@@ -270,12 +271,12 @@ def test_off_is_given_to_the_script_or_refused(read, text):
     ],
 )
 def test_two_variants_of_one_name_are_refused(read, text):
-    with pytest.raises(ValueError, match=r"my\.yaml"):
+    with pytest.raises(UserError, match=r"my\.yaml"):
         read(text)
 
 
 def test_the_best_checkpoint_without_validation_is_refused(read):
-    with pytest.raises(ValueError, match="best"):
+    with pytest.raises(UserError, match="best"):
         read(ONE + "checkpoint: best\ntrain: {val_split: none}")
 
 
@@ -300,39 +301,38 @@ def refused(capsys):
 
 
 def parse(*flags):
-    options = ExperimentOptions()
-    return options, options.parse([str(flag) for flag in flags])
+    return ExperimentOptions().parse([str(flag) for flag in flags])
 
 
 def test_a_preset_is_found_and_names_the_output(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    options, opt = parse("--preset", "modes")
-    assert list(options.grid.variants) == ["nearest", "bilinear", "bicubic", "area"]
+    opt = parse("--preset", "modes")
+    assert list(opt.grid.variants) == ["nearest", "bilinear", "bicubic", "area"]
     assert opt.output == "results/experiment-modes"
     assert (opt.gpus, opt.figures, opt.overwrite) == ((), "png", False)
 
 
 def test_a_file_of_one_s_own_names_the_output(write):
-    _, opt = parse("--grid", write(ONE))
-    assert opt.output == "results/experiment-my"
-    assert parse("--grid", write(ONE), "--output", "there")[1].output == "there"
+    assert parse("--grid", write(ONE)).output == "results/experiment-my"
+    assert parse("--grid", write(ONE), "--output", "there").output == "there"
 
 
 @pytest.mark.parametrize(("typed", "seeds"), [("1", (100,)), ("5,4", (5, 4)), ("7,", (7,)), ("0, 3", (0, 3))])
 def test_seeds_are_a_number_or_a_list(write, typed, seeds):
-    assert parse("--grid", write(ONE), "--seeds", typed)[0].grid.seeds == seeds
+    assert parse("--grid", write(ONE), "--seeds", typed).grid.seeds == seeds
 
 
 def test_further_flags_are_split_as_a_shell_would(write):
     words = "--niter 3 --train_split 'my images'"
-    options, _ = parse("--grid", write(ONE), "--train_flags", words, "--test_flags", "--batch_size 2")
-    assert options.grid.train_flags == ("--niter", "3", "--train_split", "my images")
-    assert options.grid.test_flags == ("--batch_size", "2")
+    opt = parse("--grid", write(ONE), "--train_flags", words, "--test_flags", "--batch_size 2")
+    assert opt.grid.train == ["--niter", "3", "--train_split", "my images"]
+    assert opt.grid.test == ["--batch_size", "2"]
 
 
 @pytest.mark.parametrize("flags", ["", "--preset sample --grid my.yaml"])
 def test_one_of_preset_and_grid_is_needed(refused, flags):
-    assert refused(*flags.split()) == "give one of --preset and --grid"
+    message = refused(*flags.split())
+    assert "--preset" in message and "--grid" in message
 
 
 def test_more_jobs_than_gpus_are_refused(refused, write):
@@ -342,7 +342,7 @@ def test_more_jobs_than_gpus_are_refused(refused, write):
 
 @pytest.mark.parametrize("gpus", ["", "a", "0,0", "0,-1", "cuda:0", "0.5"])
 def test_wrong_gpus_are_refused(refused, write, gpus):
-    assert "expected numbers of CUDA devices such as 0,1" in refused("--grid", write(ONE), f"--gpus={gpus}")
+    assert "--gpus" in refused("--grid", write(ONE), f"--gpus={gpus}")
 
 
 @pytest.mark.parametrize("seeds", ["0", "-1", "x", "1.5", "3,3", "1,x", "1,-2"])

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, make_tree
+from conftest import ROOT, JobsInThisProcess, make_tree
 
-import test as test_script
-import train as train_script
-import train_multiscale_experiment as experiment
+from common import UserError
 from data import protocols, published
+from experiments import cells
+from experiments.cells import Experiment
 from tools import matrix
-from tools.matrix import Matrix
 from util.record import read_scores, write_scores
 
 NAMES = ("nature", "ai")
@@ -63,7 +62,7 @@ def table_of(text, title="Accuracy in percent"):
 
 
 def refused(*words):
-    with pytest.raises(ValueError) as told:
+    with pytest.raises(UserError) as told:
         matrix.main([str(word) for word in words])
     assert "\n" not in str(told.value)
     return str(told.value)
@@ -72,26 +71,12 @@ def refused(*words):
 # --- end to end
 
 
-class InThisProcess:
-    """Jobs that spare the time of starting train.py and test.py (tests/test_experiment.py starts them)."""
-
-    def __init__(self, *_):
-        self.scripts = {"train": train_script, "test": test_script}
-
-    def run(self, cells, work, look):
-        """As util.jobs.Jobs.run."""
-        for cell in cells:
-            work(cell, lambda command: self.scripts[Path(command[1]).stem].main(command[2:]))
-            look()
-            yield cell, None
-
-
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """Two training sets and three test sets, really trained and tested."""
     root = make_images(tmp_path_factory.mktemp("done"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "Jobs", InThisProcess)
+        patch.setattr(cells, "Jobs", JobsInThisProcess)
         matrix.main(flags_of(root, "--train_on", "midjourney", "imagenet_ai_0419_sdv4"))
     return root
 
@@ -186,7 +171,7 @@ def test_the_notes_say_what_was_done(done):
 
 def test_running_again_trains_nothing_and_says_the_same(done, monkeypatch, capsys):
     before = {name: (done / "out" / name).read_bytes() for name in ("matrix.md", "matrix.csv", "results.csv")}
-    monkeypatch.setattr(Matrix, "work", pytest.fail)
+    monkeypatch.setattr(Experiment, "work", pytest.fail)
     matrix.main(flags_of(done, "--train_on", "SDV4,Midjourney", "--test_on", "all"))
     assert "2 finished" in capsys.readouterr().out
     assert before == {name: (done / "out" / name).read_bytes() for name in before}
@@ -206,13 +191,13 @@ def test_print_only_shows_what_is_finished_without_the_flags_of_training(done, c
 
 def test_a_folder_of_another_detector_or_protocol_is_refused(done):
     told = refused(*flags_of(done, "--arch", "cnndet", "--train_flags=--niter 1"))
-    assert "holds an experiment with other train" in told
+    assert "train: " in told
     show = ("--print_only", "--output", done / "out")
     assert "holds npr on GenImage-SSP; name another --output" in refused(*show, "--arch", "ssp")
     told = refused(*show, "--arch", "npr", "--protocol", "GenImage-NPR")
     assert "holds npr on GenImage-SSP; name another --output" in told
-    assert "other train" in refused(*flags_of(done, "--train_flags", "--lr 0.1"))
-    assert "other test" in refused(*flags_of(done, "--test_on", "adm"))
+    assert "train: " in refused(*flags_of(done, "--train_flags", "--lr 0.1"))
+    assert "test: " in refused(*flags_of(done, "--test_on", "adm"))
 
 
 # --- with cells that only pretend
@@ -222,30 +207,30 @@ def test_a_folder_of_another_detector_or_protocol_is_refused(done):
 def go(tmp_path, monkeypatch):
     """go(flags...) runs the tool with cells that only leave scores; `go.worked`: those, `go.failing`."""
     make_images(tmp_path)
-    monkeypatch.setattr("util.jobs.POLL_SECONDS", 0.02)
+    monkeypatch.setattr("experiments.cells.POLL_SECONDS", 0.02)
 
     def work(one, cell, _execute):
         call.worked.append(cell.name)
         if cell.name in call.failing:
-            raise ValueError("no luck today")
+            raise UserError("no luck today")
         rng = np.random.default_rng(cell.seed)
         rows = [
             (f"{name}{number}.png", name, number % 2, np.float32(rng.random()), 0.0)
             for name, count in (("SDv1.4", 4), ("ADM", 40))
             for number in range(count)
         ]
-        place = one.tests / cell.name / one.protocol.slug
+        place = one.tests / cell.name / next(iter(one.test_roots))
         place.mkdir(parents=True)
         write_scores(place / "scores.csv", rows)
         facts = {"parameters": 1, "epochs": 1, "description": "pretended", "GenImage/ADM/acc": 0.5}
-        one.ledger.note(cell, status="finished", **facts, train_seconds=1.0, test_seconds=1.0)
+        one.ledger.record(cell, status="finished", **facts, train_seconds=1.0, test_seconds=1.0)
 
     def call(*more):
         matrix.main(flags_of(tmp_path, *more))
         return (tmp_path / "out" / "matrix.md").read_text()
 
     call.worked, call.failing = [], set()
-    monkeypatch.setattr(Matrix, "work", work)
+    monkeypatch.setattr(Experiment, "work", work)
     return call
 
 
@@ -324,7 +309,7 @@ def test_the_published_mean_stands_only_beside_all_generators(go):
 @pytest.mark.parametrize("flag", ["--train_on", "--test_on"])
 @pytest.mark.parametrize("asked", ["sdv6", ",", "all,sdv4"])
 def test_an_unknown_set_is_refused_with_the_list(go, flag, asked):
-    with pytest.raises(ValueError, match=rf"^{flag}: GenImage-SSP has no generator .*Midjourney.*; or all$"):
+    with pytest.raises(UserError, match=rf"^{flag}: GenImage-SSP has no generator .*Midjourney.*; or all$"):
         go(flag, asked)
     assert go.worked == []
 
@@ -352,9 +337,9 @@ def test_every_spelling_means_the_same_set():
         (("--train_flags", "--niter 1 --itern 2"), "train.py: unrecognized arguments: --itern 2"),
         (
             ("--train_flags", "--classes=sdv4 --seed 1"),
-            "the matrix itself sets --classes, --seed of train.py",
+            "itself sets --classes, --seed of train.py",
         ),
-        (("--test_flags", "--protocols DFIG"), "the matrix itself sets --protocols of test.py"),
+        (("--test_flags", "--protocols DFIG"), "itself sets --protocols of test.py"),
         (("--test_flags", "--lr 0.1"), "test.py: --lr is not an option here"),
         (("--train_flags", f"{TRAIN} --val_split none"), "--checkpoint best needs a validation set"),
         (("--dataroot", "nowhere"), "found no train folder of "),
@@ -363,7 +348,7 @@ def test_every_spelling_means_the_same_set():
     ],
 )
 def test_what_cannot_work_is_refused_before_training(go, flags, told):
-    with pytest.raises(ValueError) as refusal:
+    with pytest.raises(UserError) as refusal:
         go(*flags)
     assert told in str(refusal.value)
     assert "\n" not in str(refusal.value)
@@ -392,7 +377,7 @@ def test_a_wrong_value_exits_with_status_2(flags, capsys):
 
 def test_a_folder_of_other_files_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    assert "holds thesis.tex, no experiment" in refused("--print_only", "--output", tmp_path)
+    assert "holds thesis.tex" in refused("--print_only", "--output", tmp_path)
 
 
 # --- published rows
@@ -412,8 +397,8 @@ def test_print_only_on_nothing_prints_the_published_table(tmp_path, monkeypatch,
         if row["protocol"] == "GenImage-SSP"
     }
     order = [*(one.name for one in protocols.get("GenImage-SSP").generators), "Mean"]
-    for _, method, *cells in rows:
-        assert [cell.strip("*") for cell in cells] == [numbers[method, name] for name in order]
+    for _, method, *shown in rows:
+        assert [cell.strip("*") for cell in shown] == [numbers[method, name] for name in order]
     assert "AP in percent" not in said
     assert list(tmp_path.iterdir()) == []
 
@@ -439,6 +424,7 @@ def test_published_methods_are_told_by_their_training_set():
 # --- scripts
 
 
+@pytest.mark.slow
 def test_the_two_scripts_train_and_test_ssp_from_any_folder(tmp_path):
     make_images(tmp_path)
     environment = {**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}

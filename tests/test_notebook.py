@@ -1,4 +1,4 @@
-"""analyze_results.ipynb runs through, shows what util says of the same results.csv, and is stored clean."""
+"""analyze_results.ipynb runs, shows what experiments/ says of the same results.csv, and is stored clean."""
 
 import base64
 import itertools
@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT, require_stored_clean
 
 from data import protocols
-from util import answers
-from util.sweep import Sweep, write_results
+from experiments import report
+from experiments.results import Sweep, write_results
 
 NOTEBOOK = ROOT / "analyze_results.ipynb"
 FACTORS = {"0.25": "0.25", "0.5": "0.5", "0.75": "0.75", "fused": "0.25 0.5 0.75"}
@@ -112,7 +112,7 @@ def run_here(monkeypatch):
     pytest.importorskip("IPython")
 
     def run(results):
-        monkeypatch.chdir(ROOT / "util")  # the notebook looks for the root above the folder it runs in
+        monkeypatch.chdir(ROOT / "experiments")  # the notebook looks for the root above the folder it runs in
         monkeypatch.setenv("NPR_RESULTS", str(results))
         monkeypatch.delenv("NPR_PROTOCOL_FILE", raising=False)
         monkeypatch.setattr(sys, "path", [*sys.path])
@@ -129,50 +129,57 @@ def percent(numbers):
     return [f"{100 * number:.1f}" for number in numbers]
 
 
+@pytest.mark.slow
 def test_runs_without_an_error_or_a_warning(outputs):
     assert not [output for output in outputs if output.output_type == "error"]
     assert not [output for output in outputs if "Warning" in output.get("text", "")]
 
 
+@pytest.mark.slow
 def test_shows_the_cells_and_the_failed_one(text, lines):
     assert "12 finished, 1 failed" in text and f"0.75-seed9: {ERROR}" in text
     assert "reference 0.5" in text and "seeds:      0, 1, 2\n" in text
     assert sum(line[3:4] == ["finished"] for line in lines) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["acc", "ap"])
 def test_tables_are_those_of_answers(results, lines, metric):
     sweep = results[1]
-    for name, row in answers.summary(sweep, metric).iterrows():
+    for name, row in report.summary(sweep, metric).iterrows():
         assert [name, *percent(row[["mean", "std", "low", "high", *TESTED]])] in lines
-    for name, row in answers.by_family(sweep, families(), metric).iterrows():
+    for name, row in report.by_family(sweep, families(), metric).iterrows():
         assert [name, *percent(row)] in lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["acc", "ap"])
 def test_verdicts_and_answers_are_those_of_answers(results, text, metric):
     sweep = results[1]
-    sentences = answers.verdicts(sweep, "0.5", metric)
+    sentences = report.verdicts(sweep, "0.5", metric)
     assert len(sentences) == 3
-    told = answers.answers(sweep, families(), "0.5", metric)
+    told = report.answers(sweep, families(), "0.5", metric)
     sentences += [sentence for _, found in told for sentence in found]
     assert not [sentence for sentence in sentences if sentence not in text]
-    assert all(question in text for question in answers.QUESTIONS)
+    assert all(question in text for question in report.QUESTIONS)
     assert told[0][1][0].startswith("Yes") and told[1][1][0].startswith("Yes")  # as the numbers were made
     assert told[2][1][0].startswith("Yes: fused is better")
 
 
+@pytest.mark.slow
 def test_verdict_table_holds_every_number(results, lines):
     found = {line[0]: line for line in lines if line and line[-1] in ("better", "worse")}
     assert found["fused"][-3:] == ["24", "3", "better"]  # pairs, seeds, verdict
 
 
+@pytest.mark.slow
 def test_shows_every_figure(outputs):
     pictures = [output.data["image/png"] for output in outputs if "image/png" in output.get("data", {})]
     assert len(pictures) == 8
     assert all(base64.b64decode(picture).startswith(b"\x89PNG") for picture in pictures)
 
 
+@pytest.mark.slow
 def test_leaves_the_folder_of_the_experiment_alone(executed, results):
     assert [path.name for path in results[0].parent.iterdir()] == ["results.csv"]
 
@@ -187,10 +194,10 @@ def test_one_variant_with_one_seed_runs_through(tmp_path, run_here, capsys):
     names["drawings"].cleanup()
     assert names["reference"] == "0.25"
     text = capsys.readouterr().out
-    assert "There is one variant alone" in text and "FIRST and SECOND are both 0.25" in text
-    assert text.count("Not answered") == 2 * len(answers.QUESTIONS)
+    assert "There is only one variant" in text and "FIRST and SECOND are both 0.25" in text
+    assert text.count("Not answered") == 2 * len(report.QUESTIONS)
 
 
 def test_a_missing_file_gives_one_sentence(tmp_path, run_here):
-    with pytest.raises(SystemExit, match=r"results.csv is not there; python .* --preset sample makes"):
+    with pytest.raises(SystemExit, match=r"results.csv .*--preset sample"):
         run_here(tmp_path / "results.csv")

@@ -4,16 +4,16 @@ import itertools
 import math
 import random
 import warnings
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats as reference
-from statsmodels.stats.anova import AnovaRM
 
+from util import stats
 from util.stats import (
     ALPHA,
-    RESAMPLES,
     Comparison,
     between_groups,
     bootstrap,
@@ -27,7 +27,14 @@ from util.stats import (
 )
 
 pytestmark = pytest.mark.filterwarnings("error")
+RESAMPLES = stats.RESAMPLES
 GENERATORS = ("ProGAN", "StyleGAN", "BigGAN", "ADM", "SDv1", "Midjourney", "DALLE", "GLIDE")
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    """Tests of the bootstrap itself put RESAMPLES back."""
+    monkeypatch.setattr(stats, "RESAMPLES", 500)
 
 
 def frame(cells, seeds=None, generators=GENERATORS):
@@ -96,27 +103,43 @@ def slow_bootstrap(cells, resamples=3000):
 
 
 def slow_profile(differences):
-    """F of the generators with seeds as blocks, and its p-value, from statsmodels.  differences: (S, G)."""
-    long = pd.DataFrame(
-        [(seed, number, value) for seed, line in enumerate(differences) for number, value in enumerate(line)],
-        columns=["seed", "generator", "value"],
-    )
-    [row] = AnovaRM(long, "value", "seed", within=["generator"]).fit().anova_table.to_dict("records")
-    return row["F Value"], row["Pr > F"]
+    """F of the generators with seeds as blocks, and its p-value, from least squares with dummy variables.
+
+    The model of seeds and generators against that of seeds only.  differences: (S, G).
+    """
+    seeds, generators = differences.shape
+    place = [(seed, generator) for seed in range(seeds) for generator in range(generators)]
+    blocks = np.array([[seed == other for other in range(seeds)] for seed, _ in place], dtype=float)
+    columns = np.array([[generator == other for other in range(1, generators)] for _, generator in place])
+    return nested_f(blocks, np.hstack([blocks, columns]), differences.ravel())
 
 
 def slow_crossed(first, second):
-    """p-value of variant x generator where seeds are the subjects of both.  first, second: (S, G)."""
-    long = pd.DataFrame(
-        [
-            (variant, *place, value)
-            for variant, cells in enumerate((first, second))
-            for place, value in np.ndenumerate(cells)
-        ],
-        columns=["variant", "seed", "generator", "value"],
-    )
-    table = AnovaRM(long, "value", "seed", within=["variant", "generator"]).fit().anova_table
-    return table.loc["variant:generator", "Pr > F"]
+    """p-value of variant x generator with seeds as subjects of both, from least squares.
+
+    The error term of the interaction is its own with the seeds, as in a repeated-measures analysis: each seed
+    has a level per variant and a level per generator.  first, second: (S, G).
+    """
+    cells = np.stack([first, second])
+    place = list(np.ndindex(cells.shape))
+    pairs = [[(v, s) for v, s, _ in place], [(s, g) for _, s, g in place]]
+    levels = [[pair == other for other in sorted(set(column))] for column in pairs for pair in column]
+    half = len(place)
+    base = np.hstack([np.array(levels[:half], dtype=float), np.array(levels[half:], dtype=float)])
+    crossed = [[(v, g) == other for other in sorted({(v, g) for v, _, g in place})] for v, _, g in place]
+    return nested_f(base, np.hstack([base, np.array(crossed, dtype=float)]), cells.ravel())[1]
+
+
+def nested_f(small, large, values):
+    """(F, p) of the columns that a linear model gains."""
+    fits = []
+    for model in (small, large):
+        solution = np.linalg.lstsq(model, values, rcond=None)[0]
+        fits.append((np.sum((values - model @ solution) ** 2), np.linalg.matrix_rank(model)))
+    (error_small, rank_small), (error_large, rank_large) = fits
+    gained, rest = rank_large - rank_small, len(values) - rank_large
+    ratio = (error_small - error_large) / gained / (error_large / rest)
+    return ratio, reference.f.sf(ratio, gained, rest)
 
 
 # --- one variant
@@ -147,7 +170,8 @@ def test_a_generator_without_both_classes_and_a_failed_seed_are_left_out():
 
 
 @pytest.mark.parametrize("shape", [(3, 8), (6, 4), (1, 8), (5, 1)])
-def test_bootstrap_equals_a_loop_that_draws_rows_and_columns(shape):
+def test_bootstrap_equals_a_loop_that_draws_rows_and_columns(shape, monkeypatch):
+    monkeypatch.setattr(stats, "RESAMPLES", RESAMPLES)
     cells = np.random.default_rng(1).random(shape)
     low, high = bootstrap(frame(cells))
     slow_low, slow_high = slow_bootstrap(cells.tolist())
@@ -171,7 +195,7 @@ def test_bootstrap_varies_both_axes():
 
 def test_bootstrap_repeats_with_its_seed_and_keeps_the_number_of_resamples():
     cells = noise(np.random.default_rng(2))
-    assert bootstrap(cells, seed=4) == bootstrap(cells, seed=4, resamples=RESAMPLES)
+    assert bootstrap(cells, seed=4) == bootstrap(cells, seed=4, resamples=stats.RESAMPLES)
     assert bootstrap(cells, seed=4) != bootstrap(cells, seed=5)
     low, high = bootstrap(cells, resamples=1)
     assert low == high  # fewer than a chunk
@@ -312,7 +336,7 @@ def test_a_variant_without_common_cells_is_left_out_of_holm():
     assert results["other"].verdict == "no common generators"
     assert [results["b"], results["c"]] == compare(values, "a")
     for name in ("far", "other"):
-        row = results[name].as_dict()
+        row = asdict(results[name])
         assert all(math.isnan(row[key]) for key in ("difference", "low", "effect", "t_p", "t_holm", "seed_p"))
         assert (row["pairs"], row["seeds"]) == (0, 0)
 
@@ -329,9 +353,8 @@ def test_an_unknown_reference_lists_the_known_ones_and_a_repeated_seed_is_refuse
 # --- verdicts
 
 
-def test_null_data_is_within_noise(monkeypatch):
+def test_null_data_is_within_noise():
     """Independent noise, no variant differs: at most 5 of 100 experiments may say that one does."""
-    monkeypatch.setattr("gc.collect", lambda *_: 0)  # statsmodels collects in every Holm adjustment: slow
     rng = np.random.default_rng(8)
     found = 0
     for _ in range(100):
@@ -340,9 +363,8 @@ def test_null_data_is_within_noise(monkeypatch):
     assert found <= 5
 
 
-def test_trainings_that_shift_all_generators_alike_are_within_noise_too(monkeypatch):
+def test_trainings_that_shift_all_generators_alike_are_within_noise_too():
     """The tests over pairs alone would call 20 of 100 such experiments; Holm over seeds calls about 5."""
-    monkeypatch.setattr("gc.collect", lambda *_: 0)
     rng = np.random.default_rng(11)
     called = pairs_alone = 0
     for _ in range(100):
@@ -405,7 +427,7 @@ def test_a_comparison_turned_is_the_comparison_the_other_way_round(shift):
     values = {"a": noise(rng), "b": noise(rng, shift=shift)}
     [one], [other] = compare(values, "a"), compare(values, "b")
     assert turned(turned(one)) == one
-    found, expected = turned(one).as_dict(), other.as_dict()
+    found, expected = asdict(turned(one)), asdict(other)
     for name in ("variant", "reference", "verdict"):
         assert found.pop(name) == expected.pop(name)
     assert found == pytest.approx(expected, rel=1e-9, abs=1e-11)
@@ -428,7 +450,7 @@ def test_turned_keeps_a_verdict_without_a_side(verdict):
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (2, 5), (3, 8), (5, 3), (4, 6)])
-def test_profile_equals_repeated_measures_of_statsmodels(shape):
+def test_profile_equals_repeated_measures_by_least_squares(shape):
     rng = np.random.default_rng(sum(shape))
     second = rng.normal(0.8, 0.02, shape)
     first = second + rng.normal(0, 0.02, shape) + np.linspace(0, 0.03, shape[1])

@@ -15,12 +15,11 @@ Where all differences are 0 every p-value is 1.  Where all are equal and not 0, 
 its p is the limit 0, and the effect size is NaN.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import nan
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 ALPHA = 0.05
 RESAMPLES = 10_000
@@ -70,10 +69,6 @@ class Comparison:
     seeds: int = 0
     verdict: str = ""
 
-    def as_dict(self):
-        """Field -> value in the order of the class, for a row of a table."""
-        return asdict(self)
-
 
 def summarise(frame, seed=0):
     """Mean, spread and interval of one variant.  frame: fractions, (S, G); seed: of the bootstrap."""
@@ -82,7 +77,7 @@ def summarise(frame, seed=0):
     return Summary(float(macro.mean()), float(macro.std(ddof=1)), *bootstrap(cells, seed=seed), *cells.shape)
 
 
-def bootstrap(frame, resamples=RESAMPLES, seed=0, level=0.95):
+def bootstrap(frame, resamples=None, seed=0, level=0.95):
     """Percentile interval (low, high) of the grand mean; whole seeds and whole generators are drawn anew.
 
     Both with repeats and each axis by itself, because entries that share a seed or a generator are not
@@ -91,14 +86,14 @@ def bootstrap(frame, resamples=RESAMPLES, seed=0, level=0.95):
 
     Args:
         frame: any unit, (S, G).
+        resamples: RESAMPLES unless given.
         level: share of the resampled means inside the interval.
     Source: Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007.
     """
     cells = _cells(frame).dropna(axis=1).to_numpy()
     if cells.size < 2:
         return nan, nan
-    rng = np.random.default_rng(seed)
-    means = []
+    rng, resamples, means = np.random.default_rng(seed), resamples or RESAMPLES, []
     for count in np.diff([*range(0, resamples, CHUNK), resamples]):
         # How often each row and each column is drawn, as shares: (count, S) and (count, G).
         rows, columns = (rng.multinomial(size, [1 / size] * size, count) / size for size in cells.shape)
@@ -277,10 +272,16 @@ def _wilcoxon(differences):
 
 
 def _holm(p_values):
-    """Holm-adjusted p-values; a NaN stays and does not count as a test."""
-    given = [p for p in p_values if not np.isnan(p)]
-    adjusted = iter(multipletests(given, method="holm")[1] if given else ())
-    return [p if np.isnan(p) else float(next(adjusted)) for p in p_values]
+    """Holm-adjusted p-values; a NaN stays and does not count as a test.
+
+    Source: Holm, "A simple sequentially rejective multiple test procedure", Scand. J. of Statistics 1979.
+    """
+    adjusted, bound = np.array(p_values, dtype=float), 0.0
+    tests = int(np.sum(~np.isnan(adjusted)))
+    for rank, index in enumerate(np.argsort(adjusted)[:tests]):  # NaN is sorted to the end
+        bound = max(bound, min(1.0, (tests - rank) * adjusted[index]))
+        adjusted[index] = bound
+    return adjusted.tolist()
 
 
 def _spread(numbers):

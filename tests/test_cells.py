@@ -1,4 +1,4 @@
-"""Commands side by side: slots, logs, failures, interruptions, the lock, and a parent that is gone."""
+"""experiments/cells.py: commands side by side, slots, logs, failures, interruptions."""
 
 import os
 import signal
@@ -9,9 +9,12 @@ import time
 from dataclasses import dataclass
 
 import pytest
+from conftest import ROOT
 
-from util import jobs, run
-from util.jobs import CommandFailed, Jobs, held, last_line
+from common import LOCK, UserError, held_locks, owned
+from experiments import cells
+from experiments.cells import CommandFailed, Jobs, last_line
+from util import run
 
 DEADLINE = 60  # seconds until a test that waits gives up
 
@@ -24,14 +27,14 @@ class Cell:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Looks every 0.02 s in place of 0.5 s."""
-    monkeypatch.setattr(jobs, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(cells, "POLL_SECONDS", 0.02)
 
 
 def python(code):
     return [sys.executable, "-c", code]
 
 
-def cells(count):
+def some(count):
     return [Cell(f"c{number}") for number in range(count)]
 
 
@@ -43,7 +46,7 @@ def run_all(jobs, cells, work, look=lambda: None):
 # --- cells and slots
 
 
-@pytest.mark.parametrize("slots", [1, 2, 3])
+@pytest.mark.parametrize("slots", [1, 3])
 def test_no_more_cells_run_at_once_than_there_are_slots(tmp_path, slots):
     lock, running, most = threading.Lock(), set(), []
 
@@ -55,7 +58,7 @@ def test_no_more_cells_run_at_once_than_there_are_slots(tmp_path, slots):
         with lock:
             running.remove(cell)
 
-    done = run_all(Jobs([{}] * slots, tmp_path), cells(7), work)
+    done = run_all(Jobs([{}] * slots, tmp_path), some(7), work)
     assert done == {f"c{number}": None for number in range(7)}
     assert max(most) == slots
 
@@ -63,19 +66,19 @@ def test_no_more_cells_run_at_once_than_there_are_slots(tmp_path, slots):
 def test_every_cell_at_a_time_has_a_slot_of_its_own(tmp_path):
     slots = [{"CUDA_VISIBLE_DEVICES": number, "OMP_NUM_THREADS": "1"} for number in "34"]
     code = "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); time.sleep(0.2)"
-    run_all(Jobs(slots, tmp_path), cells(2), lambda cell, execute: execute(python(code)))
+    run_all(Jobs(slots, tmp_path), some(2), lambda cell, execute: execute(python(code)))
     assert sorted(last_line(tmp_path / f"c{number}.log") for number in (0, 1)) == ["3", "4"]
 
 
 def test_a_command_knows_its_parent_and_draws_no_bars(tmp_path):
     code = "import os; print(os.environ['NPR_LAB_PARENT'], os.getppid(), os.environ['TQDM_DISABLE'])"
-    run_all(Jobs([{}], tmp_path), cells(1), lambda cell, execute: execute(python(code)))
+    run_all(Jobs([{}], tmp_path), some(1), lambda cell, execute: execute(python(code)))
     assert last_line(tmp_path / "c0.log") == f"{os.getpid()} {os.getpid()} 1"
 
 
 def test_a_command_reads_nothing_from_the_terminal(tmp_path):
     code = "import sys; print(repr(sys.stdin.read()))"
-    run_all(Jobs([{}], tmp_path), cells(1), lambda cell, execute: execute(python(code)))
+    run_all(Jobs([{}], tmp_path), some(1), lambda cell, execute: execute(python(code)))
     assert last_line(tmp_path / "c0.log") == "''"
 
 
@@ -89,7 +92,7 @@ def test_a_failing_command_gives_its_last_line_and_others_go_on(tmp_path):
             execute(python("import sys; print('words'); sys.exit('error: no such thing')"))
         execute(python("print('after')"))
 
-    done = run_all(Jobs([{}], tmp_path / "logs"), cells(3), work)
+    done = run_all(Jobs([{}], tmp_path / "logs"), some(3), work)
     log = tmp_path / "logs" / "c1.log"
     assert (done["c0"], done["c2"]) == (None, None)
     assert isinstance(done["c1"], CommandFailed)
@@ -103,13 +106,13 @@ def test_a_failing_command_without_output_is_not_given_the_line_of_another(tmp_p
         execute(python("print('of the first command')"))
         execute(python("raise SystemExit(3)"))
 
-    [error] = run_all(Jobs([{}], tmp_path), cells(1), work).values()
+    [error] = run_all(Jobs([{}], tmp_path), some(1), work).values()
     assert str(error) == f"no output (status 3; {tmp_path / 'c0.log'})"
 
 
 def test_a_command_killed_from_outside_is_a_failure(tmp_path):
     code = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
-    [error] = run_all(Jobs([{}], tmp_path), cells(1), lambda cell, execute: execute(python(code))).values()
+    [error] = run_all(Jobs([{}], tmp_path), some(1), lambda cell, execute: execute(python(code))).values()
     assert isinstance(error, CommandFailed)
     assert "status -15" in str(error)
 
@@ -119,20 +122,20 @@ def test_any_exception_is_a_cell_s_result(tmp_path):
         if cell.name == "c0":
             raise KeyError("column")
 
-    done = run_all(Jobs([{}], tmp_path), cells(2), work)
+    done = run_all(Jobs([{}], tmp_path), some(2), work)
     assert isinstance(done["c0"], KeyError)
     assert done["c1"] is None
 
 
 def test_a_command_that_is_no_program_fails_its_cell(tmp_path):
-    [error] = run_all(Jobs([{}], tmp_path), cells(1), lambda cell, execute: execute(["/no/program"])).values()
+    [error] = run_all(Jobs([{}], tmp_path), some(1), lambda cell, execute: execute(["/no/program"])).values()
     assert isinstance(error, FileNotFoundError)
 
 
 def test_a_log_holds_commands_and_both_streams_of_all_attempts(tmp_path):
     code = "import sys; print('out', flush=True); print('err', file=sys.stderr)"
     for _ in range(2):
-        run_all(Jobs([{}], tmp_path), cells(1), lambda cell, execute: execute(python(code)))
+        run_all(Jobs([{}], tmp_path), some(1), lambda cell, execute: execute(python(code)))
     lines = (tmp_path / "c0.log").read_text().splitlines()
     assert [line for line in lines if line in ("out", "err")] == ["out", "err"] * 2
     assert sum(line.startswith(f"$ {sys.executable} -c") for line in lines) == 2
@@ -181,7 +184,7 @@ def test_an_interruption_stops_what_runs_and_starts_nothing_more(tmp_path):
 
     began = time.monotonic()
     with pytest.raises(run.Interrupted, match="stopped by SIGINT"):
-        for cell, _ in Jobs([{}], tmp_path).run(cells(3), work, look):
+        for cell, _ in Jobs([{}], tmp_path).run(some(3), work, look):
             ended.append(cell)
     assert time.monotonic() - began < DEADLINE / 2
     assert (started, ended) == (["c0"], [])
@@ -201,94 +204,54 @@ def test_what_ended_before_an_interruption_is_told(tmp_path):
             raise run.Interrupted("enough", 130)
 
     with pytest.raises(run.Interrupted):
-        for cell, error in Jobs([{}, {}], tmp_path).run(cells(3), work, look):
+        for cell, error in Jobs([{}, {}], tmp_path).run(some(3), work, look):
             done.append((cell.name, error))
     assert done == [("c0", None)]
 
 
-# --- the lock
+# --- the folder of an experiment
 
 
-HOLDER = """
-import fcntl, sys
-with open(sys.argv[1], "w") as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
-    print("held", flush=True)
-    sys.stdin.read()
+KILLED = """
+import os, signal, subprocess, sys
+import common
+with common.owned(sys.argv[1]):
+    code = "print('up', flush=True); import time; time.sleep(600)"
+    command = [sys.executable, "-c", code]
+    child = subprocess.Popen(command, pass_fds=common.held_locks(), start_new_session=True, stdout=-1)
+    child.stdout.readline()
+    print(child.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.fixture
-def holder(tmp_path):
-    """A process that holds tmp_path/x/lock until it is killed."""
-    (tmp_path / "x").mkdir()
-    command = [*python(HOLDER), str(tmp_path / "x" / "lock")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "held\n"
-        yield process
-        process.kill()
+def test_a_command_holds_the_lock_of_the_folder(tmp_path):
+    with owned(tmp_path / "x"):
+        [lock] = held_locks()
+        code = (
+            f"import os; print(os.path.samestat(os.fstat({lock}), os.stat({str(tmp_path / 'x' / LOCK)!r})))"
+        )
+        run_all(Jobs([{}], tmp_path), some(1), lambda cell, execute: execute(python(code)))
+    assert last_line(tmp_path / "c0.log") == "True"
 
 
-def test_a_second_holder_waits_and_is_told_once(tmp_path, holder):
-    said, looks = [], []
-
-    def check():
-        looks.append(1)
-        if len(looks) == 3:
-            holder.kill()
-        assert len(looks) < DEADLINE / jobs.POLL_SECONDS
-
-    with held(tmp_path / "x" / "lock", check, said.append) as number:
-        os.fstat(number)
-        assert len(looks) >= 3
-    assert len(said) == 1
-    assert f"{tmp_path / 'x'} is in use" in said[0]
-
-
-def test_a_killed_holder_leaves_the_lock_free(tmp_path, holder):
-    holder.kill()
-    holder.wait()
-    with held(tmp_path / "x" / "lock", pytest.fail, pytest.fail):
-        pass
-
-
-def test_what_check_raises_ends_the_wait(tmp_path, holder):
-    def check():
-        raise run.Interrupted("stopped", 130)
-
-    with pytest.raises(run.Interrupted), held(tmp_path / "x" / "lock", check, lambda said: None):
-        pytest.fail("the lock was taken twice")
-
-
-def test_the_lock_is_free_after_its_block_even_after_an_error(tmp_path):
-    with pytest.raises(KeyError), held(tmp_path / "new" / "folder" / "lock", pytest.fail, pytest.fail):
-        raise KeyError
-    with held(tmp_path / "new" / "folder" / "lock", pytest.fail, pytest.fail):
-        pass
-
-
-OUTLIVES = f"""
-import subprocess, sys
-code = "import time; time.sleep({2 * DEADLINE})"
-print(subprocess.Popen([sys.executable, "-c", code], close_fds=False, start_new_session=True).pid)
-"""
-
-
-def test_a_command_that_outlives_its_parent_holds_the_lock_on(tmp_path):
-    lock, looks = tmp_path / "x" / "lock", []
-    with held(lock, pytest.fail, pytest.fail) as number:
-        done = run_all(Jobs([{}], tmp_path, [number]), cells(1), lambda cell, go: go(python(OUTLIVES)))
-    assert done == {"c0": None}
-    left_over = int(last_line(tmp_path / "c0.log"))
-
-    def check():
-        looks.append(1)
-        if len(looks) == 3:
-            os.kill(left_over, signal.SIGKILL)
-        assert len(looks) < DEADLINE / jobs.POLL_SECONDS
-
-    with held(lock, check, lambda said: None):
-        assert len(looks) >= 3
+def test_a_folder_is_in_use_until_the_commands_of_a_killed_experiment_have_ended(tmp_path):
+    command = [*python(KILLED), str(tmp_path / "x")]
+    owner = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    assert owner.returncode == -signal.SIGKILL
+    try:
+        with pytest.raises(UserError, match="in use"), owned(tmp_path / "x"):
+            pass
+    finally:
+        os.kill(int(owner.stdout), signal.SIGKILL)
+    end = time.monotonic() + DEADLINE
+    while True:
+        try:
+            with owned(tmp_path / "x"):
+                return
+        except UserError:
+            assert time.monotonic() < end
+            time.sleep(0.02)
 
 
 # --- a parent that is gone

@@ -1,0 +1,1 @@
+"""Experiments: grids of variants and seeds, trained, tested and compared (train_multiscale_experiment.py)."""

@@ -1,0 +1,324 @@
+"""The cells of an experiment: each is trained by train.py and tested by test.py, in processes of its own.
+
+The experiment's folder holds:
+
+    grid.json     the variants and flags that its results depend on
+    runs/ tests/  what train.py and test.py leave, a folder per cell
+    logs/         the output of both, a file per cell
+    rows/         a JSON file per cell that has ended; results.csv is made from them
+"""
+
+import csv
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from common import UserError, held_locks, owned
+from data.protocol import locate_all
+from data.training import training_scans
+from experiments.results import FAILED, FINISHED, SEPARATOR, Ledger, tested
+from networks import checkpoint
+from options import TestOptions, TrainOptions
+from util import run
+from util.record import read_scores
+
+CORES = run.usable_cores()
+MOST_JOBS = 8  # on a CPU, unless --jobs says otherwise
+ROOT = Path(__file__).resolve().parent.parent
+PER_EPOCH = ("loss", "val_acc", "val_ap")  # columns of train.csv that results.csv keeps, a value per epoch
+POLL_SECONDS = 0.5
+GRACE_SECONDS = 60  # for a command to save and stop
+
+
+class Stopped(Exception):
+    """A cell was stopped before its end; the next call resumes it."""
+
+
+class CommandFailed(Exception):
+    """A command of a cell ended with an error; the message is its last line."""
+
+
+def run_command(words, **options):
+    """Runs `python WORDS...` in the root of the repository; it holds this process's locks while it runs."""
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, check=False, pass_fds=held_locks(), **options)
+
+
+class Experiment:
+    """A grid, its folder and what is finished of it."""
+
+    def __init__(self, grid, opt, conclude):
+        """conclude: called with this object once no cell is left to run; it writes tables and figures."""
+        self.grid, self.opt, self.conclude = grid, opt, conclude
+        self.folder = Path(opt.output)
+        self.ledger = Ledger(self.folder)
+        self.runs, self.tests = self.ledger.runs, self.folder / "tests"
+        each = grid.cells[: len(grid.variants)]  # the seeds of a variant share its options
+        self.training = {
+            cell.variant: TrainOptions().parse(grid.train_argv(cell, self.runs)) for cell in each
+        }
+        self.gpus = visible_gpus(opt.gpus)
+        single = torch.cuda.is_available() or torch.backends.mps.is_available()  # one device: one cell
+        self.jobs = opt.jobs or len(opt.gpus) or (1 if single else min(CORES, len(grid.cells), MOST_JOBS))
+
+    def run(self):
+        """Runs the cells that are not finished, then concludes; exit status 1 where a cell failed."""
+        ledger, wanted = self.ledger, self.grid.identity()
+        ledger.require(wanted, self.opt.overwrite)  # before a lock file is made in a folder of something else
+        with run.StopSignal("the same command (without --overwrite) resumes") as stop, owned(self.folder):
+            ledger.require(wanted, self.opt.overwrite)
+            self.make_sample(stop)
+            self.require_images()
+            ledger.start(wanted, self.opt.overwrite)
+            self.run_cells(stop)
+            self.conclude(self)
+        failed = [cell for cell in self.grid.cells if ledger.status(cell) == FAILED]
+        if failed:
+            sys.exit(f"error: {len(failed)} cells failed; the same command tries them again")
+
+    def make_sample(self, stop):
+        """The sample dataset, where the grid asks for it and it is not there."""
+        if self.grid.sample and not (Path(self.grid.sample) / "sample.json").is_file():
+            done = run_command(["-m", "data.sample", "--output", Path(self.grid.sample).resolve()])
+            stop.check()
+            if done.returncode:
+                status = f"status {done.returncode}"
+                raise UserError(f"could not make the sample dataset at {self.grid.sample} ({status})")
+
+    def require_images(self):
+        """UserError before hours of training where the images to train or to test on are not there."""
+        keys = ("dataroot", "classes", "train_split", "val_split", "protocol", "model_path", "init_weights")
+        for opt in {tuple(getattr(opt, key) for key in keys): opt for opt in self.training.values()}.values():
+            training_scans(opt)
+            for path in filter(None, (opt.model_path, opt.init_weights)):
+                checkpoint.read(path)
+        options, opt = self.testing()
+        located, absent = locate_all(options.rows, opt.dataroot, options.asked)
+        self.test_roots = {row.slug: root for row, root in located}
+        for row, root in located:
+            names = [generator.name for generator in row.pick(opt.classes)]
+            missing = [generator.name for generator in row.pick(opt.classes) if not row.find(root, generator)]
+            if missing == names:
+                raise UserError(f"no folder below {root} to test on, of {', '.join(names)}")
+            absent += [f"{row.slug}: no folder for {name}" for name in missing]
+        if absent:
+            print("\n".join(["not found, left out of the tests:", *absent]))
+
+    def testing(self):
+        """(TestOptions, what it parsed) of the first cell; all cells are tested on the same images."""
+        options = TestOptions()
+        return options, options.parse(self.grid.test_argv(self.grid.cells[0], self.runs, self.tests))
+
+    def run_cells(self, stop):
+        """Runs the cells that are not finished; results.csv is written anew after each."""
+        grid, ledger = self.grid, self.ledger
+        cells = [cell for cell in grid.cells if ledger.status(cell) != FINISHED]
+        epochs = [opt.niter for opt in self.training.values()]
+        print(
+            f"{len(grid.cells)} cells: {len(grid.variants)} variants x {len(grid.seeds)} seeds, "
+            f"{min(epochs)} epochs; {len(grid.cells) - len(cells)} finished; {self.jobs} at a time"
+        )
+        total = sum(epochs) * len(grid.seeds) + len(grid.cells)
+        with tqdm(total=total, initial=self.done(), unit="epoch", smoothing=0, dynamic_ncols=True) as bar:
+
+            def look():
+                done = self.done()  # it reads a file per cell
+                if done > bar.n:
+                    bar.update(done - bar.n)
+                elif sys.stderr.isatty():
+                    bar.refresh()
+                stop.check()
+
+            for cell, error in Jobs(self.slots(), self.folder / "logs").run(cells, self.work, look):
+                if error is not None:
+                    self.record_failure(cell, error)
+                tqdm.write(f"{cell.name}: {summary(ledger.row(cell))}")
+                ledger.write_results(grid.cells, grid.reference)
+        ledger.write_results(grid.cells, grid.reference)
+
+    def done(self):
+        """Epochs trained and tests finished so far."""
+        counts = []
+        for cell in self.grid.cells:
+            finished = self.ledger.status(cell) == FINISHED
+            counts.append(self.training[cell.variant].niter + 1 if finished else self.ledger.epochs(cell))
+        return sum(counts)
+
+    def slots(self):
+        """Environment variables of each cell that runs at the same time."""
+        threads = {"OMP_NUM_THREADS": str(max(1, CORES // self.jobs))} if self.jobs > 1 else {}
+        if not self.gpus:
+            return [threads] * self.jobs
+        return [{**threads, "CUDA_VISIBLE_DEVICES": gpu} for gpu in self.gpus[: self.jobs]]
+
+    def share(self, words):
+        """A cell's flags with its part of the machine: its GPU, and loader processes unless given."""
+        words = [*words, "--device", "cuda"] if self.gpus else list(words)
+        if self.jobs == 1 or any(word.startswith("--num_threads") for word in words):
+            return words
+        return [*words, "--num_threads", str(max(1, CORES // self.jobs) - 1)]
+
+    def work(self, cell, execute):
+        """Trains one cell, tests it, and leaves its row.  execute: runs a command, see Jobs.run."""
+        folder = self.runs / cell.name
+        words = self.grid.train_argv(cell, self.runs)
+        if (folder / "model_epoch_last.pth").is_file():
+            words.append("--continue_train")
+        elif folder.exists():  # stopped before anything was saved
+            shutil.rmtree(folder)
+        execute([sys.executable, str(ROOT / "train.py"), *self.share(words)])
+        start = time.monotonic()
+        words = self.grid.test_argv(cell, self.runs, self.tests)
+        execute([sys.executable, str(ROOT / "test.py"), *self.share(words), "--resume"])
+        seconds = round(time.monotonic() - start, 1)
+        self.ledger.record(cell, status=FINISHED, **self.measure(cell), test_seconds=seconds)
+
+    def measure(self, cell):
+        """A finished cell in numbers: the columns of results.csv."""
+        detector = checkpoint.load(self.weights(cell.name)).detector
+        row = {
+            "description": detector.describe(),
+            "parameters": sum(parameter.numel() for parameter in detector.parameters()),
+            **detector.facts(),
+        }
+        with open(self.runs / cell.name / "train.csv", newline="", encoding="utf-8") as file:
+            history = [
+                {**line, "loss": line.get("loss_bce") or line["loss"]} for line in csv.DictReader(file)
+            ]
+        row["epochs"] = len(history)
+        for name in PER_EPOCH:
+            row[name] = " ".join(line[name] for line in history if name in line)
+        for scores in sorted((self.tests / cell.name).glob("*/scores.csv")):
+            row |= tested(scores.parent.name, read_scores(scores))
+        return {**row, "train_seconds": round(sum(float(line["seconds"]) for line in history), 1)}
+
+    def weights(self, name):
+        """The weight file of a cell that is tested."""
+        return self.runs / name / f"model_epoch_{self.grid.checkpoint}.pth"
+
+    def record_failure(self, cell, error):
+        """Keeps the last line in the cell's row; its log has the traceback, of an error here as well."""
+        reason = run.one_line(error)
+        if not isinstance(error, (CommandFailed, UserError, OSError)):
+            reason = f"{type(error).__name__}: {reason}"
+            log = self.folder / "logs" / f"{cell.name}.log"
+            log.parent.mkdir(exist_ok=True)
+            with open(log, "a", encoding="utf-8") as file:
+                file.writelines(traceback.format_exception(error))
+        self.ledger.record(cell, status=FAILED, error=reason)
+
+
+def summary(row):
+    """The row of a cell in a few words."""
+    if row["status"] == FAILED:
+        return f"failed: {row['error']}"
+    values = [value for name, value in row.items() if name.endswith(SEPARATOR + "acc") and value != ""]
+    mean = f"{100 * sum(values) / len(values):.1f}" if values else "-"
+    return f"accuracy {mean}, trained {row['train_seconds']:.0f} s, tested {row['test_seconds']:.0f} s"
+
+
+def visible_gpus(numbers):
+    """What CUDA_VISIBLE_DEVICES calls the devices of --gpus; UserError for one that is not there."""
+    present = torch.cuda.device_count()
+    absent = [str(number) for number in numbers if number >= present]
+    if absent:
+        raise UserError(f"--gpus {','.join(absent)}: torch sees {present} CUDA devices, numbered from 0")
+    names = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(present)))
+    return [names.split(",")[number].strip() for number in numbers]
+
+
+class Jobs:
+    """Runs cells, at most one per slot at once; a slot is a dict of environment variables."""
+
+    def __init__(self, slots, logs):
+        self.count, self.logs, self.stopping = len(slots), Path(logs), False
+        self.free = queue.SimpleQueue()
+        for slot in slots:
+            self.free.put(slot)
+
+    def run(self, cells, work, look):
+        """Calls work(cell, execute) for every cell; yields (cell, error or None) as they end.
+
+        Args:
+            work: uses execute([argument, ...]) for each of its commands; an exception is the cell's result.
+            look: called twice a second; what it raises stops all cells, and then is raised here.
+        """
+        with ThreadPoolExecutor(self.count) as pool:
+            waiting = {pool.submit(self._in_slot, cell, work): cell for cell in cells}
+            try:
+                while waiting:
+                    done, _ = wait(waiting, POLL_SECONDS, FIRST_COMPLETED)
+                    for future in done:
+                        cell, error = waiting.pop(future), future.exception()
+                        if not isinstance(error, Stopped):
+                            yield cell, error
+                    look()
+            finally:
+                self.stopping = True
+                for future in waiting:
+                    future.cancel()
+
+    def _in_slot(self, cell, work):
+        slot = self.free.get()
+        try:
+            if self.stopping:
+                raise Stopped
+            work(cell, lambda command: self._execute(command, cell, slot))
+        finally:
+            self.free.put(slot)
+
+    def _execute(self, command, cell, slot):
+        """Runs one command to its end; its output goes to the cell's log."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        path = self.logs / f"{cell.name}.log"
+        with open(path, "a", encoding="utf-8") as log:
+            log.write(f"\n$ {' '.join(command)}\n")
+            log.flush()
+            start = log.tell()
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "TQDM_DISABLE": "1", run.PARENT: str(os.getpid()), **slot},
+                # If this process is killed, the folder stays in use until the command has ended.
+                pass_fds=held_locks(),
+                start_new_session=True,  # Ctrl-C reaches it once, from here
+            )
+            status = self._wait(process)
+        if status and self.stopping:
+            raise Stopped
+        if status:
+            reason = last_line(path, start).removeprefix("error: ") or "no output"
+            raise CommandFailed(f"{reason} (status {status}; {path})")
+
+    def _wait(self, process):
+        """The exit status; when the experiment stops, the command is asked to stop, later killed."""
+        asked = None
+        while True:
+            try:
+                return process.wait(POLL_SECONDS)
+            except subprocess.TimeoutExpired:
+                if self.stopping and asked is None:
+                    process.terminate()
+                    asked = time.monotonic()
+                elif asked is not None and time.monotonic() - asked > GRACE_SECONDS:
+                    os.killpg(process.pid, signal.SIGKILL)  # it hangs; its session is its own
+
+
+def last_line(path, start=0):
+    """The last line with text in a log, from the byte `start` on."""
+    with open(path, "rb") as file:
+        file.seek(start)
+        lines = file.read().decode("utf-8", errors="replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

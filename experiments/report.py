@@ -1,0 +1,299 @@
+"""What an experiment says: its tables, verdicts and answers, in words and numbers, from results.csv only."""
+
+import math
+from pathlib import Path
+
+from common import UserError, written_whole
+from data import protocols
+from experiments import figures
+from experiments.cells import run_command
+from experiments.results import Sweep, pandas
+from util.record import read_scores
+from util.stats import (
+    ALPHA,
+    between_groups,
+    compare,
+    over_seeds,
+    paired,
+    profile,
+    sentence,
+    summarise,
+    turned,
+)
+from util.tables import markdown
+
+SPREAD = ("mean", "std", "low", "high")
+OF_SUMMARY = ("description", "parameters", "epochs", "seeds", "generators", *SPREAD)
+EXAMPLES = 6  # images and variants in the picture of Grad-CAM
+COARSE, PUBLISHED = 0.25, 0.5  # the two factors that the first question compares
+QUESTIONS = (
+    "Does factor 0.25 catch other artifacts than 0.5?",
+    "Are traces of GANs and of diffusion models visible at different scales?",
+    "Does fusing scales generalise better than one scale?",
+)
+
+
+def conclude(experiment):
+    """Draws the figures of an experiment, writes its report and prints table and verdicts."""
+    folder, grid = experiment.folder, experiment.grid
+    sweep = Sweep.read(folder / "results.csv")
+    if not sweep.finished:
+        raise UserError(f"no cell finished; first: {sweep.failed[0]['error']}")
+    reference, notes = grid.reference, []
+    if reference not in sweep.variants:
+        notes = [f"No cell of the reference {reference} is finished: compared with {sweep.variants[0]}."]
+        reference = sweep.variants[0]
+    families = families_of(experiment.testing()[1].protocol_file)
+    comparisons = compare(sweep.values("acc"), reference)
+    suffix = f".{experiment.opt.figures}"
+    drawn = figures.draw_all(sweep, families, comparisons, folder / "figures", suffix)
+    drawn += draw_examples(experiment, sweep)
+    print(write_report(folder, sweep, reference, families, grid.question, drawn, notes))
+    print(f"-> {folder} (results.csv, report.md, table.csv, figures/)")
+
+
+def draw_examples(experiment, sweep):
+    """NPR maps of a test image, Grad-CAM of a cell per variant; returns the paths of what could be drawn."""
+    cells = {row["variant"]: row["cell"] for row in reversed(sweep.finished)}  # the first of each variant
+    [slug, *_] = sweep.protocols
+    scores = experiment.tests / sweep.finished[0]["cell"] / slug / "scores.csv"
+    if slug not in experiment.test_roots or not scores.is_file():
+        print("no pictures of test images: images or scores are no longer there")
+        return []
+    root = experiment.test_roots[slug].resolve()
+    first = {row[1:3]: root / row[0] for row in reversed(read_scores(scores))}  # of each generator and label
+    reals, fakes = ([path for (_, label), path in first.items() if label == wanted] for wanted in (0, 1))
+    images = [*reals[:1], *fakes][:EXAMPLES]
+    models = [experiment.weights(cells[variant]).resolve() for variant in sweep.variants[:EXAMPLES]]
+    commands = {
+        "npr_maps": ["maps", "--image", images[-1]],
+        "grad_cam": ["cam", "--model_path", *models, "--images", *images],
+    }
+    drawn = []
+    for name, words in commands.items():
+        path = experiment.folder / "figures" / f"{name}.{experiment.opt.figures}"
+        command = ["-m", "tools.visualize", *words, "--output", path.resolve()]
+        done = run_command(command, capture_output=True, text=True)
+        if done.returncode:
+            print(f"no {path.name}: {(done.stderr.splitlines() or ['no output'])[-1]}")
+        else:
+            drawn.append(path)
+    return drawn
+
+
+def families_of(protocol_file=None):
+    """{(protocol, generator): family} of all protocols, and of those in a YAML file."""
+    rows = protocols.known(protocol_file).values()
+    return {(row.slug, generator.name): generator.family for row in rows for generator in row.generators}
+
+
+def summary(sweep, metric="acc"):
+    """A row per variant: description, parameters, seeds, mean, std over seeds, interval (fractions).
+
+    The generators are those that every cell has.  Further columns are the mean of each protocol, where there
+    are several.
+    """
+    several = sweep.protocols if len(sweep.protocols) > 1 else []
+    rows = {}
+    for variant, frame in common(sweep.values(metric)).items():
+        cell = next(row for row in sweep.finished if row["variant"] == variant)
+        row = {"description": cell["description"], "parameters": int(cell["parameters"])}
+        row["epochs"] = int(cell["epochs"])
+        total = summarise(frame)
+        row |= {name: getattr(total, name) for name in ("seeds", "generators", *SPREAD)}
+        for protocol in several:
+            if protocol in frame.columns.get_level_values(0):
+                row[protocol] = summarise(frame.xs(protocol, axis=1, level=0)).mean
+        rows[variant] = row
+    return pandas().DataFrame.from_dict(rows, orient="index").rename_axis("variant")
+
+
+def common(values):
+    """The values of the generators that have one in every cell, so that means are of the same generators."""
+    values = {variant: frame.dropna(how="all") for variant, frame in values.items()}
+    complete = [
+        pair for pair in next(iter(values.values())) if all(f[pair].notna().all() for f in values.values())
+    ]
+    return {variant: frame[complete] for variant, frame in values.items()}
+
+
+def by_family(sweep, families, metric="acc"):
+    """Mean of each variant over the generators of each family (fractions): a row per variant."""
+    rows = {}
+    for variant, frame in common(sweep.values(metric)).items():
+        names = frame.columns.map(lambda pair: families.get(pair) or figures.OTHER)
+        rows[variant] = {name: summarise(frame.loc[:, names == name]).mean for name in dict.fromkeys(names)}
+    return pandas().DataFrame.from_dict(rows, orient="index").rename_axis("variant")
+
+
+def verdicts(sweep, reference, metric="acc"):
+    """A sentence per variant other than the reference."""
+    name = {"acc": "accuracy", "ap": "AP"}.get(metric, metric)
+    return [f"{name}, {sentence(comparison)}" for comparison in compare(sweep.values(metric), reference)]
+
+
+def answers(sweep, families, reference, metric="acc"):
+    """[(question, sentences)] for QUESTIONS; what these cells cannot answer says what is missing.
+
+    Only variants that differ from the reference in factor and fusion count: a variant with attention and
+    several scales says nothing about the scales.
+    """
+    settings, factors = sweep.settings(), sweep.factors()
+    values = {
+        name: frame for name, frame in sweep.values(metric).items() if settings[name] == settings[reference]
+    }
+    single = {name: values[name] for name in values if len(factors[name]) == 1}
+    fused = {name: values[name] for name in values if len(factors[name]) > 1}
+    # Of several variants with the same factor the first counts.
+    of_factor = {factors[name][0]: single[name] for name in reversed(single)}
+    sentences = _other_artifacts(of_factor), _families_apart(of_factor, families), _fusion(single, fused)
+    return list(zip(QUESTIONS, sentences, strict=True))
+
+
+def _other_artifacts(of_factor):
+    if not {COARSE, PUBLISHED} <= of_factor.keys():
+        return [f"Not answered: needs a variant of factor {COARSE} and one of {PUBLISHED}."]
+    pair = of_factor[COARSE], of_factor[PUBLISHED]
+    p, careful = profile(*pair)
+    if math.isnan(p):
+        return ["Not answered: needs two common seeds of both factors and two generators."]
+    claim = "what each gains and loses depends on the generator"
+    verdict = _verdict(p, careful, f"Yes: {claim}", f"{claim} no more than seeds do")
+    apart = paired(*pair).mean().sort_values()
+    ends = [f"{_points(apart.iloc[end])} points on {'/'.join(apart.index[end])}" for end in (0, -1)]
+    return [
+        f"{verdict} (generator x factor: p = {p:.3g}, {careful:.3g} if generators share their errors).",
+        f"{COARSE} minus {PUBLISHED} runs from {ends[0]} to {ends[1]}.",
+    ]
+
+
+def _verdict(bold, careful, yes, no):
+    """A verdict from two p-values: one that takes generators as independent, one that rests on seeds."""
+    if bold < ALPHA and careful < ALPHA:
+        return yes
+    return f"Within noise{' of the seeds' if bold < ALPHA else ''}: {no}"
+
+
+def _points(fraction):
+    return f"{100 * fraction:+z.1f}"
+
+
+def _families_apart(of_factor, families):
+    others = [factor for factor in sorted(of_factor) if factor != PUBLISHED]
+    if PUBLISHED not in of_factor or not others:
+        return [f"Not answered: needs a variant of factor {PUBLISHED} and one of another factor."]
+    return [
+        _apart(factor, of_factor[factor], of_factor[PUBLISHED], families, len(others)) for factor in others
+    ]
+
+
+def _apart(factor, values, published, families, comparisons):
+    """Whether a factor changes the accuracy of GANs otherwise than that of diffusion models."""
+    apart = paired(values, published)
+    if len(apart) < 2:
+        return f"Not answered for {factor}: needs two seeds that it and {PUBLISHED} have in common."
+    names = [families.get(generator) for generator in apart.columns]
+    gans, diffusion = (apart.loc[:, [name == family for name in names]] for family in ("gan", "diffusion"))
+    sizes = gans.shape[1], diffusion.shape[1]
+    if min(sizes) < 2:
+        return (
+            f"Not answered for {factor}: needs two generators of each family that it and {PUBLISHED} have; "
+            f"there are {sizes[0]} GANs and {sizes[1]} diffusion models."
+        )
+    difference, bold = between_groups(gans.mean(), diffusion.mean())
+    ps = [min(1.0, p * comparisons) for p in (bold, over_seeds(gans, diffusion))]  # Bonferroni
+    changes = [_points(group.mean().mean()) for group in (gans, diffusion)]
+    corrected = "" if comparisons == 1 else f", corrected for {comparisons} comparisons"
+    return (
+        f"{_verdict(*ps, 'Yes', 'the families do not differ for sure')}; {factor} against {PUBLISHED} gives "
+        f"{changes[0]} points on {sizes[0]} GANs, {changes[1]} points on {sizes[1]} diffusion models "
+        f"(difference {_points(difference)}, p = {ps[0]:.3g} over generators, {ps[1]:.3g} over seeds"
+        f"{corrected})."
+    )
+
+
+def _fusion(single, fused):
+    if not fused or not single:
+        return ["Not answered: needs a variant with several factors and one with a single factor."]
+    lines = []
+    for name, values in fused.items():
+        comparisons = [turned(comparison) for comparison in compare({**single, name: values}, name)]
+        seen = {comparison.verdict for comparison in comparisons}
+        if seen == {"better"}:
+            lines.append(f"Yes: {name} is better than every single scale.")
+        elif seen == {"worse"}:
+            lines.append(f"No: {name} is worse than every single scale.")
+        elif seen & {"better", "worse"}:
+            lines.append(f"In part: what {name} does depends on the scale it is compared with.")
+        elif any("noise" in verdict for verdict in seen):
+            lines.append(f"Within noise: {name} is neither better nor worse than a single scale for sure.")
+        else:
+            lines.append(f"Not answered for {name}: {', '.join(sorted(seen))}.")
+        lines += [f"{sentence(comparison)}." for comparison in comparisons]
+    return lines
+
+
+def write_report(folder, sweep, reference, families, question="", drawn=(), notes=()):
+    """Writes report.md and table.csv (fractions) into a folder; returns the table and verdicts as text.
+
+    drawn: paths of figures below the folder; notes: sentences above the table.
+    """
+    folder = Path(folder)
+    accuracy, precision = (summary(sweep, metric) for metric in ("acc", "ap"))
+    columns = accuracy.rename(columns={name: f"acc_{name}" for name in SPREAD})
+    columns = columns.join(precision[[*SPREAD]].add_prefix("ap_"))
+    columns.to_csv(folder / "table.csv", lineterminator="\n")
+    table = _table(accuracy, precision)
+    sentences = [*verdicts(sweep, reference), *verdicts(sweep, reference, "ap")]
+    parts = [f"# {question or 'Experiment'}", *notes, table, _caption(sweep), f"## Against {reference}"]
+    parts += [_bullets(sentences) or "There is only one variant."]
+    parts += ["## Means per family, accuracy %", _percent(by_family(sweep, families)), "## Questions"]
+    for asked, told in answers(sweep, families, reference):
+        parts += [f"**{asked}**", _bullets(told)]
+    if sweep.failed:
+        parts += ["## Failed cells", _bullets(f"{row['cell']}: {row['error']}" for row in sweep.failed)]
+    links = [f"[{path.stem}]({path.relative_to(folder).as_posix()})" for path in map(Path, drawn)]
+    # Only pictures are shown inside a text.
+    parts.append("\n".join(link if link.endswith(".pdf)") else f"!{link}" for link in links))
+    with written_whole(folder / "report.md") as file:
+        file.write("\n\n".join(parts).rstrip() + "\n")
+    return "\n".join(["", *notes, table, "", *sentences])
+
+
+def _bullets(sentences):
+    return "\n".join(f"* {text}" for text in sentences)
+
+
+def _table(accuracy, precision):
+    names = [name for name in accuracy.columns if name not in OF_SUMMARY]
+    lines = [["variant", "acc %", "AP %", *names, "seeds", "parameters", "what it is"]]
+    for variant, row in accuracy.iterrows():
+        means = [f"{100 * row[name]:.1f}" for name in names]
+        facts = [str(row["seeds"]), f"{row['parameters']:,}", row["description"]]
+        lines.append([variant, _spread(row), _spread(precision.loc[variant]), *means, *facts])
+    return markdown(lines)
+
+
+def _caption(sweep):
+    epochs = sorted({int(row["epochs"]) for row in sweep.finished})
+    generators = len(next(iter(common(sweep.values()).values())).columns)
+    number = len(sweep.columns)
+    missing = "" if generators == number else f" (of {number} tested; not every cell has the others)"
+    return (
+        "Mean over generators ± standard deviation over seeds [95 % interval from resampled seeds and "
+        f"generators; too short with fewer than about five seeds]; {generators} generators{missing} of "
+        f"{', '.join(sweep.protocols)}; {' or '.join(map(str, epochs))} epoch{'s' * (epochs != [1])}."
+    )
+
+
+def _spread(row):
+    """'92.4 ± 0.3 [91.8, 93.0]', as far as there are numbers."""
+    mean, std, low, high = (100 * row[name] for name in SPREAD)
+    spread = "" if math.isnan(std) else f" ± {std:.1f}"
+    interval = "" if math.isnan(low) else f" [{low:.1f}, {high:.1f}]"
+    return f"{mean:.1f}{spread}{interval}"
+
+
+def _percent(frame):
+    rows = [[name, *(f"{100 * value:.1f}" for value in row)] for name, row in frame.iterrows()]
+    return markdown([["variant", *frame.columns], *rows])

@@ -1,0 +1,257 @@
+"""The results of an experiment: a row per cell (one variant trained with one seed), results.csv, views of it.
+
+Columns of results.csv: what a cell is (`cell`, `variant`, `seed`, `status`, `error`, the grid's `reference`,
+`description`, `factors`, `setting`: what else differs from the published detector, `parameters`), its
+training (`epochs`; `loss`, `val_acc`, `val_ap`: a value per epoch, separated by spaces; `scale_weights`,
+`scale_factor`: learned fusion), its test (`<protocol>/<generator>/<metric>`: fractions; `reals`, `fakes`:
+counts), and its times in seconds (`train_seconds`, `test_seconds`).  Empty: no value.
+"""
+
+import csv
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from common import UserError, write_json, written_whole
+from util.identity import read_side_file, require_same
+from util.metrics import tabulate
+
+FINISHED, FAILED = "finished", "failed"
+TEST_METRICS = ("acc", "ap", "auc", "r_acc", "f_acc", "reals", "fakes")
+FIRST = (
+    *("cell", "variant", "seed", "status", "error", "reference", "description", "factors", "setting"),
+    *("parameters", "epochs", "loss", "val_acc", "val_ap", "scale_weights", "scale_factor"),
+)
+LAST = ("train_seconds", "test_seconds")
+SEPARATOR = "/"  # between protocol, generator and metric
+
+
+class Ledger:
+    """The records in an experiment's folder; a cell has `.name`, `.variant` and `.seed`."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.path, self.rows, self.runs = (self.folder / name for name in ("grid.json", "rows", "runs"))
+
+    def require(self, wanted, overwrite):
+        """UserError where the folder holds another experiment, or files of another kind.
+
+        wanted: {"variants": {name: flags}, ...}; variants may be added to those that are there.
+        """
+        if self.contents() and not self.path.is_file():
+            names = ", ".join(self.contents()[:3])
+            raise UserError(f"{self.folder} holds {names}, not an experiment; name another --output")
+        if not overwrite and self.path.is_file():
+            known = self.identity(wanted)
+            variants = {
+                name: wanted["variants"].get(name, flags) for name, flags in known["variants"].items()
+            }
+            ways = "--overwrite starts over, --output names another folder"
+            require_same(known, {**wanted, "variants": variants}, self.folder, ways)
+
+    def start(self, wanted, overwrite):
+        """Records what the folder is for; `overwrite` empties it first."""
+        if overwrite:
+            for name in sorted(self.contents(), key=lambda name: name != "rows"):  # first what counts as done
+                path = self.folder / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        elif self.path.is_file():  # variants of earlier calls stay
+            wanted = {**wanted, "variants": {**self.identity(wanted)["variants"], **wanted["variants"]}}
+        write_json(self.path, wanted)
+
+    def identity(self, keys):
+        """What the folder was made for, with these keys."""
+        return read_side_file(self.path, "--overwrite starts over", keys)
+
+    def contents(self):
+        """Names in the folder other than grid.json and hidden files, such as the lock."""
+        paths = self.folder.iterdir() if self.folder.is_dir() else ()
+        return sorted(path.name for path in paths if not path.name.startswith((".", self.path.name)))
+
+    def row(self, cell):
+        """The row of a cell; {} before its end."""
+        path = self.rows / f"{cell.name}.json"
+        row = _read_row(path) if path.is_file() else {}
+        if row and row["variant"] != cell.variant:
+            names = f"{row['variant']!r} and {cell.variant!r}"
+            raise UserError(f"variants {names} would share the folder {cell.name}; rename one of them")
+        return row
+
+    def status(self, cell):
+        """FINISHED, FAILED, or None before a cell's end."""
+        return self.row(cell).get("status")
+
+    def record(self, cell, **values):
+        """Writes the row of a cell that has ended."""
+        row = {"cell": cell.name, "variant": cell.variant, "seed": cell.seed, "error": "", **values}
+        write_json(self.rows / f"{cell.name}.json", row)
+
+    def epochs(self, cell):
+        """Epochs that a cell's training has finished."""
+        try:
+            with open(self.runs / cell.name / "train.csv", encoding="utf-8") as file:
+                return max(0, sum(1 for _ in file) - 1)
+        except FileNotFoundError:
+            return 0
+
+    def write_results(self, cells, reference):
+        """results.csv: these cells in their order, then those of earlier calls."""
+        rows = {row["cell"]: row for cell in cells if (row := self.row(cell))}
+        for path in sorted(self.rows.glob("*.json")):
+            if path.stem not in rows:
+                rows[path.stem] = _read_row(path)
+        rows = [{**row, "reference": reference} for row in rows.values()]
+        write_results(self.folder / "results.csv", rows)
+
+
+def _read_row(path):
+    return read_side_file(
+        path, "remove it, and the same command makes it anew", ("cell", "variant", "status")
+    )
+
+
+def write_results(path, rows):
+    """Writes results.csv, complete or not at all."""
+    tests = dict.fromkeys(name for row in rows for name in row if name not in (*FIRST, *LAST))
+    with written_whole(path) as file:
+        writer = csv.DictWriter(file, [*FIRST, *tests, *LAST], restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def tested(protocol, scores):
+    """{"protocol/generator/metric": number or ""} from the rows of a scores.csv."""
+    _, generators, labels, values, _ = zip(*scores, strict=True)
+    columns = {}
+    for line in tabulate(generators, labels, values)[:-1]:
+        own = [label for name, label in zip(generators, labels, strict=True) if name == line["generator"]]
+        line |= {"reals": own.count(0), "fakes": own.count(1)}
+        for name in TEST_METRICS:
+            value = "" if math.isnan(line[name]) else line[name]
+            columns[SEPARATOR.join((protocol, line["generator"], name))] = value
+    return columns
+
+
+def pandas():
+    """The pandas package, which holds the tables of an experiment; UserError where it is absent."""
+    try:
+        import pandas
+    except ImportError:
+        raise UserError("the tables of an experiment need pandas: pip install pandas") from None
+    return pandas
+
+
+class Sweep:
+    """The rows of results.csv and views of them, as pandas tables."""
+
+    def __init__(self, rows, source="results.csv"):
+        """rows: list of {column: text}, as csv reads them."""
+        self.source = str(source)
+        self.rows = rows
+        self.finished = [row for row in rows if row["status"] == FINISHED]
+        self.failed = [row for row in rows if row["status"] == FAILED]
+
+    @classmethod
+    def read(cls, path):
+        """Reads results.csv; UserError where it is another file or a line is damaged."""
+        try:
+            with open(path, newline="", encoding="utf-8-sig") as file:
+                reader = csv.DictReader(file)
+                missing = [name for name in FIRST if name not in (reader.fieldnames or ())]
+                if missing:
+                    raise UserError(f"no column {', '.join(missing)}")
+                rows = list(reader)
+        except (ValueError, csv.Error) as error:
+            raise UserError(f"{path} is not a results.csv of an experiment: {error}") from None
+        for number, row in enumerate(rows, start=2):
+            try:
+                int(row["seed"])
+                (FINISHED, FAILED).index(row["status"])
+                _ = [float(value) for name, value in row.items() if SEPARATOR in name and value != ""]
+            except (TypeError, ValueError) as error:  # a None stands for too few or too many values
+                raise UserError(f"{path}, line {number} is damaged: {error}") from None
+        return cls(rows, path)
+
+    @property
+    def reference(self):
+        """The variant that the grid compares with, "" where it has no finished cell."""
+        return next((row["reference"] for row in self.finished if row["reference"] in self.variants), "")
+
+    @property
+    def variants(self):
+        """Names of the variants with a finished cell, in the order of the grid."""
+        return list(dict.fromkeys(row["variant"] for row in self.finished))
+
+    @property
+    def columns(self):
+        """[(protocol, generator)] that were tested, in the order of the tables."""
+        names = dict.fromkeys(
+            name.removesuffix("/acc") for row in self.finished for name in row if _is_acc(name)
+        )
+        return [tuple(name.split(SEPARATOR, 1)) for name in names]
+
+    @property
+    def protocols(self):
+        """Slugs of the protocols that were tested."""
+        return list(dict.fromkeys(protocol for protocol, _ in self.columns))
+
+    def values(self, metric="acc", protocol=None):
+        """{variant: DataFrame} of a test metric: a row per seed, a column per (protocol, generator).
+
+        Generators without a value in any cell are left out.
+        """
+        pd = pandas()
+        wanted = [pair for pair in self.columns if protocol in (None, pair[0])]
+        if protocol is not None and not wanted:
+            raise UserError(f"no protocol {protocol!r} in {self.source}; it has {', '.join(self.protocols)}")
+        frames = {}
+        for variant in self.variants if wanted else ():
+            rows = [row for row in self.finished if row["variant"] == variant]
+            columns = [SEPARATOR.join((*pair, metric)) for pair in wanted]
+            table = [[float(row.get(name) or "nan") for name in columns] for row in rows]
+            index = pd.Index([int(row["seed"]) for row in rows], name="seed")
+            frames[variant] = pd.DataFrame(table, index, pd.MultiIndex.from_tuples(wanted), dtype=float)
+        empty = [pair for pair in wanted if all(frame[pair].isna().all() for frame in frames.values())]
+        return {variant: frame.drop(columns=empty) for variant, frame in frames.items()}
+
+    def curves(self, column):
+        """{variant: DataFrame} of `loss`, `val_acc` or `val_ap`: a row per seed, a column per epoch."""
+        curves = {}
+        for row in self.finished:
+            values = [float(part) for part in row[column].split()]
+            curves.setdefault(row["variant"], {})[int(row["seed"])] = dict(enumerate(values, start=1))
+        frames = {variant: pandas().DataFrame(seeds, dtype=float).T for variant, seeds in curves.items()}
+        return {variant: frame for variant, frame in frames.items() if frame.size}
+
+    def factors(self):
+        """{variant: its factors}; () for one without, such as a window or the plain image."""
+        return {row["variant"]: tuple(map(float, row["factors"].split())) for row in self.finished}
+
+    def settings(self):
+        """{variant: how it is built, apart from its factors and their fusion}."""
+        return {row["variant"]: row["setting"] for row in self.finished}
+
+    def scale_weights(self):
+        """{variant: DataFrame} of learned fusion weights: a row per seed, a column per factor."""
+        weights = {}
+        for row in self.finished:
+            pairs = [part.split(":") for part in row["scale_weights"].split()]
+            if pairs:
+                seeds = weights.setdefault(row["variant"], {})
+                seeds[int(row["seed"])] = {float(factor): float(weight) for factor, weight in pairs}
+        return {name: pandas().DataFrame.from_dict(seeds, orient="index") for name, seeds in weights.items()}
+
+    def confusion(self, variant):
+        """[[reals called real, reals called fake], [fakes called real, called fake]], over all its cells."""
+        total = np.zeros((2, 2))
+        for label, names in enumerate((("r_acc", "reals"), ("f_acc", "fakes"))):
+            shares, counts = (self.values(name).get(variant) for name in names)
+            right = (shares * counts).sum().sum()
+            total[label, label], total[label, 1 - label] = right, counts.sum().sum() - right
+        return np.rint(total).astype(int)
+
+
+def _is_acc(name):
+    return name.count(SEPARATOR) >= 2 and name.endswith(SEPARATOR + "acc")
