@@ -1,4 +1,4 @@
-"""tools.compare: differences, flips and what it refuses."""
+"""tools.compare: differences, changed verdicts, and what it refuses."""
 
 import csv
 import json
@@ -69,7 +69,7 @@ def test_only_shared_images_are_compared(tmp_path, capsys):
     compare.main([first, second])
     out = capsys.readouterr().out
     assert "4 of 5 images flipped" in out
-    assert "2 images are in one of the two only, left out" in out
+    assert "2 images are in only one of the two" in out
 
 
 def test_whole_runs_are_compared_on_the_protocols_both_have(tmp_path, capsys):
@@ -87,24 +87,26 @@ def test_a_published_method_stands_second(tmp_path, capsys):
     folder = tmp_path / "run" / "ForenSynths"
     folder.mkdir(parents=True)
     write_scores(folder / "scores.csv", rows)
-    compare.main([str(folder), "issue4", "--output", str(tmp_path / "out")])
+    compare.main([str(folder), "ISSUE4", "--output", str(tmp_path / "out")])
     progan = read(tmp_path / "out" / "compare.csv")[0]
     assert (float(progan["acc"]), float(progan["other_acc"])) == (1.0, 0.998)
     assert math.isclose(float(progan["diff_acc"]), -0.002, abs_tol=1e-9)
     assert "issue #4" in capsys.readouterr().out
 
 
-def test_neither_folder_nor_method_lists_the_methods_of_the_protocols(two):
-    with pytest.raises(UserError, match="no/such/folder.*on Set: none"):
-        compare.main([two[0], "no/such/folder"])
+@pytest.mark.parametrize("second", ["nobody", "no/such/folder"])
+def test_neither_folder_nor_method_stops_with_the_methods_of_the_protocol(tmp_path, second):
+    first = results(tmp_path / "A" / "ForenSynths", 3)
+    with pytest.raises(UserError, match=f"{second} is not a results folder.*issue4"):
+        compare.main([first, second])
 
 
 def test_folders_without_scores_or_common_images_are_refused(two, tmp_path):
-    with pytest.raises(ValueError, match=r"holds no scores\.csv"):
+    with pytest.raises(UserError, match=r"holds no scores\.csv"):
         compare.main([str(tmp_path), two[1]])
     (tmp_path / "C" / "Set").mkdir(parents=True)
     write_scores(tmp_path / "C" / "Set" / "scores.csv", [("x.png", "a", 0, np.float32(0), np.float32(0))])
-    with pytest.raises(ValueError, match="no image in common"):
+    with pytest.raises(UserError, match="no image in common"):
         compare.main([two[0], str(tmp_path / "C" / "Set")])
     with pytest.raises(UserError, match="no published numbers for Set"):
         compare.main([two[0], "ISSUE4"])
@@ -115,23 +117,27 @@ def test_an_existing_comparison_is_replaced_only_on_request(two, tmp_path, capsy
     with pytest.raises(SystemExit):
         compare.main([*two, "--output", str(tmp_path / "out")])
     compare.main([*two, "--output", str(tmp_path / "out"), "--overwrite"])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(compare.FILES)
+    with pytest.raises(SystemExit):
+        compare.main([*two, "--output", str(tmp_path / "out" / "flips.csv")])
+    assert "--output is a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("cut", [36, 45, 50])
 def test_a_cut_scores_csv_is_one_clear_error(two, tmp_path, cut):
     path = tmp_path / "B" / "Set" / "scores.csv"
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(ValueError, match="is damaged"):
+    with pytest.raises(UserError, match="is damaged"):
         compare.main(list(two))
 
 
 def test_scores_that_meta_json_counts_and_scores_csv_lacks_are_an_error(two, tmp_path):
     folder = tmp_path / "B" / "Set"
     (folder / "meta.json").write_text('{"finished": {"a": {"images": 4}, "b": {"images": 4}}}')
-    with pytest.raises(ValueError, match="lacks scores that meta"):
+    with pytest.raises(UserError, match="lacks scores that meta"):
         compare.main(list(two))
     (folder / "meta.json").write_text('{"finished": ')
-    with pytest.raises(ValueError, match=r"meta\.json is damaged"):
+    with pytest.raises(UserError, match=r"meta\.json is damaged"):
         compare.main(list(two))
 
 

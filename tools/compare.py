@@ -1,24 +1,22 @@
-"""Two results folders side by side, or one and a published method: differences, means, flipped images.
+"""Two results folders side by side, or one and a published method: differences, means, changed verdicts.
 
     python -m tools.compare results/A/ForenSynths results/B/ForenSynths --output comparison
     python -m tools.compare results/A NPR-rerun
 
 A folder is results/<name>/<protocol>, or results/<name> for every protocol that both have.  Two runs are
-compared on the images they share; differences are second minus first.  `gained` counts images that the
-second calls rightly and the first wrongly, `lost` the other way round.
+compared on the images they share; differences are second minus first.  `gained` counts the images that only
+the second gets right, `lost` those that only the first gets right.
 Results: the tables here, and with --output compare.csv, compare.md and flips.csv.
 """
 
 import csv
-import json
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
-
-from common import Parser, UserError, file_path
+from common import Parser, UserError, file_path, owned, written_whole
 from data import protocols, published
 from util import run, tables
+from util.identity import read_side_file
 from util.metrics import THRESHOLD, set_beside, tabulate
 from util.record import read_scores
 from util.tables import Column, count, points
@@ -37,6 +35,7 @@ COLUMNS = {
     "reason": tables.RESULTS["reason"],
 }
 FLIP_COLUMNS = ("protocol", "path", "generator", "label", "first_score", "second_score", "change")
+FILES = ("compare.csv", "compare.md", "flips.csv")
 
 
 def main(argv=None):
@@ -45,39 +44,37 @@ def main(argv=None):
     if Path(opt.second).is_dir():
         compared, flips = compare_runs(first, results_of(opt.second))
     else:
-        compared, flips = compare_published(first, method_of(opt.second, first)), []
-    text = []
+        compared, flips = compare_published(first, opt.second), []
+    paragraphs = [f"# {opt.first} (first) and {opt.second} (second)"]
     for protocol, (rows, notes) in compared.items():
         print(f"\n{protocol}\n{tables.results(rows, COLUMNS)}")
         print("\n".join(notes))
-        text += [f"## {protocol}", tables.results_markdown(rows, COLUMNS), *notes]
+        paragraphs += [f"## {protocol}", tables.results_markdown(rows, COLUMNS), *notes]
     if opt.output:
-        write(Path(opt.output), opt, compared, flips, text)
+        write(Path(opt.output), compared, flips, paragraphs)
         print(f"-> {opt.output}")
 
 
 def parse(argv):
     """The command line."""
-    parser = Parser(prog="tools.compare", description="Compares results generator by generator.")
+    parser = Parser(prog="python -m tools.compare", description="Compares results generator by generator.")
     parser.add_argument("first", type=file_path, help="results folder")
     parser.add_argument("second", type=file_path, help="results folder, or a published method such as NPR")
     parser.add_argument("--output", type=file_path, help="folder for compare.csv, compare.md and flips.csv")
-    parser.add_argument("--overwrite", action="store_true", help="replace what --output holds")
+    parser.add_argument("--overwrite", action="store_true", help="replace a comparison in --output")
     opt = parser.parse_args(argv)
+    if opt.output and Path(opt.output).is_file():
+        parser.error(f"--output is a folder, {opt.output} is a file")
     if opt.output and not opt.overwrite and any((Path(opt.output) / name).exists() for name in FILES):
         parser.error(f"{opt.output} holds a comparison already; --overwrite replaces it")
     return opt
 
 
-FILES = ("compare.csv", "compare.md", "flips.csv")
+class Results(NamedTuple):
+    """One results folder: rows of scores.csv, and meta.json, {} where there is none."""
 
-
-def method_of(name, results):
-    """The published method of this name; UserError lists those of the protocols in `results`."""
-    try:
-        return published.method_named(name, list(results))
-    except UserError as error:
-        raise UserError(f"{name} is not a results folder; {error}") from None
+    scores: list
+    meta: dict
 
 
 def results_of(folder):
@@ -85,70 +82,43 @@ def results_of(folder):
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"no results folder {folder}")
-    places = (
-        [folder]
-        if (folder / "scores.csv").is_file()
-        else sorted(path.parent for path in folder.glob("*/scores.csv"))
-    )
-    if not places:
+    below = sorted(path.parent for path in folder.glob("*/scores.csv"))
+    folders = [folder] if (folder / "scores.csv").is_file() else below
+    if not folders:
         raise UserError(f"{folder} holds no scores.csv; expected results/<name>/<protocol> or results/<name>")
-    return {place.resolve().name: read_results(place) for place in places}
+    return {path.resolve().name: read_results(path) for path in folders}
 
 
-def read_results(place):
-    """Scores and meta.json of one folder; ValueError when one of them is damaged."""
-    results = Results(read_scores(place / "scores.csv"), read_meta(place))
-    finished = results.meta.get("finished", {})
-    if finished and sum(one["images"] for one in finished.values()) != len(results.scores):
-        raise UserError(f"{place} is damaged: scores.csv lacks scores that meta.json counts")
-    return results
-
-
-@dataclass(frozen=True)
-class Results:
-    """One results folder."""
-
-    scores: list
-    meta: dict
-
-    @property
-    def average(self):
-        """How its protocol takes the mean."""
-        return self.meta.get("protocol_row", {}).get("average", "macro")
-
-
-def read_meta(folder):
-    """meta.json of a results folder; {} where there is none."""
-    path = folder / "meta.json"
-    try:
-        return (
-            json.loads(path.read_text(encoding="utf-8", errors="surrogateescape")) if path.is_file() else {}
-        )
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from error
+def read_results(folder):
+    """Results of one folder; UserError when one of its files is damaged."""
+    scores, path = read_scores(folder / "scores.csv"), folder / "meta.json"
+    meta = read_side_file(path, "evaluate again with --overwrite") if path.is_file() else {}
+    finished = meta.get("finished", {}).values()
+    if finished and sum(generator["images"] for generator in finished) != len(scores):
+        raise UserError(f"{folder} is damaged: scores.csv lacks scores that meta.json counts")
+    return Results(scores, meta)
 
 
 def compare_runs(first, second):
-    """({protocol: (rows, notes)}, flipped images) of the protocols that both runs have."""
-    if len(first) == len(second) == 1:  # two folders named outright: the names need not agree
+    """({protocol: (rows, notes)}, changed images) of the protocols that both runs have."""
+    if len(first) == len(second) == 1:  # two folders of one protocol each: the names need not agree
         second = dict(zip(first, second.values(), strict=True))
     shared = [protocol for protocol in first if protocol in second]
     if not shared:
-        raise UserError(
-            f"no protocol in common: the first has {', '.join(first)}, the second {', '.join(second)}"
-        )
+        names = f"the first has {', '.join(first)}, the second {', '.join(second)}"
+        raise UserError(f"no protocol in common: {names}")
     compared, flips = {}, []
     for protocol in shared:
-        rows, notes, found = pair(first[protocol].scores, second[protocol].scores, first[protocol].average)
-        notes += unlike(first[protocol].meta, second[protocol].meta)
-        compared[protocol] = rows, notes
-        flips += [(protocol, *flip) for flip in found]
+        one, other = first[protocol], second[protocol]
+        average = one.meta.get("protocol_row", {}).get("average", "macro")
+        rows, notes, changed = pair(one.scores, other.scores, average)
+        compared[protocol] = rows, notes + differences(one.meta, other.meta)
+        flips += [(protocol, *flip) for flip in changed]
     return compared, flips
 
 
-def unlike(first, second):
-    """Notes on what was not the same in two evaluations, and what each of them says about itself."""
-    keys = ("input", "precision", "limits")
+def differences(first, second):
+    """Notes on the settings of two evaluations, and on what differs between them."""
     sides = [(title, meta) for title, meta in (("first", first), ("second", second)) if meta]
     notes = [
         f"{title}: {meta['protocol']}, {meta['input']}, {meta['precision']}, weights {meta['checkpoint']} "
@@ -156,34 +126,31 @@ def unlike(first, second):
         for title, meta in sides
         if "checkpoint_sha256" in meta
     ]
-    notes += [
-        f"note: {key} differs: {first.get(key)} and {second.get(key)}"
-        for key in keys
-        if first.get(key) != second.get(key)
-    ]
+    for key in ("input", "precision", "limits"):
+        if first.get(key) != second.get(key):
+            notes.append(f"note: {key} differs: {first.get(key)} and {second.get(key)}")
     return notes + [f"note: {title}: {note}" for title, meta in sides for note in meta.get("notes", ())]
 
 
 def pair(first, second, average="macro"):
     """(rows, notes, flips) of two score lists, on the images they share: same path, generator, label."""
-    key = {row[:3]: row[3] for row in second}
-    shared = [(*row[:3], row[3], key[row[:3]]) for row in first if row[:3] in key]
+    other_scores = {row[:3]: row[3] for row in second}
+    shared = [(*row[:4], other_scores[row[:3]]) for row in first if row[:3] in other_scores]
     if not shared:
         raise UserError("no image in common: paths, generators or labels differ")
-    _, generators, labels, ours, theirs = (list(column) for column in zip(*shared, strict=True))
-    labels, order = np.array(labels), list(dict.fromkeys(generators))
-    rows = tabulate(generators, labels, np.array(ours, np.float32), order, average)
-    others = tabulate(generators, labels, np.array(theirs, np.float32), order, average)
+    _, generators, labels, scores, others = (list(column) for column in zip(*shared, strict=True))
+    rows, other_rows = (tabulate(generators, labels, values, None, average) for values in (scores, others))
     flips = [flip for row in shared if (flip := flipped(row))]
-    for row, other in zip(rows, others, strict=True):
+    for row, other in zip(rows, other_rows, strict=True):
         changes = [flip[-1] for flip in flips if row["generator"] in (flip[1], "Mean")]
         row |= {"gained": changes.count("gained"), "lost": changes.count("lost")}
         for metric in ("acc", "ap"):
             row[f"other_{metric}"] = other[metric]
             row[f"diff_{metric}"] = other[metric] - row[metric]
-    alone = len(first) + len(second) - 2 * len(shared)
+    left_out = len(first) + len(second) - 2 * len(shared)
     notes = [f"{len(flips):,} of {len(shared):,} images flipped"]
-    return rows, notes + ([f"{alone:,} images are in one of the two only, left out"] if alone else []), flips
+    notes += [f"{left_out:,} images are in only one of the two, left out"] if left_out else []
+    return rows, notes, flips
 
 
 def flipped(row):
@@ -193,17 +160,21 @@ def flipped(row):
     return None if right == now_right else (*row, "gained" if now_right else "lost")
 
 
-def compare_published(first, method):
+def compare_published(first, name):
     """{protocol: (rows, notes)} of the protocols for which the method has published numbers."""
+    try:
+        method = published.method_named(name, list(first))
+    except UserError as error:
+        raise UserError(f"{name} is not a results folder; {error}") from None
     compared = {}
     for protocol, results in first.items():
         theirs = published.lookup(protocol, method)
         if theirs is None:
             continue
         row = protocols.PROTOCOLS[protocol]
-        _, generators, labels, values, _ = (list(column) for column in zip(*results.scores, strict=True))
+        _, generators, labels, scores, _ = (list(column) for column in zip(*results.scores, strict=True))
         order = [generator.name for generator in row.generators]
-        rows = tabulate(generators, np.array(labels), np.array(values, np.float32), order, row.average)
+        rows = tabulate(generators, labels, scores, order, row.average)
         set_beside(rows, theirs, row.average)
         for line in rows:
             for metric in ("acc", "ap"):
@@ -216,15 +187,15 @@ def compare_published(first, method):
     return compared
 
 
-def write(folder, opt, compared, flips, text):
+def write(folder, compared, flips, paragraphs):
     """compare.csv (fractions), compare.md (percent) and flips.csv."""
-    encoding = {"encoding": "utf-8", "errors": "surrogateescape"}
-    rows = [{"protocol": protocol, **row} for protocol, (rows, _) in compared.items() for row in rows]
-    tables.write_csv(folder / "compare.csv", rows, ["protocol", *COLUMNS])
-    with open(folder / "flips.csv", "w", newline="", **encoding) as file:
-        csv.writer(file).writerows([FLIP_COLUMNS, *flips])
-    heading = f"# {opt.first} (first) and {opt.second} (second)"
-    (folder / "compare.md").write_text("\n\n".join([heading, *text]) + "\n", **encoding)
+    lines = [{"protocol": protocol, **row} for protocol, (rows, _) in compared.items() for row in rows]
+    with owned(folder):
+        tables.write_csv(folder / "compare.csv", lines, ["protocol", *COLUMNS])
+        with written_whole(folder / "flips.csv") as file:
+            csv.writer(file).writerows([FLIP_COLUMNS, *flips])
+        with written_whole(folder / "compare.md") as file:
+            file.write("\n\n".join(paragraphs) + "\n")
 
 
 if __name__ == "__main__":
