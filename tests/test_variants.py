@@ -984,7 +984,7 @@ def test_a_checkpoint_whose_options_do_not_fit_its_weights_is_refused(tmp_path):
 
 def test_the_page_of_ablations_lists_what_every_variant_costs():
     text = (ROOT / "docs" / "ablations.md").read_text(encoding="utf-8")
-    assert benchmark.variants(224) in text
+    assert benchmark.variants_table(224) in text
 
 
 @pytest.mark.cuda

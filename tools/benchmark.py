@@ -8,27 +8,27 @@
     python -m tools.benchmark patches                    SSP's choice of a patch against plain NumPy
 
 Pixels are random, weights too unless --model_path names some; neither changes the speed.  Rounds alternate
-between the ways compared, and medians are printed.  The last line is JSON.
+between the ways compared, and medians are printed.  The last line of what is measured is JSON.
 """
 
-import functools
 import json
 import statistics
 import time
 from argparse import Namespace
+from functools import partial
 
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-import networks
 from common import Parser, UserError, file_path, positive_int, torch_device
 from data.patches import looked_at
-from networks import checkpoint
+from networks import checkpoint, create, get, names
 from networks.base import Patches
 from options import TrainOptions
 from util import run
 from util.batching import logits_by_size, logits_of, pixels_per_pass
+from util.tables import markdown
 
 BATCHES = (1, 2, 4, 8, 24, 64)
 VARIANTS = (  # the rows of the table in docs/ablations.md
@@ -59,139 +59,146 @@ VARIANTS = (  # the rows of the table in docs/ablations.md
 
 def main(argv=None):
     opt = parse(argv)
-    if opt.what == "variants":
-        print(variants(opt.side))
-        return
-    if opt.what == "patches":
-        print(json.dumps({"what": "patches", **patches(opt.side, opt.repeats)}))
-        return
-    device = run.pick_device(opt)
-    if opt.what in ("batches", "mixed") and networks.get(opt.arch).data_config.patches:
-        raise UserError(f"{opt.what} is about whole images; --arch {opt.arch} sees patches: try detectors")
-    if opt.what == "detectors":
-        print(detectors(opt, device))
-        return
+    opt.device = run.pick_device(opt)
     run.seed_everything(0)
     torch.backends.cudnn.benchmark = False  # many sizes: see util/evaluate.py
-    if opt.model_path:
-        detector = checkpoint.load(opt.model_path).detector
-    else:
-        detector = networks.create(Namespace(arch=opt.arch))
-    detector = detector.to(device, memory_format=torch.channels_last).eval()
-    found = {"batches": batches, "mixed": mixed}[opt.what](opt, detector, device)
-    environment = run.environment(device)
-    machine = {name: environment[name] for name in ("device", "accelerator", "cpu_threads", "torch")}
-    print(json.dumps({"what": opt.what, **found, **machine}))
+    measured = BENCHMARKS[opt.what](opt)
+    if measured:
+        environment = run.environment(opt.device)
+        machine = {name: environment[name] for name in ("device", "accelerator", "cpu_threads", "torch")}
+        print(json.dumps({"what": opt.what, **measured, **machine}))
 
 
 def parse(argv=None):
     """The command line."""
-    parser = Parser(prog="tools.benchmark", description="Measures the speed of scoring.")
-    parser.add_argument(
-        "what",
-        choices=("batches", "mixed", "variants", "detectors", "patches"),
-        help="batches of one size, many sizes, what variants or detectors cost, choice of patches",
-    )
-    parser.add_argument("--arch", choices=networks.names(), default="npr", help="detector")
-    parser.add_argument("--model_path", type=file_path, help="weight file in place of random weights")
-    parser.add_argument("--device", type=torch_device, default="auto", help="where to run")
-    parser.add_argument("--side", type=positive_int, default=256, help="pixels per side of an image")
-    parser.add_argument("--number", type=positive_int, default=500, help="images (mixed)")
-    parser.add_argument("--sizes", type=positive_int, default=25, help="different sizes (mixed)")
-    parser.add_argument("--repeats", type=positive_int, default=3, help="rounds; medians are printed")
+    parser = Parser(prog="python -m tools.benchmark", description="Measures the speed of scoring.")
+    add = parser.add_argument
+    what = "batches of one size, many sizes, what variants or detectors cost, choice of patches"
+    add("what", choices=BENCHMARKS, help=what)
+    add("--arch", choices=names(), default="npr", help="detector of batches and mixed")
+    add("--model_path", type=file_path, help="weight file in place of random weights")
+    add("--device", type=torch_device, default="auto", help="where to run")
+    add("--side", type=positive_int, default=256, help="pixels per side of an image")
+    add("--number", type=positive_int, default=500, help="images (mixed)")
+    add("--sizes", type=positive_int, default=25, help="different sizes (mixed)")
+    add("--repeats", type=positive_int, default=3, help="rounds; medians are printed")
     return parser.parse_args(argv)
 
 
-def batches(opt, detector, device):
+def batches(opt):
     """Images per second for each batch size of one image size."""
+    detector, most = detector_of(opt), max(BATCHES)
     images = {size: pictures(size, opt.side, opt.side) for size in BATCHES}
-    number = max(BATCHES)
-    speed = {size: [] for size in BATCHES}
-    for _ in range(opt.repeats + 1):  # the first round warms up
-        for size in BATCHES:
-            seconds = timed(
-                device,
-                lambda size=size: [logits_of(detector, images[size], device) for _ in range(number // size)],
-            )
-            speed[size].append(number // size * size / seconds)
-    medians = {size: statistics.median(rounds[1:]) for size, rounds in speed.items()}
-    for size, value in medians.items():
+
+    def score(size):
+        for _ in range(most // size):
+            logits_of(detector, images[size], opt.device)
+
+    seconds = medians({size: partial(score, size) for size in BATCHES}, opt)
+    speed = {size: most // size * size / seconds[size] for size in BATCHES}
+    for size, value in speed.items():
         print(f"batch {size:>3} of {opt.side}x{opt.side}: {value:8.1f} images/s")
-    return {"side": opt.side, "images_per_second": medians}
+    return {"side": opt.side, "images_per_second": speed}
 
 
-def variants(side):
-    """A Markdown table of VARIANTS: flags, parameters, multiply-adds for one image of side x side pixels."""
-    lines = ["| flags | what it is | parameters | multiply-adds |", "| :-- | :-- | --: | --: |"]
+def mixed(opt):
+    """Images of many sizes in random order, one by one and joined by size, and how far the scores differ."""
+    detector, parts = detector_of(opt), mixed_parts(opt.number, opt.sizes)
+    limits = {"batch 1": 1, "equal sizes together": pixels_per_pass(opt.device)}
+    scores = {}
+
+    def score(name):
+        passes = list(logits_by_size(detector, parts, opt.device, limit=limits[name]))
+        logits = torch.cat([logit for _, logit in passes]).cpu()
+        order = torch.cat([index for index, _ in passes]).argsort()
+        scores[name] = torch.sigmoid(logits[order].double())
+
+    seconds = medians({name: partial(score, name) for name in limits}, opt)
+    speed = {name: opt.number / seconds[name] for name in limits}
+    for name, value in speed.items():
+        print(f"{name:>20}: {value:8.1f} images/s")
+    ratio = speed["equal sizes together"] / speed["batch 1"]
+    single, together = scores.values()
+    distance = ((single - together).abs() / single).max().item()
+    print(f"{ratio:.2f}x; scores differ by at most {distance:.1e} (relative)")
+    return {"images_per_second": speed, "ratio": ratio, "largest_relative_difference": distance}
+
+
+def mixed_parts(number, sizes):
+    """Parts of one image each; the sizes are even, 160 to 640 pixels a side, in random order."""
+    rng = np.random.default_rng(0)
+    sides = rng.choice(np.arange(160, 642, 2), (sizes, 2))
+    order = rng.permutation(np.arange(number) % sizes)
+    return [
+        {"image": pictures(1, *sides[size]), "index": torch.tensor([index])}
+        for index, size in enumerate(order)
+    ]
+
+
+def variants(opt):
+    """Prints what VARIANTS cost for one image of --side pixels."""
+    print(variants_table(opt.side))
+
+
+def variants_table(side):
+    """Markdown: flags of each of VARIANTS, parameters, multiply-adds of one image of side x side pixels."""
+    lines = [["flags", "what it is", "parameters", "multiply-adds"]]
     for flags in VARIANTS:
-        detector = networks.create(TrainOptions().parse(flags.split())).eval()
-        parameters, operations = cost(detector, side)
-        shown = f"`{flags}`" if flags else "(none)"
-        lines.append(f"| {shown} | {detector.describe()} | {parameters:,} | {operations / 1e9:.2f} G |")
-    return "\n".join(lines)
+        detector = create(TrainOptions().parse(flags.split())).eval()
+        lines.append([f"`{flags}`" if flags else "(none)", detector.describe(), *cost(detector, side)])
+    return markdown(lines, "llrr")
 
 
 def cost(detector, side):
-    """(parameters, multiply-adds of convolutions and linear layers for one image of side x side pixels)."""
+    """[parameters, multiply-adds of convolutions and linear layers for one image of side x side pixels]."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         detector(pictures(1, side, side))
-    parameters = sum(one.numel() for one in detector.parameters())
-    return parameters, counter.get_total_flops() / 2  # it counts a multiply-add as two
+    parameters = sum(parameter.numel() for parameter in detector.parameters())
+    # the counter counts a multiply-add as two operations
+    return [f"{parameters:,}", f"{counter.get_total_flops() / 2e9:.2f} G"]
 
 
-def detectors(opt, device):
-    """A Markdown table of all detectors: parameters, multiply-adds, and images/s of the network alone."""
-    built = {arch: networks.create(Namespace(arch=arch)).eval() for arch in networks.names()}
-    configs = {arch: detector.data_config for arch, detector in built.items()}
-    sides = {arch: one.patches.size if one.patches else one.crop_size for arch, one in configs.items()}
-    costs = {arch: cost(detector, sides[arch]) for arch, detector in built.items()}
-    images, speed = {}, {arch: [] for arch in built}
-    for arch, detector in built.items():
-        detector.to(device, memory_format=torch.channels_last)
-        number = int(pixels_per_pass(device) / (sides[arch] ** 2 * detector.enlargement))
-        images[arch] = pictures(min(max(1, number), 256), sides[arch], sides[arch])
-    for _ in range(opt.repeats + 1):  # the first round warms up
-        for arch, detector in built.items():
-            work = functools.partial(logits_of, detector, images[arch], device)
-            speed[arch].append(len(images[arch]) / timed(device, work))
-    lines = [
-        "| detector | input | parameters | multiply-adds | network images/s |",
-        "| :-- | :-- | --: | --: | --: |",
-    ]
-    for arch, (parameters, operations) in costs.items():
-        shown = f"{'patch ' if configs[arch].patches else ''}{sides[arch]}x{sides[arch]}"
-        median = statistics.median(speed[arch][1:])
-        lines.append(f"| `{arch}` | {shown} | {parameters:,} | {operations / 1e9:.2f} G | {median:.1f} |")
-    return "\n".join(lines)
+def detectors(opt):
+    """Prints a Markdown table of all detectors: parameters, multiply-adds, images/s of the network only."""
+    lines, work, counts = {}, {}, {}
+    for arch in names():
+        detector = create(Namespace(arch=arch)).eval()
+        patches = detector.data_config.patches
+        side = patches.size if patches else detector.data_config.crop_size
+        lines[arch] = [f"`{arch}`", f"{'patch ' if patches else ''}{side}x{side}", *cost(detector, side)]
+        detector.to(opt.device, memory_format=torch.channels_last)
+        fitting = int(pixels_per_pass(opt.device) / (side**2 * detector.enlargement))
+        images = pictures(min(max(1, fitting), 256), side, side)
+        work[arch], counts[arch] = partial(logits_of, detector, images, opt.device), len(images)
+    seconds = medians(work, opt)
+    rows = [[*line, f"{counts[arch] / seconds[arch]:.1f}"] for arch, line in lines.items()]
+    heading = ["detector", "input", "parameters", "multiply-adds", "network images/s"]
+    print(markdown([heading, *rows], "llrrr"))
 
 
-def patches(side, repeats):
-    """Milliseconds of each way of choosing the simplest 32x32 patch, ours and slow_diversity, medians."""
-    pixels = pictures(1, side, side)[0].permute(1, 2, 0).contiguous().numpy()
-    found = {}
+def patches(opt):
+    """Milliseconds of each way of choosing the simplest 32x32 patch, ours and slow_diversity."""
+    pixels = pictures(1, opt.side, opt.side)[0].permute(1, 2, 0).contiguous().numpy()
+    measured = {}
     for select, stride in (("random64", 1), ("grid", 1), ("dense", 8), ("dense", 1)):
         rule = Patches(select=select, stride=stride)
         tops, lefts, ours = looked_at(pixels, rule, np.random.default_rng(0))
-        times = {"ours": [], "plain NumPy": []}
-        for _ in range(3 * repeats):
-            start = time.perf_counter()
-            looked_at(pixels, rule, np.random.default_rng(0))
-            times["ours"].append(time.perf_counter() - start)
-        for _ in range(repeats):
-            start = time.perf_counter()
-            plain = [
-                slow_diversity(pixels[top : top + rule.size, left : left + rule.size])
+
+        def plain(tops=tops, lefts=lefts, side=rule.size):
+            return [
+                slow_diversity(pixels[top : top + side, left : left + side])
                 for top, left in zip(tops, lefts, strict=True)
             ]
-            times["plain NumPy"].append(time.perf_counter() - start)
-        if plain != ours.tolist():
+
+        if plain() != ours.tolist():
             raise RuntimeError(f"{select}: the two ways differ")
-        fast, slow = (1e3 * statistics.median(values) for values in times.values())
+        ways = {"ms": partial(looked_at, pixels, rule, np.random.default_rng(0)), "plain_ms": plain}
+        times = {way: 1e3 * value for way, value in medians(ways, opt).items()}
         name = f"dense, stride {stride}" if select == "dense" else select
-        places = f"{name:>16}: {len(tops):>6} places"
-        print(f"{places}, {fast:8.2f} ms, plain NumPy {slow:9.2f} ms: {slow / fast:.1f}x")
-        found[name] = {"ms": fast, "plain_ms": slow}
-    return {"side": side, **found}
+        words = f"{times['ms']:8.2f} ms, plain NumPy {times['plain_ms']:9.2f} ms"
+        print(f"{name:>16}: {len(tops):>6} patches, {words}: {times['plain_ms'] / times['ms']:.1f}x")
+        measured[name] = times
+    return {"side": opt.side, **measured}
 
 
 def slow_diversity(patch):
@@ -201,43 +208,13 @@ def slow_diversity(patch):
     return int(sum(np.abs(one - other).sum() for one, other in pairs))
 
 
-def mixed(opt, detector, device):
-    """Images of many sizes in random order, one by one and joined by size, and how far the scores differ."""
-    parts = mixed_parts(opt.number, opt.sizes)
-    limits = {"batch 1": 1, "equal sizes together": pixels_per_pass(device)}
-    speed, logits = {name: [] for name in limits}, {}
-    for _ in range(opt.repeats + 1):
-        for name, limit in limits.items():
-            passes = []
-            seconds = timed(
-                device,
-                lambda limit=limit, passes=passes: passes.extend(
-                    logits_by_size(detector, parts, device, limit=limit)
-                ),
-            )
-            speed[name].append(opt.number / seconds)
-            logits[name] = in_order(passes)
-    medians = {name: statistics.median(rounds[1:]) for name, rounds in speed.items()}
-    alone, together = (torch.sigmoid(values.double()) for values in logits.values())
-    distance = ((alone - together).abs() / alone).max().item()
-    for name, value in medians.items():
-        print(
-            f"{name:>20}: {value:8.1f} images/s (rounds: {' '.join(f'{one:.1f}' for one in speed[name][1:])})"
-        )
-    ratio = medians["equal sizes together"] / medians["batch 1"]
-    print(f"{ratio:.2f}x; scores differ by at most {distance:.1e} (relative)")
-    return {"images_per_second": medians, "ratio": ratio, "largest_relative_difference": distance}
-
-
-def mixed_parts(number, sizes):
-    """Parts of one image each; the sizes are even, 160 to 640 pixels a side, in random order."""
-    rng = np.random.default_rng(0)
-    sides = rng.choice(np.arange(160, 642, 2), (sizes, 2))
-    order = rng.permutation(np.arange(number) % sizes)
-    return [
-        {"image": pictures(1, *sides[size]), "index": torch.tensor([place])}
-        for place, size in enumerate(order)
-    ]
+def detector_of(opt):
+    """The detector of batches and mixed, in evaluation mode on the device."""
+    if get(opt.arch).data_config.patches:
+        raise UserError(f"{opt.what} is about whole images; --arch {opt.arch} sees patches: try detectors")
+    random = None if opt.model_path else create(Namespace(arch=opt.arch))
+    detector = random or checkpoint.load(opt.model_path).detector
+    return detector.to(opt.device, memory_format=torch.channels_last).eval()
 
 
 def pictures(number, height, width):
@@ -245,19 +222,26 @@ def pictures(number, height, width):
     return torch.randint(0, 256, (number, 3, int(height), int(width)), dtype=torch.uint8)
 
 
-def in_order(passes):
-    """Logits of all passes on the CPU, in the images' own order."""
-    index = torch.cat([one for one, _ in passes])
-    return torch.cat([one for _, one in passes]).cpu()[index.argsort()]
+def medians(ways, opt):
+    """{name: median seconds} of functions; rounds alternate between them, and the first one warms up."""
+    seconds = {name: [] for name in ways}
+    for _ in range(opt.repeats + 1):
+        for name, work in ways.items():
+            start = time.perf_counter()
+            work()
+            if opt.device.type == "cuda":
+                torch.cuda.synchronize(opt.device)
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
 
 
-def timed(device, work):
-    """Seconds that `work` takes, the device's queue included."""
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+BENCHMARKS = {
+    "batches": batches,
+    "mixed": mixed,
+    "variants": variants,
+    "detectors": detectors,
+    "patches": patches,
+}
 
 
 if __name__ == "__main__":
