@@ -501,7 +501,7 @@ def test_another_input_is_not_continued_in_the_same_folder(copy, picture, tmp_pa
     before = contents(out)
     (tmp_path / "other").mkdir()
     toy_image(np.random.default_rng(9), fake=True, size=(16, 16)).save(tmp_path / "other/a.png")
-    with pytest.raises(UserError, match=r"is of something else \(input: there .*in, now .*other\)"):
+    with pytest.raises(UserError, match=r"other settings \(input: there .*in, now .*other\)"):
         copy(source=tmp_path / "other")
     assert contents(out) == before
 
