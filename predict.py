@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 import data
-from data.inputs import UNLABELLED
+from data.folder import UNLABELLED
 from networks import checkpoint
 from options import PredictOptions
 from util import run, tables
@@ -46,6 +46,7 @@ def main(argv=None):
         *loaded.marks,
         f"{len(dataset):,} files, {dataset.describe_input()}, {device}",
         left_out,
+        *(found.notices() if opt.labels else ()),
     ]
     print("\n".join(filter(None, lines)))
 

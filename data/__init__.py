@@ -4,8 +4,7 @@ A benchmark is a row of protocols.py; a layout a line of folder.LAYOUTS; a degra
 perturb.py.
 """
 
-from data.folder import RealFakeFolder, classes_notice, discover, scan
-from data.inputs import files_scan
+from data.folder import RealFakeFolder, classes_notice, discover, files_scan, scan
 from data.loader import (
     EpochBatches,
     create_dataloader,

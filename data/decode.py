@@ -4,6 +4,10 @@ The content decides the format, not the name.  Rules: alpha is dropped, not comp
 does); 1, L, LA, P, CMYK, YCbCr, ... through Pillow's own conversion; 16-bit greyscale keeps its high byte;
 animated and multi-picture files give their first frame; EXIF orientation is left alone unless asked for
 (Pillow turns TIFFs upright by itself, here as in upstream).
+
+Damage inside a file: decoders notice it in PNG, GIF and LZW TIFFs, data/jpeg.py in most JPEGs.  None can
+notice it where pixels are stored as they are (BMP, PPM, plain TIFF), nor, as a rule, in WebP, AVIF, JPEG 2000
+and other TIFFs, where almost any sequence of bytes is a picture.  Only a checksum of the file helps.
 """
 
 import functools
@@ -17,11 +21,11 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from common import BadImage
+from data.jpeg import check_jpeg
 
 DEFAULT_MAX_MPX = 100  # a decompression bomb of 300 MB as RGB; larger photographs exist but are rare
 # The decoders that meet foreign files; others start programs (EPS) or decode before the size check (ICO).
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
-JPEG_START_OF_SCAN, JPEG_END = b"\xda", b"\xff\xd9"
 
 
 def decode(path, max_mpx=DEFAULT_MAX_MPX, exif="ignore"):
@@ -64,7 +68,7 @@ def opened(content, max_mpx=DEFAULT_MAX_MPX):
         with Image.open(io.BytesIO(content), formats=_installed_formats()) as image:
             _check_size(image, max_mpx)
             if image.format in ("JPEG", "MPO"):
-                _check_jpeg_end(content)
+                check_jpeg(content)
             yield image
 
 
@@ -111,16 +115,3 @@ def _check_size(image, max_mpx):
     width, height = image.size
     if width * height > max_mpx * 1_000_000:
         raise BadImage(f"{width}x{height} is {width * height / 1e6:.1f} Mpx, above --max_mpx {max_mpx:g}")
-
-
-def _check_jpeg_end(content):
-    """Refuses a JPEG without an end marker after its first scan: libjpeg would fill the rest with grey.
-
-    The segments before the scan are stepped over, since a thumbnail in one has its own end marker.
-    """
-    place = 2
-    while content[place : place + 1] == b"\xff" and content[place + 1 : place + 2] != JPEG_START_OF_SCAN:
-        filler = content[place + 1 : place + 2] == b"\xff"
-        place += 1 if filler else 2 + int.from_bytes(content[place + 2 : place + 4], "big")
-    if content.find(JPEG_END, min(place, len(content))) < 0:
-        raise BadImage("truncated: the JPEG has no end marker")

@@ -1,9 +1,12 @@
 """Folders of real and fake images -> a dataset of (image, label, index), fake = 1, real = 0.
 
-Labels come from the folder names of LAYOUTS, never from alphabetical order.  Below a root stand generators
-(or training classes), each with its pair of label folders directly inside or one or more classes deeper:
+Labels come from the folder names of LAYOUTS, never from alphabetical order; the outermost folder with such a
+name decides (`label_of`).  Below a root are generators (or training classes), each with its pair of label
+folders directly inside or one or more classes deeper:
 
     root/<generator>/{0_real,1_fake}     root/<generator>/<class>/{0_real,1_fake}     root/{0_real,1_fake}
+
+predict.py takes files and folders of any structure, with labels where folder names give some (`files_scan`).
 """
 
 import os
@@ -24,9 +27,17 @@ from data.transforms import Degradation, Limits, prepare
 
 LAYOUTS = (("0_real", "1_fake"), ("nature", "ai"), ("real", "fake"))  # (label 0, label 1)
 LABELS = {name: label for layout in LAYOUTS for label, name in enumerate(layout)}
+UNLABELLED = -1
 EXTENSIONS = frozenset(
     ".png .jpg .jpeg .jpe .jfif .webp .bmp .tif .tiff .gif .mpo .ppm .pgm .avif .jp2".split()
 )
+# Folders that a NAS, macOS, Windows, Linux or Python adds, beside those that start with a dot: thumbnails,
+# resource forks, deleted files.
+SYSTEM_FOLDERS = frozenset(
+    "@eadir @tmp @recycle @recently-snapshot #recycle #snapshot __macosx $recycle.bin recycler lost+found "
+    "__pycache__".split()
+) | {"system volume information", "network trash folder", "temporary items"}
+SPLITS = {"train", "val", "valid", "test"}
 LAYOUT_HELP = "a pair of folders " + ", ".join("/".join(layout) for layout in LAYOUTS)
 SHOWN = 8
 
@@ -41,13 +52,24 @@ class Sample(NamedTuple):
 
 @dataclass
 class Scan:
-    """What a walk over the folders found, and what it passed over."""
+    """The images below a folder, and what was passed over."""
 
     root: Path
     samples: list[Sample] = field(default_factory=list)
-    folders: list[str] = field(default_factory=list)  # generators that were scanned, with or without images
-    passed_over: Counter = field(default_factory=Counter)  # "hidden" or an extension -> number of files
+    # Generators that were scanned, with or without images.
+    folders: list[str] = field(default_factory=list)
+    # "hidden", an extension, ... -> number of files or folders.
+    passed_over: Counter = field(default_factory=Counter)
     labels: dict = field(default_factory=lambda: LABELS)
+    # Folder below one of the other label -> number of its images.
+    contradictions: Counter = field(default_factory=Counter)
+
+    def add(self, paths, generator, steps):
+        """Takes the images of one folder; `steps`: names of folders, outermost first, that may be labels."""
+        label = label_of(steps, self.labels)
+        self.samples += [Sample(path, generator, label) for path in paths]
+        if paths and 1 - label in {self.labels.get(step.lower()) for step in steps}:
+            self.contradictions[os.path.dirname(paths[0])] += len(paths)
 
     def generators(self):
         """Generator names in the order in which they were scanned."""
@@ -61,41 +83,62 @@ class Scan:
         return counts
 
     def describe(self):
-        """One line: images, generators, files passed over."""
+        """Images, generators, what was passed over; notices on lines of their own."""
         real, fake = (sum(pair[label] for pair in self.counts().values()) for label in (0, 1))
         line = f"{self.root}: {len(self.samples):,} images ({real:,} real, {fake:,} fake)"
         line += f" in {len(self.counts())} folders"
         if self.passed_over:
             line += f"; passed over: {self.others()}"
-        return line
+        return "\n".join([line, *self.notices()])
 
     def others(self):
-        """The files that were passed over, in words; "" for none."""
-        return ", ".join(f"{count} {kind}" for kind, count in sorted(self.passed_over.items()))
+        """What was passed over, in words; "" for nothing."""
+        return ", ".join(f"{count} {reason}" for reason, count in sorted(self.passed_over.items()))
+
+    def notices(self):
+        """Sentences on folders that may not mean what they were taken for."""
+        if self.contradictions:
+            count, folder = self.contradictions.total(), min(self.contradictions)
+            yield (
+                f"notice: {count:,} images are below folders of both labels, as in {folder}; the outermost "
+                "label folder counts"
+            )
+        splits = [name for name in self.folders if name.lower() in SPLITS]
+        if len(splits) > 1:
+            yield f"notice: {', '.join(splits)} are splits of one set, taken here as generators"
+
+
+def label_of(folders, labels=LABELS):
+    """The label of a file by the names of the folders above it, outermost first: the first that is a label.
+
+    UNLABELLED where no name is one.  Every script labels by this rule.
+    """
+    return next((labels[name.lower()] for name in folders if name.lower() in labels), UNLABELLED)
 
 
 def discover(root, classes=()):
     """The folders of a root that hold label folders: [(name, folder)], sorted by name.
 
     Args:
-        classes: keep only these names; one that is not there raises ValueError with those found.
+        classes: keep only these names; UserError for one that is not there lists those that are.
     """
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"no folder {root}{' (it is a file)' if root.exists() else ''}")
+    _refuse_label_folder(root)
     if label_folders(root):  # --classes has nothing to choose from here; see classes_notice
         return [(root.resolve().name, root)]
-    found = {child.name: child for child in _subfolders(root) if _holds_labels(child, (root,))}
-    if not found:
+    folders = {child.name: child for child in subfolders(root) if holds_labels(child, (root,))}
+    if not folders:
         inside = ", ".join(sorted(os.listdir(root))[:SHOWN]) or "nothing"
         raise UserError(
             f"{root} holds no images in a known layout: expected {LAYOUT_HELP}, inside the "
             f"folder, its generators or their classes; found: {inside}"
         )
-    absent = [name for name in classes if name not in found]
+    absent = [name for name in classes if name not in folders]
     if absent:
-        raise UserError(f"{root} has no class {', '.join(absent)}; it has: {', '.join(sorted(found))}")
-    return [(name, found[name]) for name in sorted(set(classes or found))]
+        raise UserError(f"{root} has no class {', '.join(absent)}; it has: {', '.join(sorted(folders))}")
+    return [(name, folders[name]) for name in sorted(set(classes or folders))]
 
 
 def classes_notice(root, classes):
@@ -116,73 +159,125 @@ def scan(root, folders, labels=LABELS):
     if all(Path(folder) != result.root for _, folder in folders):
         result.passed_over.update(_passed_over(root))
         known = {Path(folder).relative_to(root).parts[0] for _, folder in folders}
-        others = [child for child in _subfolders(root) if child.name not in known]
-        strangers = [child.name for child in others if not _holds_labels(child, (result.root,), labels)]
+        others = [child for child in subfolders(root) if child.name not in known]
+        strangers = [child.name for child in others if not holds_labels(child, (result.root,), labels)]
         result.passed_over.update(f"folder without label folders ({name})" for name in strangers)
     for name, folder in folders:
         _scan_generator(result, name, Path(folder), (result.root,))
     return result
 
 
+def files_scan(inputs):
+    """Lists the images of files and folders, folders with everything below them, each file once.
+
+    Labels are by `label_of`.  A named folder's own name counts too, unless it holds both labels, as the root
+    of a set does; so does the name of a named file's folder; folders above these say nothing.  Named files
+    may have any extension.  UserError for a missing path, or where there are no images.
+    """
+    result, seen = Scan(Path()), set()
+    for entry in inputs:
+        path = Path(entry)
+        if not path.exists():
+            raise UserError(f"no file or folder {entry}")
+        if path.is_dir():
+            folder = path
+            groups = [
+                (Path(os.path.relpath(inner, folder)).parts, [os.path.join(inner, name) for name in names])
+                for inner, names in image_files(folder, result.passed_over)
+            ]
+        else:
+            folder, groups = path.parent, [((), [str(path)])]
+        both = {0, 1} <= {label_of(steps) for steps, _ in groups}
+        own = () if both else (os.path.basename(os.path.abspath(folder)),)
+        for steps, paths in groups:
+            fresh = [path for path in paths if os.path.abspath(path) not in seen]
+            seen.update(map(os.path.abspath, fresh))
+            result.add(fresh, "", (*own, *steps))
+    if not result.samples:
+        raise UserError(
+            f"no images in {', '.join(map(str, inputs))}; found {result.others() or 'nothing'}; "
+            f"known extensions: {' '.join(sorted(EXTENSIONS))}"
+        )
+    return result
+
+
 def label_folders(folder, labels=LABELS):
-    """{label: folder} of the label folders directly inside; ValueError when two spell the same label."""
-    found = {}
-    for child in _subfolders(folder):
+    """{label: folder} of the label folders directly inside; UserError when two names mean the same label."""
+    inside = {}
+    for child in subfolders(folder):
         label = labels.get(child.name.lower())
-        if label in found:
+        if label in inside:
             raise UserError(
-                f"{folder} holds both {found[label].name} and {child.name}, which mean the same label"
+                f"{folder} holds both {inside[label].name} and {child.name}, which mean the same label"
             )
         if label is not None:
-            found[label] = child
-    return found
+            inside[label] = child
+    return inside
 
 
 def require_both_classes(scan_result):
-    """Training needs reals and fakes in every folder; ValueError lists the counts of those without."""
+    """Training needs reals and fakes in every folder; UserError lists the counts of those without."""
     lacking = {name: pair for name, pair in scan_result.counts().items() if 0 in pair}
     if not scan_result.samples or lacking:
-        found = "; ".join(f"{name}: {real} real, {fake} fake" for name, (real, fake) in lacking.items())
+        counts = "; ".join(f"{name}: {real} real, {fake} fake" for name, (real, fake) in lacking.items())
         raise UserError(
             f"train.py needs real and fake images in every folder of {scan_result.root}; "
-            f"found {found or 'no images'}"
+            f"found {counts or 'no images'}"
         )
 
 
-def _subfolders(folder):
+def subfolders(folder):
+    """Folders inside that may hold images, sorted by name; hidden ones and SYSTEM_FOLDERS are left out."""
     with os.scandir(folder) as entries:  # tells folders from images without asking the disk for each
-        names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+        names = sorted(entry.name for entry in entries if not _is_system(entry.name) and entry.is_dir())
     return [Path(folder) / name for name in names]
 
 
-def _holds_labels(folder, above=(), labels=LABELS):
+def holds_labels(folder, above=(), labels=LABELS):
+    """Whether there are label folders inside, at any depth; `above`: the folders that lead here."""
     above = (*above, folder)
     return bool(label_folders(folder, labels)) or any(
-        _holds_labels(child, above, labels) for child in _inner(folder, above)
+        holds_labels(child, above, labels) for child in _inner(folder, above)
     )
+
+
+def _refuse_label_folder(root):
+    """UserError where a root is itself the folder of one label, and folders in it would give the other."""
+    own = label_of([root.resolve().name])
+    below = set() if own == UNLABELLED else _labels_below(root, ())
+    if below == {1 - own}:
+        raise UserError(f"{root} is itself a label folder; name the folder above it")
+
+
+def _labels_below(folder, above):
+    """The labels of the outermost label folders below."""
+    above = (*above, folder)
+    inside = label_folders(folder)
+    children = [child for child in _inner(folder, above) if child not in inside.values()]
+    return set(inside).union(*(_labels_below(child, above) for child in children))
+
+
+def _is_system(name):
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
 def _inner(folder, above):
     """Folders inside, without links that lead back to one of those above."""
-    passed = {os.path.realpath(place) for place in above}
-    return [child for child in _subfolders(folder) if os.path.realpath(child) not in passed]
+    passed = {os.path.realpath(parent) for parent in above}
+    return [child for child in subfolders(folder) if os.path.realpath(child) not in passed]
 
 
 def _scan_generator(result, name, folder, above):
     above = (*above, folder)
-    labels = label_folders(folder, result.labels)
+    inside = label_folders(folder, result.labels)
     result.passed_over.update(_passed_over(folder))
-    for label in sorted(labels):
-        inside = label_folders(labels[label], result.labels)
-        if 1 - label in inside:
-            raise UserError(
-                f"{labels[label]} and {inside[1 - label].name} in it contradict each other; rename one"
-            )
-        for place, names in image_files(labels[label], result.passed_over, above):
+    for label in sorted(inside):
+        for place, names in image_files(inside[label], result.passed_over, above):
             relative = Path(os.path.relpath(place, result.root)).as_posix()
-            result.samples += [Sample(f"{relative}/{file}", name, label) for file in names]
-    children = [child for child in _inner(folder, above) if child not in labels.values()]
-    splits = {child.name.lower() for child in children} & {"train", "val", "test"}
+            paths = [f"{relative}/{file}" for file in names]
+            result.add(paths, name, Path(place).relative_to(folder).parts)
+    children = [child for child in _inner(folder, above) if child not in inside.values()]
+    splits = {child.name.lower() for child in children} & SPLITS
     if len(splits) > 1:
         raise UserError(f"{folder} holds the splits {', '.join(sorted(splits))}; name one folder below it")
     for child in children:
@@ -190,31 +285,41 @@ def _scan_generator(result, name, folder, above):
 
 
 def image_files(folder, passed_over, above=()):
-    """Yields (folder, names of its image files) in sorted order; other files are counted."""
-    seen = {os.path.realpath(place) for place in above}
-    for place, subfolders, names in os.walk(folder, followlinks=True, onerror=_raise):
+    """Yields (folder, names of its image files) in sorted order; what is passed over is counted."""
+    seen = {os.path.realpath(parent) for parent in above}
+    for place, inside, names in os.walk(folder, followlinks=True, onerror=_raise):
         real_place = os.path.realpath(place)
         if real_place in seen:  # a link that leads back to where we were
-            subfolders[:] = []
+            inside[:] = []
             continue
         seen.add(real_place)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        images = [name for name in sorted(names) if _kind(name) is None]
-        passed_over.update(kind for name in names if (kind := _kind(name)) is not None)
-        yield place, images
+        passed_over.update(_system_folder(name) for name in inside if _is_system(name))
+        inside[:] = sorted(name for name in inside if not _is_system(name))
+        reasons = {name: _reason(name) for name in sorted(names)}
+        passed_over.update(filter(None, reasons.values()))
+        yield place, [name for name, reason in reasons.items() if reason is None]
 
 
-def _raise(error):  # os.walk leaves unreadable folders out unless told what to do
+def _raise(error):  # os.walk leaves unreadable folders out by default
     raise error
 
 
 def _passed_over(folder):
+    """What directly inside a folder without a label is counted."""
     with os.scandir(folder) as entries:
-        return [_kind(entry.name) or "image outside a label folder" for entry in entries if entry.is_file()]
+        for entry in entries:
+            if entry.is_file():
+                yield _reason(entry.name) or "image outside a label folder"
+            elif _is_system(entry.name):
+                yield _system_folder(entry.name)
 
 
-def _kind(name):
-    """None for an image, else the word under which the file is counted."""
+def _system_folder(name):
+    return "hidden folder" if name.startswith(".") else f"folder {name}"
+
+
+def _reason(name):
+    """None for an image, else the words under which the file is counted."""
     if name.startswith("."):
         return "hidden"
     extension = os.path.splitext(name)[1].lower()
@@ -224,10 +329,10 @@ def _kind(name):
 class RealFakeFolder(Dataset):
     """Images of a scan, prepared for a detector.
 
-    An item is asked for by index (evaluation) or by (epoch, index) (training); what is random in it depends
-    on (seed, epoch, index) alone, so the number of workers, a restart or a second process cannot change it.
-    Returns {"image": uint8 (3, H, W), "label": int, "index": int} or {"index": int, "bad": reason}; of a
-    detector of patches, `image` and what stands beside it are those of data/patches.py.
+    An item is asked for by index (evaluation) or by (epoch, index) (training); its random part depends on
+    (seed, epoch, index) only, so the number of workers, a restart or a second process cannot change it.
+    Returns {"image": uint8 (3, H, W), "label": int, "index": int} or {"index": int, "bad": reason}; for a
+    detector of patches `image` and further entries are those of data/patches.py.
     """
 
     def __init__(
@@ -259,7 +364,7 @@ class RealFakeFolder(Dataset):
             raise UserError("--blur and --jpeg degrade photographs; these files hold noise patterns")
         changed = geometry.load_size or (augment and (augment.blur_prob or augment.jpeg_prob))
         if noise_bits is not None and changed:
-            raise UserError("noise patterns are cropped and flipped alone: no resize, blur or JPEG")
+            raise UserError("noise patterns are only cropped and flipped: no resize, blur or JPEG")
 
     def __len__(self):
         return len(self.samples)

@@ -1,4 +1,4 @@
-"""The training and validation images of a run: split folders, or a protocol's own layout."""
+"""The training and validation images of a run: split folders, or the folders of a protocol."""
 
 from pathlib import Path
 
@@ -6,7 +6,17 @@ import numpy as np
 
 from common import UserError
 from data import protocols
-from data.folder import RealFakeFolder, Scan, classes_notice, discover, require_both_classes, scan
+from data.folder import (
+    SHOWN,
+    RealFakeFolder,
+    Scan,
+    classes_notice,
+    discover,
+    holds_labels,
+    require_both_classes,
+    scan,
+    subfolders,
+)
 from data.patches import EVALUATION_SEED
 from data.transforms import Augment, Geometry, Limits
 
@@ -17,10 +27,10 @@ HOLD_OUT = 2  # keeps the draw of validation images apart from the streams of da
 def training_sets(opt, data_config):
     """(training set, validation set or None, notices for the terminal) that the options ask for.
 
-    Refuses empty and one-sided folders.  Validation images are never augmented.
+    UserError for missing, empty and one-sided folders.  Validation images are never augmented.
     """
     train, val = training_scans(opt)
-    notices = [_notice(opt, use, found) for use, found in (("training", train), ("validation", val)) if found]
+    notices = [_notice(opt, use, part) for use, part in (("training", train), ("validation", val)) if part]
     if opt.select_on_test:
         notices.append("notice: these validation images are the published test set (--select_on_test)")
     trainset = _dataset(opt, train, data_config, _augment(opt))
@@ -41,44 +51,68 @@ def training_scans(opt):
     elif opt.protocol:
         val = _protocol_scan(opt, "val")
     else:
-        val = _split_scan(opt, opt.val_split)
+        val = _split_scan(opt, opt.val_split, validation=True)
     require_both_classes(val)
     return train, val
 
 
-def hold_out(found, fraction, seed):
+def hold_out(whole, fraction, seed):
     """Splits a Scan in two: (kept, held out).
 
     Each class of each generator gives the same share, at least one image, drawn with the seed.
     """
     rng = np.random.default_rng((seed, HOLD_OUT))
     groups = {}
-    for place, sample in enumerate(found.samples):
-        groups.setdefault((sample.generator, sample.label), []).append(place)
+    for index, sample in enumerate(whole.samples):
+        groups.setdefault((sample.generator, sample.label), []).append(index)
     small = [
-        f"{name} ({len(places)} {('real', 'fake')[label]})"
-        for (name, label), places in groups.items()
-        if len(places) < 2
+        f"{name} ({len(members)} {('real', 'fake')[label]})"
+        for (name, label), members in groups.items()
+        if len(members) < 2
     ]
     if small:
         raise UserError(f"--val_fraction needs 2 images per class to divide; too few: {', '.join(small)}")
     held = set()
-    for places in groups.values():
-        count = min(max(1, round(fraction * len(places))), len(places) - 1)
-        held.update(rng.permutation(places)[:count].tolist())
-    return _part(found, lambda place: place not in held), _part(found, lambda place: place in held)
+    for members in groups.values():
+        count = min(max(1, round(fraction * len(members))), len(members) - 1)
+        held.update(rng.permutation(members)[:count].tolist())
+    kept = set(range(len(whole.samples))) - held
+    return _part(whole, kept), _part(whole, held)
 
 
-def _part(found, wanted):
-    samples = [sample for place, sample in enumerate(found.samples) if wanted(place)]
-    return Scan(found.root, samples, found.folders, found.passed_over, found.labels)
+def _part(whole, indices):
+    samples = [whole.samples[index] for index in sorted(indices)]
+    return Scan(whole.root, samples, whole.folders, whole.passed_over, whole.labels, whole.contradictions)
 
 
-def _split_scan(opt, split):
+def _split_scan(opt, split, validation=False):
     root = Path(opt.dataroot) / split
     if split == "val" and not root.is_dir() and root.with_name("valid").is_dir():
         root = root.with_name("valid")  # its name in DFIG's set of faces, and in many others
+    if not root.is_dir():
+        raise UserError(_missing_split(Path(opt.dataroot), split, validation))
     return scan(root, discover(root, opt.classes))
+
+
+def _missing_split(dataroot, split, validation):
+    """What is wrong where a split has no folder, and the flag or the layout that helps."""
+    if not dataroot.is_dir():
+        return f"--dataroot: no folder {dataroot}"
+    inside = [child.name for child in subfolders(dataroot)]
+    problem = f"no folder {dataroot / split}; {dataroot} holds {', '.join(inside[:SHOWN]) or 'no folders'}. "
+    inverted = next((name for name in inside if (dataroot / name / split).is_dir()), None)
+    if inverted is not None:
+        expected = f"Expected {split}/{inverted}, not {inverted}/{split}"
+        return f"{problem}{expected}; --dataroot {dataroot / inverted} takes one class"
+    if validation:
+        use_test = "--val_split test validates on the test images; " if "test" in inside else ""
+        return (
+            f"{problem}{use_test}--val_fraction 0.1 holds out a share of the training images, "
+            "--val_split NAME names another folder, --val_split none does not validate"
+        )
+    if holds_labels(dataroot):
+        problem += "--train_split . --val_fraction 0.1 trains on all of it and holds out a tenth; "
+    return f"{problem}--train_split NAME names another folder"
 
 
 def _protocol_scan(opt, part):
@@ -86,9 +120,9 @@ def _protocol_scan(opt, part):
     row = protocols.get(opt.protocol)
     wanted = row.generators if part == "test" else row.pick(opt.classes or row.train_on, part)
     root = row.locate(opt.dataroot, part, single=True)
-    folders = {one: row.find(root, one, part) if root else None for one in wanted}
-    present = [(one.name, folder) for one, folder in folders.items() if folder]
-    absent = [one.aliases[0] for one, folder in folders.items() if not folder]
+    folders = {generator: row.find(root, generator, part) if root else None for generator in wanted}
+    present = [(generator.name, folder) for generator, folder in folders.items() if folder]
+    absent = [generator.aliases[0] for generator, folder in folders.items() if not folder]
     if not present or (part != "test" and absent):
         raise UserError(
             f"--protocol {row.slug} found no {part} folder of {', '.join(absent)} below {opt.dataroot}; "
@@ -98,20 +132,18 @@ def _protocol_scan(opt, part):
     return scan(root, present, row.label_map)
 
 
-def _notice(opt, use, found):
-    lines = [] if opt.protocol else [classes_notice(found.root, opt.classes)]
-    return "\n".join(filter(None, [*lines, f"{use}: {found.describe()}"]))
+def _notice(opt, use, part):
+    lines = [] if opt.protocol else [classes_notice(part.root, opt.classes)]
+    return "\n".join(filter(None, [*lines, f"{use}: {part.describe()}"]))
 
 
-def _dataset(opt, found, data_config, augment):
+def _dataset(opt, part, data_config, augment):
     load_size = None if opt.no_resize else opt.loadSize
-    geometry = Geometry(load_size, opt.cropSize, opt.rz_interp[0], resize=opt.resize_rule)
-    limits = Limits(min_side=data_config.min_side)
     return RealFakeFolder(
-        found,
-        geometry,
+        part,
+        Geometry(load_size, opt.cropSize, opt.rz_interp[0], resize=opt.resize_rule),
         augment,
-        limits,
+        Limits(min_side=data_config.min_side),
         opt.seed if augment else EVALUATION_SEED,
         opt.max_mpx,
         opt.exif,

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import SAMPLES
 from PIL import EpsImagePlugin, Image, ImageFile
 from PIL.PngImagePlugin import PngInfo
 
 from common import BadImage
 from data.decode import decode
+from data.jpeg import check_jpeg
 
 ORIENTATION = 0x0112
 NOISE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
@@ -393,6 +395,62 @@ def test_a_jpeg_whose_tail_is_zeros_is_refused(reason, options):
     content = encoded(NOISE, "JPEG", **options)
     half = len(content) // 2
     assert reason(content[:half] + bytes(len(content) - half))
+
+
+SMOOTH = np.kron(NOISE[:24, :32], np.ones((8, 8, 1), np.uint8))  # 256 x 192
+FLAT = np.full((512, 512, 3), 255, np.uint8)
+PHOTO_WITH_BORDER = np.pad(NOISE, ((200, 200), (200, 200), (0, 0)), constant_values=255)
+JPEGS = {
+    "baseline": {},
+    "optimised": {"optimize": True},
+    "progressive": {"progressive": True},
+    "4:4:4": {"subsampling": 0, "optimize": True},
+    "restarts": {"restart_marker_rows": 1},
+    "progressive restarts": {"restart_marker_blocks": 3, "progressive": True},
+}
+
+
+def with_a_hole(content, length, fill=bytes):
+    start = len(content) * 3 // 10
+    return content[:start] + fill(length) + content[start + length :]
+
+
+@pytest.mark.parametrize("options", JPEGS.values(), ids=JPEGS)
+def test_a_jpeg_with_a_hole_in_the_middle_is_refused(reason, options):
+    content = encoded(SMOOTH + np.tile(NOISE // 8, (4, 4, 1)), "JPEG", quality=90, **options)
+    assert "damaged" in reason(with_a_hole(content, 512))
+
+
+def test_a_jpeg_that_lost_a_part_between_restart_markers_is_refused(reason):
+    content = encoded(SMOOTH, "JPEG", quality=95, restart_marker_rows=1)
+    cut = content.index(b"\xff\xd2", len(content) // 4)
+    assert "restart" in reason(content[:cut] + content[content.index(b"\xff\xd3", cut) :])
+
+
+@pytest.mark.parametrize("quality", [10, 75, 100])
+@pytest.mark.parametrize("options", JPEGS.values(), ids=JPEGS)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_flat_pictures_are_long_runs_of_zeros_and_no_holes(read, mode, options, quality):
+    for pixels in (FLAT, 0 * FLAT, PHOTO_WITH_BORDER, np.tile(np.arange(256, dtype=np.uint8), (256, 1))):
+        content = encoded(Image.fromarray(pixels).convert(mode), "JPEG", quality=quality, **options)
+        assert read(content).shape[:2] == pixels.shape[:2]
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "GIF", "TIFF"])
+@pytest.mark.parametrize("fill", [bytes, np.random.default_rng(3).bytes], ids=["zeros", "random"])
+def test_a_hole_in_a_format_with_checks_is_refused(reason, fmt, fill):
+    options = {"compression": "tiff_lzw"} if fmt == "TIFF" else {}
+    assert reason(with_a_hole(encoded(NOISE, fmt, **options), 512, fill))
+
+
+@pytest.mark.skipif(not (SAMPLES / "wild-mini").is_dir(), reason="no real samples here")
+def test_no_good_photograph_is_refused():
+    paths = [
+        path for path in (SAMPLES / "wild-mini").rglob("*.*") if path.suffix.lower() in (".jpg", ".jpeg")
+    ]
+    assert len(paths) > 900
+    for path in paths:
+        check_jpeg(path.read_bytes())
 
 
 @pytest.mark.parametrize("fmt", ["JPEG", "PNG", "BMP"])

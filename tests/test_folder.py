@@ -8,8 +8,19 @@ import pytest
 import torch
 from conftest import make_tree, toy_image
 
-from data.folder import RealFakeFolder, classes_notice, discover, require_both_classes, scan
+from common import UserError
+from data import protocol
+from data.folder import (
+    RealFakeFolder,
+    classes_notice,
+    discover,
+    files_scan,
+    require_both_classes,
+    scan,
+)
+from data.training import training_scans
 from data.transforms import Augment, Geometry
+from options import TrainOptions
 
 STORED = Geometry(None, None)
 
@@ -215,11 +226,90 @@ def test_two_folders_of_the_same_label_are_refused_by_name(tree, pair):
     assert all(name in str(caught.value) for name in pair)
 
 
-def test_contradicting_label_folders_one_inside_the_other_are_refused(tree):
-    # A generator or class called "nature" or "ai" would otherwise hand its name's label to all its images.
-    root = tree(["nature", "vehicle"], count=2)
-    with pytest.raises(ValueError, match="nature"):
-        found(root)
+# path below the root -> its label; the outermost label folder counts
+CONTRADICTING = {
+    "g/1_fake/flux/nature/a.png": 1,
+    "g/1_fake/flux/people/b.png": 1,
+    "g/0_real/c.png": 0,
+    "g/0_real/AI/real/d.png": 0,
+    "h/car/nature/1_fake/e.png": 0,
+    "h/car/fake/f.png": 1,
+    "h/car/fake/ai/g.png": 1,
+}
+
+
+@pytest.mark.parametrize("inside", ["set", "fake"])
+def test_every_reader_gives_a_file_the_label_of_the_outermost_label_folder(tmp_path, inside):
+    root = tmp_path / inside
+    for path in CONTRADICTING:
+        write(root / path)
+    by_generator, listed = found(root), files_scan([str(root)])
+    assert labels_of(by_generator) == CONTRADICTING
+    assert {os.path.relpath(sample.path, root): sample.label for sample in listed.samples} == CONTRADICTING
+    for notices in map(list, (by_generator.notices(), listed.notices())):
+        assert len(notices) == 1
+        assert "3 images" in notices[0]
+        assert "1_fake/flux/nature" in notices[0] or "0_real/AI/real" in notices[0]
+    assert by_generator.describe().splitlines()[1:] == list(by_generator.notices())
+    train_root = root.rename(tmp_path / "train")
+    opt = TrainOptions().parse(["--dataroot", str(tmp_path), "--val_split", "none"])
+    assert labels_of(training_scans(opt)[0]) == CONTRADICTING
+    entry = protocol.Protocol("own", (protocol.Generator("g"), protocol.Generator("h")), STORED, "")
+    of_row = scan(
+        train_root, [(g.name, entry.find(train_root, g)) for g in entry.generators], entry.label_map
+    )
+    assert labels_of(of_row) == CONTRADICTING
+
+
+def test_no_notice_where_nothing_contradicts(tree):
+    assert list(found(tree(["a", "b"])).notices()) == []
+
+
+def test_a_label_folder_named_as_a_root_is_refused_where_its_content_would_get_the_other_label(tmp_path):
+    write(tmp_path / "g/1_fake/flux/nature/x.png")
+    with pytest.raises(UserError, match="above it"):
+        discover(tmp_path / "g/1_fake")
+    assert [sample.label for sample in files_scan([str(tmp_path / "g/1_fake")]).samples] == [1]
+
+
+def test_a_root_with_the_name_of_a_label_is_a_root_where_both_labels_are_in_it(tree):
+    root = tree(["a", "b"], name="fake", count=2)
+    assert found(root).counts() == {"a": [2, 2], "b": [2, 2]}
+    assert sorted(sample.label for sample in files_scan([str(root)]).samples) == [0] * 4 + [1] * 4
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        "g/0_real/@eaDir/0.png/SYNOPHOTO_THUMB_M.jpg",
+        "g/1_fake/.thumbnails/0.png",
+        "g/@eaDir/0_real/x.png",
+        "g/.AppleDouble/1_fake/x.png",
+        "__MACOSX/g/0_real/._0.png",
+        "__MACOSX/g/1_fake/0.png",
+        "#recycle/g/1_fake/0.png",
+        "$RECYCLE.BIN/g/1_fake/0.png",
+        "lost+found/g/1_fake/0.png",
+        "System Volume Information/g/0_real/0.png",
+    ],
+)
+def test_folders_that_a_nas_or_an_operating_system_adds_are_passed_over_and_counted(tree, junk):
+    root = tree(["g"], count=2)
+    before = labels_of(found(root))
+    write(root / junk)
+    result = found(root)
+    assert labels_of(result) == before
+    assert discover(root) == [("g", root / "g")]
+    require_both_classes(result)
+    (reason,) = result.passed_over
+    assert reason == "hidden folder" or reason.split()[1] in junk
+    assert len(files_scan([str(root)]).samples) == 4
+
+
+@pytest.mark.parametrize("splits", [("train", "val"), ("valid", "Test")])
+def test_splits_taken_as_generators_are_announced(tree, splits):
+    (notice,) = found(tree(splits)).notices()
+    assert all(split in notice for split in splits)
 
 
 @pytest.mark.parametrize("splits", [("train", "val"), ("val", "test"), ("Train", "VAL")])

@@ -322,10 +322,10 @@ def test_labels_from_folders_give_the_numbers_of_sklearn(scored, labelled, capsy
     assert shown[-1] == "24"
 
 
-def test_the_nearest_labelled_folder_decides_and_files_without_one_are_counted(scored, picture, capsys):
+def test_the_outermost_label_folder_decides_and_files_without_one_are_counted(scored, picture, capsys):
     expected = {
-        "in/fake/0_real/a.png": "0",
-        "in/nature/AI/b.png": "1",
+        "in/fake/0_real/a.png": "1",
+        "in/nature/AI/b.png": "0",
         "in/0_real/deep/er/c.png": "0",
         "in/1_fake/d.png": "1",
         "in/e.png": "",
@@ -338,6 +338,7 @@ def test_the_nearest_labelled_folder_decides_and_files_without_one_are_counted(s
     out = capsys.readouterr().out
     assert printed_numbers(out)[-1] == "4"
     assert "2 scored files have no label folder above them" in out
+    assert "notice: 2 images" in out
 
 
 def test_without_the_flag_no_label_is_written(scored, labelled):

@@ -13,6 +13,7 @@ import data
 import networks
 import test as test_script
 import train
+from common import UserError
 from data import protocols
 from data.folder import Sample, Scan
 from data.training import hold_out, training_scans
@@ -330,8 +331,6 @@ def test_val_fraction_takes_the_place_of_the_val_folder(tree, tmp_path, monkeypa
     folder = trained(*flags)
     assert steps(folder) == 4
     assert saved_options(folder)["val_fraction"] == 0.5
-    with pytest.raises(ValueError, match=r"no folder .*val"):
-        training_scans(options_of("--dataroot", root))
 
 
 def test_a_val_folder_is_not_touched_where_a_share_is_held_out(tree):
@@ -481,3 +480,42 @@ def test_a_run_from_before_the_resize_rules_continues_with_its_square():
     opt = options.parse(["--arch", "cnndet", "--continue_train"])
     saved = {name: value for name, value in vars(opt).items() if name != "resize_rule"}
     assert options.merge_saved(opt, saved).resize_rule == "square"
+
+
+@pytest.mark.parametrize(
+    ("folders", "flags", "words"),
+    [
+        (["."], (), ["--train_split . --val_fraction"]),
+        (["sd", "flux"], (), ["--train_split . --val_fraction", "flux, sd"]),
+        (["training"], (), ["--train_split NAME", "training"]),
+        (["train"], (), ["--val_fraction", "--val_split none"]),
+        (["train", "test"], (), ["--val_split test", "--val_fraction"]),
+        (["train", "dev"], (), ["--val_split NAME", "dev"]),
+        (["cat/train", "cat/val"], (), ["train/cat, not cat/train", "d/cat"]),
+        (["train/cat", "cat/val"], (), ["val/cat, not cat/val"]),
+    ],
+)
+def test_data_without_splits_is_refused_with_the_flag_or_the_layout_that_helps(tree, folders, flags, words):
+    root = tree(folders, name="d", count=4)
+    with pytest.raises(UserError) as caught:
+        training_scans(options_of("--dataroot", root, *flags))
+    message = str(caught.value)
+    assert all(word in message for word in words) and "\n" not in message
+    if "test" not in folders:
+        assert "--val_split test" not in message
+
+
+@pytest.mark.parametrize(
+    ("folders", "flags", "counts"),
+    [
+        (["."], "--train_split . --val_fraction 0.25", (6, 2)),
+        (["train", "test"], "--val_split test", (8, 8)),
+        (["train", "test"], "--val_split none", (8, None)),
+        (["cat/train", "cat/val"], "--dataroot d/cat", (8, 8)),
+    ],
+)
+def test_what_these_errors_advise_works(tree, folders, flags, counts, tmp_path, monkeypatch):
+    tree(folders, name="d", count=4)
+    monkeypatch.chdir(tmp_path)
+    parts = training_scans(options_of("--dataroot", "d", *flags.split()))
+    assert tuple(part and len(part.samples) for part in parts) == counts
