@@ -6,6 +6,7 @@ import torch
 from conftest import make_tree
 from PIL import Image
 
+from common import UserError
 from networks.cycleisp import wrapped
 from tools.visualize import __main__ as visualize
 from tools.visualize import spectra
@@ -76,14 +77,15 @@ def test_the_picture_of_faces_is_written(chain, tmp_path, bits):
         assert four.width < five.width  # without the column of masked faces
 
 
-def test_what_cannot_be_drawn_is_said(chain, tmp_path):
+def test_what_cannot_be_drawn_is_said(chain, tmp_path, capsys):
     original, _, lnp = chain
-    with pytest.raises(ValueError, match="no image has the same folders and name"):
+    with pytest.raises(UserError, match="no image has the same folders and name"):
         run("lnp", "--original", original / "test" / "0_real", "--lnp", lnp)
-    with pytest.raises(ValueError, match="--rows is at most 6, got 7"):
+    with pytest.raises(SystemExit):
         run("lnp", "--original", original, "--lnp", lnp, "--rows", 7)
+    assert "from 1 to 6, got '7'" in capsys.readouterr().err
     (lnp / "test" / "0_real" / "0.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"bad image .*0_real/0\.png"):
+    with pytest.raises(UserError, match=r"bad image .*0_real/0\.png"):
         run("lnp", "--original", original, "--lnp", lnp, "--output", tmp_path / "a.png")
 
 
@@ -134,7 +136,7 @@ def test_spectra_of_images_and_what_is_refused(tmp_path):
     tree = make_tree(tmp_path / "tree", ["a"], count=2, size=(24, 20))
     run("spectra", "--input", tree, "--lnp_input", "image", "--most", 1, "--output", tmp_path / "s.pdf")
     assert (tmp_path / "s.pdf").read_bytes()[:4] == b"%PDF"
-    with pytest.raises(ValueError, match="is smaller than --size 22"):
+    with pytest.raises(UserError, match="is smaller than --size 22"):
         run("spectra", "--input", tree, "--lnp_input", "image", "--size", 22)
-    with pytest.raises(ValueError, match="folders of reals and of fakes"):
+    with pytest.raises(UserError, match="folders of reals and of fakes"):
         run("spectra", "--input", tree / "a" / "0_real")

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-import networks
 from common import Parser, UserError, file_path, names_list, written_whole
 from data import protocols, published
 from data.published import MEAN
@@ -27,6 +26,7 @@ from experiments.cells import Experiment
 from experiments.grid import CHECKPOINTS, MANAGED, Grid, argv, parsed, refuse_managed
 from experiments.options import add_running, check_jobs, numbers
 from experiments.results import Ledger, Sweep
+from networks import names as detector_names
 from options import TestOptions, TrainOptions
 from options.test_options import ALL, NO_COMPARISON
 from util import run
@@ -57,7 +57,7 @@ def parse(words):
     parser = Parser(prog="tools.matrix", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--protocol", default=PROTOCOL, help="benchmark with a training part")
-    add("--arch", choices=networks.names(), default="ssp", help="detector")
+    add("--arch", choices=detector_names(), default="ssp", help="detector")
     for part in ("train", "test"):
         add(f"--{part}_on", nargs="+", default=[ALL], metavar="NAME", help="sets, or all; default: all")
     add("--dataroot", type=file_path, default="./datasets", help="folder of the images")

@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 
-from common import UserError
+from common import UserError, written_whole
 
 SUFFIXES = (".png", ".pdf")
 DPI = 150
@@ -124,10 +124,11 @@ def grid(rows, heads, names, width, height, font):
 
 def save(figure, path):
     """Writes a figure, making its folder; returns the path."""
-    form = check_output(path).suffix.lower()[1:]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    undated = {"CreationDate": None} if form == "pdf" else {}  # the same figure gives the same file
-    figure.savefig(path, dpi=DPI, format=form, metadata=undated)
+    suffix = check_output(path).suffix.lower()[1:]
+    # without a date the same figure gives the same file
+    metadata = {"CreationDate": None} if suffix == "pdf" else {}
+    with written_whole(path, binary=True) as file:
+        figure.savefig(file, dpi=DPI, format=suffix, metadata=metadata)
     return path
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from common import written_whole
+from common import owned, written_whole
 from networks.cycleisp import CycleISP
 from tools.extract.masks import toy_sam
 
@@ -12,8 +12,9 @@ def write_toys(opt):
     torch.manual_seed(opt.seed)
     denoiser = {f"module.{name}": value for name, value in CycleISP().state_dict().items()}
     toys = {"sam_toy.pth": toy_sam().state_dict(), "cycleisp_toy.pth": {"state_dict": denoiser}}
-    for name, content in toys.items():
-        with written_whole(opt.output / name, binary=True) as file:
-            torch.save(content, file)
-        print(f"-> {opt.output / name}")
+    with owned(opt.output):
+        for name, content in toys.items():
+            with written_whole(opt.output / name, binary=True) as file:
+                torch.save(content, file)
+            print(f"-> {opt.output / name}")
     print("random weights: they show that the commands run, and nothing else")

@@ -15,7 +15,7 @@ The suffix of --output, .png or .pdf, decides the format.  `cam` needs pip insta
 import argparse
 from pathlib import Path
 
-from common import Parser, non_negative_int, positive_int
+from common import Parser, non_negative_int, positive_int, whole_number
 from tools.visualize.cam import draw_cam
 from tools.visualize.curves import draw_curves, draw_training
 from tools.visualize.images import MOST_IMAGES
@@ -54,8 +54,8 @@ def _npr_flags(command):
 
 def _maps_flags(command):
     command.add_argument("--image", type=Path, required=True, help="image file")
-    size = f"side of the centre crop, at most {LARGEST}"
-    command.add_argument("--size", type=positive_int, default=256, help=size)
+    side = whole_number(2, LARGEST)
+    command.add_argument("--size", type=side, metavar="N", default=256, help="side of the centre crop")
 
 
 def _cam_flags(command):
@@ -90,7 +90,8 @@ def _lnp_flags(command):
     command.add_argument("--original", type=Path, required=True, help="folder of photographs")
     command.add_argument("--masked", type=Path, help="folder of tools.extract masks")
     command.add_argument("--lnp", type=Path, required=True, help="folder of tools.extract lnp")
-    command.add_argument("--rows", type=positive_int, default=4, help=f"faces, at most {MOST_FACES}")
+    faces = whole_number(1, MOST_FACES)
+    command.add_argument("--rows", type=faces, metavar="N", default=4, help=f"faces, at most {MOST_FACES}")
 
 
 def _spectra_flags(command):

@@ -6,7 +6,6 @@ import numpy as np
 import torchvision.transforms.functional as TF
 
 import networks
-from common import UserError
 from data.transforms import to_tensor
 from networks.color import SPACES
 from networks.npr import MODES, references
@@ -54,8 +53,6 @@ def busiest_window(residual):
 
 def draw_maps(opt):
     """One image and its maps by scale, mode, window and colour space, all stretched by one rule."""
-    if opt.size > LARGEST:
-        raise UserError(f"--size is at most {LARGEST}, got {opt.size}")
     image = read_image(opt.image)
     image = TF.center_crop(image, [min(opt.size, image.height), min(opt.size, image.width)])
     pixels = to_tensor(image)

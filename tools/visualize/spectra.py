@@ -86,8 +86,6 @@ def draw_lnp(opt):
 
 def common_faces(folders, rows):
     """[(relative stem, its file in each folder)], reals and fakes in turn where folders say which."""
-    if rows > MOST_FACES:
-        raise UserError(f"--rows is at most {MOST_FACES}, got {rows}")
     files = []  # of each folder, {stem: sample}
     for folder in folders:
         samples = data.files_scan([folder]).samples
