@@ -23,6 +23,7 @@ from data.decode import DEFAULT_MAX_MPX
 from data.transforms import INTERPOLATIONS, RESIZES, resize_rule
 
 NOT_GIVEN = object()
+GEOMETRY = "Resize and crop not given here are the protocol's, else the training run's, else the detector's."
 
 # Flags that upstream parsed without effect, or that have another name here: flag -> what to do instead.
 RETIRED = {
@@ -111,7 +112,7 @@ class BaseOptions:
     def initialize(self, parser):
         """Adds the script's flags to its parser."""
         self.add_detector(parser.add_argument_group("detector").add_argument)
-        self.add_images(parser.add_argument_group("images").add_argument)
+        self.add_images(parser.add_argument_group("images", GEOMETRY).add_argument)
         self.add_machine(parser.add_argument_group("machine"))
 
     def add_detector(self, add):
