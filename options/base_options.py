@@ -82,17 +82,27 @@ class BaseOptions:
 
     def first_look(self, argv):
         """{name: value} of the flags that decide what the other flags are; keywords of `build_parser`."""
-        parser = Parser(prog=self.script, add_help=False)
-        self.add_deciding(parser.add_argument)
-        return vars(parser.parse_known_args(argv)[0])
+        return vars(self.deciding_parser().parse_known_args(argv)[0])
 
-    def add_deciding(self, add):
-        """The flags of the first look."""
-        add("--arch", choices=networks.names(), default="npr" if self.needs_arch else None)
+    def deciding_parser(self):
+        """The parser of the first look; its flags are part of the complete parser."""
+        parser = Parser(prog=self.script, add_help=False)
+        self.add_deciding(parser.add_argument_group("choices that add flags and change defaults"))
+        return parser
+
+    def add_deciding(self, group):
+        """Adds the flags of the first look."""
+        group.add_argument(
+            "--arch",
+            choices=networks.names(),
+            default="npr" if self.needs_arch else None,
+            help="detector (res50 and mobilev2 are DFIG's); its own flags are listed by --help --arch NAME",
+        )
 
     def build_parser(self, arch):
         """The complete parser for one detector; None: without a detector's flags."""
-        parser = Parser(prog=self.script, description=self.__doc__.splitlines()[0])
+        first = [self.deciding_parser()]
+        parser = Parser(prog=self.script, description=self.__doc__.splitlines()[0], parents=first)
         self.initialize(parser)
         shared = {action.dest for action in parser._actions}
         if arch is not None:
@@ -111,17 +121,8 @@ class BaseOptions:
 
     def initialize(self, parser):
         """Adds the script's flags to its parser."""
-        self.add_detector(parser.add_argument_group("detector").add_argument)
         self.add_images(parser.add_argument_group("images", GEOMETRY).add_argument)
         self.add_machine(parser.add_argument_group("machine"))
-
-    def add_detector(self, add):
-        add(
-            "--arch",
-            choices=networks.names(),
-            default="npr" if self.needs_arch else None,
-            help="detector (res50 and mobilev2 are DFIG's); its own flags are listed by --help --arch NAME",
-        )
 
     def add_images(self, add):
         add("--batch_size", type=positive_int, default=64, help="images per batch")
@@ -147,7 +148,7 @@ class BaseOptions:
             "--max_mpx",
             type=positive_float,
             default=DEFAULT_MAX_MPX,
-            help="refuse files above this many million pixels, before they are decoded",
+            help="refuse files above so many million pixels",
         )
         add(
             "--on_bad_image", choices=("stop", "skip"), default="stop", help="skip: leave out, count and list"

@@ -34,10 +34,15 @@ class TrainOptions(BaseOptions):
     script = "train.py"
     needs_arch = True
 
-    def add_deciding(self, add):
-        super().add_deciding(add)
-        add("--recipe", choices=sorted(recipes.RECIPES))
-        add("--protocol")
+    def add_deciding(self, group):
+        super().add_deciding(group)
+        add = group.add_argument
+        add("--recipe", choices=sorted(recipes.RECIPES), help="published settings to start from")
+        add(
+            "--protocol",
+            metavar="NAME",
+            help="take folders, resize, crop and seed from this benchmark, e.g. GenImage-NPR; or none",
+        )
 
     def build_parser(self, arch, recipe=None, protocol=None):
         """The parser with the defaults of the detector, then of the recipe, then of the protocol's row."""
@@ -68,7 +73,6 @@ class TrainOptions(BaseOptions):
 
     def add_run(self, add):
         add("--name", default="experiment_name", help="name of the run, a folder below --checkpoints_dir")
-        add("--recipe", choices=sorted(recipes.RECIPES), help="published settings to start from")
         add("--checkpoints_dir", type=file_path, default="./checkpoints", help="folder of all runs")
         add("--continue_train", action="store_true", help="resume the run of this name")
         add("--overwrite", action="store_true", help="replace a run of this name")
@@ -87,11 +91,6 @@ class TrainOptions(BaseOptions):
             f"{VAL_FRACTION} with a --protocol whose published validation folder is its test set, else none",
         )
         add(
-            "--protocol",
-            metavar="NAME",
-            help="take folders, resize, crop and seed from this benchmark, e.g. GenImage-NPR; or none",
-        )
-        add(
             "--select_on_test",
             action="store_true",
             help="with --protocol: choose the best epoch on its test images, as published; results say so",
@@ -105,7 +104,7 @@ class TrainOptions(BaseOptions):
         add(
             "--pretrained",
             action="store_true",
-            help="start from ImageNet weights where layers fit (--npr_stem 7x7s2 has their stem)",
+            help="start from ImageNet weights where layers fit (npr: --npr_stem 7x7s2)",
         )
         add("--no_pretrained", dest="pretrained", action="store_false", help="start from random weights")
 

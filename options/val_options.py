@@ -64,14 +64,9 @@ class ValOptions(BaseOptions):
             "--max_input_mpx",
             type=positive_float,
             default=16.0,
-            help="largest input of the network in million pixels; not for detectors of patches",
+            help="largest network input in million pixels",
         )
-        add(
-            "--large_images",
-            choices=("refuse", "crop"),
-            default="refuse",
-            help="treat a larger input as a bad image, or take its centre",
-        )
+        add("--large_images", choices=("refuse", "crop"), default="refuse", help="crop: take the centre")
 
     def add_degradation(self, add):
         add(

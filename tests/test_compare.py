@@ -94,9 +94,11 @@ def test_a_published_method_stands_second(tmp_path, capsys):
     assert "issue #4" in capsys.readouterr().out
 
 
-def test_neither_folder_nor_method_lists_the_methods_of_the_protocols(two):
-    with pytest.raises(UserError, match="on Set: none"):
-        compare.main([two[0], "no/such/folder"])
+@pytest.mark.parametrize("second", ["nobody", "no/such/folder"])
+def test_neither_folder_nor_method_stops_with_the_methods_of_the_protocol(tmp_path, second):
+    first = results(tmp_path / "A" / "ForenSynths", 3)
+    with pytest.raises(UserError, match=f"{second} is not a results folder.*issue4"):
+        compare.main([first, second])
 
 
 def test_folders_without_scores_or_common_images_are_refused(two, tmp_path):
