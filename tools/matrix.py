@@ -14,7 +14,6 @@ import csv
 import math
 import re
 import shlex
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
@@ -47,7 +46,7 @@ def main(words=None):
     opt = parse(words)
     matrix = Matrix(opt)
     if opt.print_only:
-        print(matrix.text(*matrix.lines()))
+        print(matrix.text(matrix.rows()))
     else:
         Experiment(matrix.grid, opt, matrix.write).run()
 
@@ -106,18 +105,6 @@ def make_grid(opt, protocol):
     return Grid(variants, train, test, opt.seeds or (opt_train.seed,), sets[0], opt.checkpoint)
 
 
-@dataclass(frozen=True)
-class Line:
-    """A row of the tables; acc and ap are {generator or Mean: fraction} as far as there are numbers."""
-
-    train_on: str
-    method: str
-    acc: dict
-    ap: dict
-    seed: str = ""
-    reasons: dict = field(default_factory=dict)  # why numbers are missing
-
-
 class Matrix:
     """A protocol's matrix: the grid, and the tables of what its folder holds."""
 
@@ -129,13 +116,18 @@ class Matrix:
 
     def write(self, _experiment):
         """Prints the tables and writes matrix.md and matrix.csv; a matrix has no verdicts."""
-        ours, theirs = self.lines()
-        print(self.text(ours, theirs))
-        with written_whole(self.ledger.folder / "matrix.csv") as file:
-            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *long_form([*ours, *theirs])])
-        with written_whole(self.ledger.folder / "matrix.md") as file:
-            file.write(self.text(ours, theirs, in_markdown=True) + "\n")
-        print(f"-> {self.ledger.folder} (matrix.md, matrix.csv)")
+        rows, folder = self.rows(), self.ledger.folder
+        print(self.text(rows))
+        with written_whole(folder / "matrix.csv") as file:
+            writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
+            writer.writeheader()
+            for row in rows:
+                numbers = {metric: "" if math.isnan(row[metric]) else row[metric] for metric in METRICS}
+                if any(value != "" for value in numbers.values()):
+                    writer.writerow({**row, **numbers})
+        with written_whole(folder / "matrix.md") as file:
+            file.write(self.text(rows, in_markdown=True) + "\n")
+        print(f"-> {folder} (matrix.md, matrix.csv)")
 
     def record(self):
         """(What the folder's results were made with, else this call's own; train.py's options)."""
@@ -147,95 +139,97 @@ class Matrix:
             raise UserError(f"{self.opt.output} holds {opt.arch} on {opt.protocol}; name another --output")
         return made, opt
 
-    def lines(self):
-        """([a Line per finished cell], [a Line per published row]) of the training sets that are shown."""
-        self.record()  # another matrix is refused
+    def rows(self):
+        """A row per number, with the COLUMNS of matrix.csv: of finished cells, then the published ones."""
+        self.made, self.train_opt = self.record()
         path = self.ledger.folder / "results.csv"
         self.sweep = Sweep.read(path) if path.is_file() else Sweep([])
-        ours = [self.scored(cell) for cell in self.sweep.finished]
-        sets = [*self.grid.variants, *(line.train_on for line in ours)]
-        self.sets = [generator.name for generator in chosen(self.protocol, sets, "train")]
+        names = [*self.grid.variants, *(cell["variant"] for cell in self.sweep.finished)]
+        self.sets = [generator.name for generator in chosen(self.protocol, names, "train")]
         # Methods named like the detector or the protocol come first.
         first = {self.opt.arch, *self.protocol.slug.lower().split("-")}
         methods = published.methods(self.protocol.slug)
         methods.sort(key=lambda method: method.lower().partition("-")[0] not in first)
         sources = {method: trained_on(method, self.protocol) for method in methods}
-        theirs = [
-            self.printed(name, method) for name in self.sets for method in methods if sources[method] == name
-        ]
-        return ours, theirs
+        self.methods = [(name, method) for name in self.sets for method in methods if sources[method] == name]
+        rows = [row for cell in self.sweep.finished for row in self.scored(cell)]
+        return rows + [row for pair in self.methods for row in self.printed(*pair)]
 
     def scored(self, cell):
-        """A finished cell from its scores; the protocol averages over generators or over images."""
+        """Rows of a finished cell from its scores; the protocol averages over generators or over images."""
         path = self.ledger.folder / "tests" / cell["cell"] / self.protocol.slug / "scores.csv"
         _, generators, labels, scores, _ = zip(*read_scores(path), strict=True)
+        same = {"train_on": cell["variant"], "method": OURS, "seed": cell["seed"]}
         rows = tabulate(generators, labels, scores, self.columns[:-1], self.protocol.average)
-        acc, ap = (numbers_of({row["generator"]: row[metric] for row in rows}) for metric in METRICS)
-        return Line(
-            cell["variant"], OURS, acc, ap, cell["seed"], {row["generator"]: row["reason"] for row in rows}
-        )
+        return [{**row, **same, "test_on": row["generator"]} for row in rows]
 
     def printed(self, name, method):
-        """A published row; its mean only where all of its generators are shown."""
+        """Published rows; the mean only where all of its generators are shown."""
         theirs = published.lookup(self.protocol.slug, method)
-        cells = {generator: cell for generator, cell in theirs.cells.items() if generator in self.columns}
+        cells = dict(theirs.cells)
         if theirs.mean and len(self.columns) > len(self.protocol.generators):
             cells[MEAN] = theirs.mean
-        acc, ap = (
-            numbers_of({column: getattr(cells[column], metric) for column in cells}) for metric in METRICS
-        )
-        return Line(name, method, acc, ap)
+        same = {"train_on": name, "method": method}
+        return [
+            {**same, "test_on": column, "acc": cells[column].acc, "ap": cells[column].ap}
+            for column in cells
+            if column in self.columns
+        ]
 
-    def text(self, ours, theirs, in_markdown=False):
+    def text(self, rows, in_markdown=False):
         """Both tables and the notes."""
-        lines = []
-        for name in self.sets:
-            cells = [line for line in ours if line.train_on == name]
-            label = OURS if len(cells) < 2 else f"{OURS}, mean of {len(cells)} seeds"
-            if ours:
-                lines.append(
-                    Line(name, label, *(mean_of(getattr(line, m) for line in cells) for m in METRICS))
-                )
-            lines += [line for line in theirs if line.train_on == name]
         parts = [f"# {self.opt.arch} on {self.protocol.slug}: trained on one set, tested on each"]
         for metric, title in METRICS.items():
-            shown = [line for line in lines if getattr(line, metric) or line not in theirs]
-            parts += [f"## {title}", table(shown, self.columns, metric, in_markdown)] if shown else []
-        return "\n\n".join([*parts, "\n".join(f"* {note}" for note in self.notes(ours, theirs))])
+            lines = self.table(rows, metric, in_markdown)
+            if len(lines) > 1:
+                align = "ll" + "r" * len(self.columns)
+                table = markdown(lines, align, padded=True) if in_markdown else fixed_width(lines, align)
+                parts += [f"## {title}", table]
+        return "\n\n".join([*parts, "\n".join(f"* {note}" for note in self.notes(rows))])
 
-    def notes(self, ours, theirs):
+    def table(self, rows, metric, in_markdown):
+        """Lines of text, percent; what was trained on is bold, on the terminal starred."""
+        marked, plain = ("**{}**", "{}") if in_markdown else ("{}*", "{} ")
+        values = {}  # over the seeds
+        for row in rows:
+            if not math.isnan(row[metric]):
+                values.setdefault((row["train_on"], row["method"], row["test_on"]), []).append(row[metric])
+        lines = [["trained on", "method", *(plain.format(name) for name in self.columns)]]
+        for name in self.sets:
+            seeds = len([cell for cell in self.sweep.finished if cell["variant"] == name])
+            label = OURS if seeds < 2 else f"{OURS}, mean of {seeds} seeds"
+            labels = {OURS: label} if self.sweep.finished else {}
+            labels |= {method: method for source, method in self.methods if source == name}
+            for method, label in labels.items():
+                cells = [values.get((name, method, column)) for column in self.columns]
+                if not any(cells) and method != OURS:
+                    continue
+                line = [name, label]
+                for column, cell in zip(self.columns, cells, strict=True):
+                    form = marked if cell and column == name else plain
+                    line.append(form.format(f"{100 * fmean(cell):.1f}" if cell else "-"))
+                lines.append(line)
+        return lines
+
+    def notes(self, rows):
         """What a reader of the tables has to know."""
-        made, opt = self.record()
-        reasons = {name: reason for line in ours for name, reason in line.reasons.items() if name != MEAN}
+        ours = [row for row in rows if row["method"] == OURS]
+        reasons = {row["test_on"]: row["reason"] for row in ours if row["test_on"] != MEAN}
         notes = ["marked: tested on the generator that was trained on; -: no number"]
         for reason in dict.fromkeys(filter(None, reasons.values())):
-            notes.append(
-                f"{reason} to test on: {', '.join(name for name in reasons if reasons[name] == reason)}"
-            )
-        for mean in dict.fromkeys(line.reasons[MEAN] or "over generators" for line in ours):
-            notes.append(f"mean of ours: {mean}")
-        absent = [name for name in self.sets if name not in {line.train_on for line in ours}]
-        if absent:
-            notes.append(f"not trained and tested here yet: {', '.join(absent)}")
+            names = [name for name in reasons if reasons[name] == reason]
+            notes.append(f"{reason} to test on: {', '.join(names)}")
+        means = dict.fromkeys(row["reason"] or "over generators" for row in ours if row["test_on"] == MEAN)
+        notes += [f"mean of ours: {mean}" for mean in means]
+        absent = [name for name in self.sets if name not in {row["train_on"] for row in ours}]
+        notes += [f"not trained and tested here yet: {', '.join(absent)}"] if absent else []
         notes += [f"failed: {cell['cell']}: {cell['error']}" for cell in self.sweep.failed]
         if ours:
-            notes.append(f"epoch of ours: {epoch(made['checkpoint'], opt)}")
-            notes += [f"flags of {script}.py: {shlex.join(made[script])}" for script in SET_HERE]
-        methods = [published.lookup(self.protocol.slug, line.method) for line in theirs]
+            notes.append(f"epoch of ours: {epoch(self.made['checkpoint'], self.train_opt)}")
+            notes += [f"flags of {script}.py: {shlex.join(self.made[script])}" for script in SET_HERE]
+        methods = [published.lookup(self.protocol.slug, method) for _, method in self.methods]
         notes += dict.fromkeys(f"published: {source}" for method in methods for source in method.sources)
         return [*notes, *dict.fromkeys(note for method in methods for note in method.notes)]
-
-
-def numbers_of(values):
-    """The entries that are not NaN."""
-    return {name: value for name, value in values.items() if not math.isnan(value)}
-
-
-def mean_of(rows):
-    """{column: mean over the rows that have it}."""
-    rows = list(rows)
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: fmean(row[name] for row in rows if name in row) for name in names}
 
 
 def epoch(checkpoint, opt):
@@ -257,28 +251,6 @@ def trained_on(method, protocol):
     exact = [name for name in close if len(name) == len(suffix)]
     sets = exact or close if suffix else protocol.train_on or names
     return sets[0] if len(sets) == 1 else None
-
-
-def table(lines, columns, metric, in_markdown):
-    """Percent with one decimal; what was trained on is bold, on the terminal starred."""
-    marked, plain = ("**{}**", "{}") if in_markdown else ("{}*", "{} ")
-    rows = [["trained on", "method", *(plain.format(name) for name in columns)]]
-    for line in lines:
-        values = getattr(line, metric)
-        cells = [f"{100 * values[name]:.1f}" if name in values else "-" for name in columns]
-        own = [name == line.train_on and name in values for name in columns]
-        cells = [(marked if mark else plain).format(cell) for mark, cell in zip(own, cells, strict=True)]
-        rows.append([line.train_on, line.method, *cells])
-    align = "ll" + "r" * len(columns)
-    return markdown(rows, align, padded=True) if in_markdown else fixed_width(rows, align)
-
-
-def long_form(lines):
-    """Rows of matrix.csv: fractions, a row per cell that is there."""
-    for line in lines:
-        for column in dict.fromkeys([*line.acc, *line.ap]):
-            values = line.acc.get(column, ""), line.ap.get(column, "")
-            yield line.train_on, column, line.method, line.seed, *values
 
 
 if __name__ == "__main__":
