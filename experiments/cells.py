@@ -105,12 +105,12 @@ class Experiment:
         options, opt = self.testing()
         located, absent = locate_all(options.rows, opt.dataroot, options.asked)
         self.test_roots = {row.slug: root for row, root in located}
-        for row, root in located:
-            names = [generator.name for generator in row.pick(opt.classes)]
-            missing = [generator.name for generator in row.pick(opt.classes) if not row.find(root, generator)]
-            if missing == names:
-                raise UserError(f"no folder below {root} to test on, of {', '.join(names)}")
-            absent += [f"{row.slug}: no folder for {name}" for name in missing]
+        pairs = [(row, generator) for row, _ in located for generator in row.pick(opt.classes)]
+        missing = [pair for pair in pairs if not pair[0].find(self.test_roots[pair[0].slug], pair[1])]
+        if missing == pairs:
+            names = ", ".join(generator.name for _, generator in missing)
+            raise UserError(f"nothing to test on: no folder for {names} below {opt.dataroot}")
+        absent += [f"{row.slug}: no folder for {generator.name}" for row, generator in missing]
         if absent:
             print("\n".join(["not found, left out of the tests:", *absent]))
 
@@ -120,7 +120,7 @@ class Experiment:
         return options, options.parse(self.grid.test_argv(self.grid.cells[0], self.runs, self.tests))
 
     def run_cells(self, stop):
-        """Runs the cells that are not finished; results.csv is written anew after each."""
+        """Runs the cells that are not finished; results.csv is written again after each."""
         grid, ledger = self.grid, self.ledger
         cells = [cell for cell in grid.cells if ledger.status(cell) != FINISHED]
         epochs = [opt.niter for opt in self.training.values()]

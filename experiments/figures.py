@@ -34,10 +34,8 @@ METRICS = {
     "f_acc": "fakes called fake",
 }
 OTHER = "other"  # family of a generator that `families` does not name
-STRIP, STEP = (
-    1.14,
-    0.12,
-)  # on the factor axis: start of the strip of variants without one factor, and their distance
+# Variants without a single factor are in a strip at the right of the factor axis.
+STRIP, STEP = 1.14, 0.12  # where it starts, and the distance of two variants
 LABEL = 20  # characters in a line of their names
 NEXT_TO = 3  # so many of them fit where accuracy and AP are next to each other
 

@@ -55,10 +55,10 @@ def conclude(experiment):
 def draw_examples(experiment, sweep):
     """NPR maps of a test image, Grad-CAM of a cell per variant; returns the paths of what could be drawn."""
     cells = {row["variant"]: row["cell"] for row in reversed(sweep.finished)}  # the first of each variant
-    [slug, *_] = sweep.protocols
+    slug = next(iter(sweep.protocols), "")
     scores = experiment.tests / sweep.finished[0]["cell"] / slug / "scores.csv"
     if slug not in experiment.test_roots or not scores.is_file():
-        print("no pictures of test images: images or scores are no longer there")
+        print("no pictures of test images: images or scores no longer exist")
         return []
     root = experiment.test_roots[slug].resolve()
     first = {row[1:3]: root / row[0] for row in reversed(read_scores(scores))}  # of each generator and label
@@ -111,9 +111,7 @@ def summary(sweep, metric="acc"):
 def common(values):
     """The values of the generators that have one in every cell, so that means are of the same generators."""
     values = {variant: frame.dropna(how="all") for variant, frame in values.items()}
-    complete = [
-        pair for pair in next(iter(values.values())) if all(f[pair].notna().all() for f in values.values())
-    ]
+    complete = list(pandas().concat(values.values()).dropna(axis=1).columns)
     return {variant: frame[complete] for variant, frame in values.items()}
 
 
@@ -167,11 +165,11 @@ def _other_artifacts(of_factor):
     ]
 
 
-def _verdict(bold, careful, yes, no):
-    """A verdict from two p-values: one that takes generators as independent, one that rests on seeds."""
-    if bold < ALPHA and careful < ALPHA:
+def _verdict(p_generators, p_seeds, yes, no):
+    """A verdict from two p-values: with generators taken as independent, and over seeds only."""
+    if p_generators < ALPHA and p_seeds < ALPHA:
         return yes
-    return f"Within noise{' of the seeds' if bold < ALPHA else ''}: {no}"
+    return f"Within noise{' of the seeds' if p_generators < ALPHA else ''}: {no}"
 
 
 def _points(fraction):
@@ -200,8 +198,8 @@ def _apart(factor, values, published, families, comparisons):
             f"Not answered for {factor}: needs two generators of each family that it and {PUBLISHED} have; "
             f"there are {sizes[0]} GANs and {sizes[1]} diffusion models."
         )
-    difference, bold = between_groups(gans.mean(), diffusion.mean())
-    ps = [min(1.0, p * comparisons) for p in (bold, over_seeds(gans, diffusion))]  # Bonferroni
+    difference, p = between_groups(gans.mean(), diffusion.mean())
+    ps = [min(1.0, value * comparisons) for value in (p, over_seeds(gans, diffusion))]  # Bonferroni
     changes = [_points(group.mean().mean()) for group in (gans, diffusion)]
     corrected = "" if comparisons == 1 else f", corrected for {comparisons} comparisons"
     return (
@@ -248,8 +246,8 @@ def write_report(folder, sweep, reference, families, question="", drawn=(), note
     parts = [f"# {question or 'Experiment'}", *notes, table, _caption(sweep), f"## Against {reference}"]
     parts += [_bullets(sentences) or "There is only one variant."]
     parts += ["## Means per family, accuracy %", _percent(by_family(sweep, families)), "## Questions"]
-    for asked, told in answers(sweep, families, reference):
-        parts += [f"**{asked}**", _bullets(told)]
+    for title, answer in answers(sweep, families, reference):
+        parts += [f"**{title}**", _bullets(answer)]
     if sweep.failed:
         parts += ["## Failed cells", _bullets(f"{row['cell']}: {row['error']}" for row in sweep.failed)]
     links = [f"[{path.stem}]({path.relative_to(folder).as_posix()})" for path in map(Path, drawn)]

@@ -344,7 +344,7 @@ def test_every_spelling_means_the_same_set():
         (("--train_flags", f"{TRAIN} --val_split none"), "--checkpoint best needs a validation set"),
         (("--dataroot", "nowhere"), "found no train folder of "),
         (("--train_on", "glide"), "found no train folder of imagenet_glide"),
-        (("--train_on", "sdv4", "--test_on", "glide", "VQDM"), "to test on, of GLIDE, VQDM"),
+        (("--train_on", "sdv4", "--test_on", "glide", "VQDM"), "no folder for GLIDE, VQDM"),
     ],
 )
 def test_what_cannot_work_is_refused_before_training(go, flags, told):

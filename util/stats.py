@@ -7,9 +7,9 @@ left out, and so is a generator that is NaN for some seed.  Two variants are com
 The verdict is "better" or "worse" only when three Holm-adjusted p-values are below alpha (paired t-test and
 Wilcoxon test over the pairs (seed, generator), paired t-test over the means of the seeds) and the bootstrap
 interval excludes 0.  The tests over pairs take them as independent, but the generators of a seed share one
-network: when each training shifts all its generators by as much as single entries scatter, they alone gave
-a false verdict in 25 of 100 simulations with three seeds.  So where the pairs are sure and the seeds are not,
-it is "within noise of the seeds"; with one common seed "one seed: no verdict", with none "no common seeds"
+network: when each training shifts all its generators by as much as single entries scatter, they gave a false
+verdict in 25 of 100 simulations with three seeds.  So where the pairs are sure and the seeds are not, it is
+"within noise of the seeds"; with one common seed "one seed: no verdict", with none "no common seeds"
 (or "no common generators"), else "within noise".
 Where all differences are 0 every p-value is 1.  Where all are equal and not 0, the t statistic has no bound:
 its p is the limit 0, and the effect size is NaN.
@@ -78,7 +78,7 @@ def summarise(frame, seed=0):
 
 
 def bootstrap(frame, resamples=None, seed=0, level=0.95):
-    """Percentile interval (low, high) of the grand mean; whole seeds and whole generators are drawn anew.
+    """Percentile interval (low, high) of the grand mean; whole seeds and whole generators are resampled.
 
     Both with repeats and each axis by itself, because entries that share a seed or a generator are not
     independent.  With one row, or one column, only the other axis varies; a single entry gives (NaN, NaN).
@@ -114,12 +114,11 @@ def compare(values, reference, alpha=ALPHA, seed=0):
     if reference not in values:
         raise ValueError(f"reference must be one of {', '.join(map(str, values))}; got {reference}")
     names = [name for name in values if name != reference]
-    raw = [_compare_pair(name, reference, values[name], values[reference], seed) for name in names]
-    kinds = ("t", "wilcoxon", "seed")
-    adjusted = zip(*(_holm([getattr(c, f"{kind}_p") for c in raw]) for kind in kinds), strict=True)
-    names = [f"{kind}_holm" for kind in kinds]
-    done = [replace(c, **dict(zip(names, ps, strict=True))) for c, ps in zip(raw, adjusted, strict=True)]
-    return [replace(c, verdict=c.verdict or _verdict(c, alpha)) for c in done]
+    rows = [_compare_pair(name, reference, values[name], values[reference], seed) for name in names]
+    for test in ("t", "wilcoxon", "seed"):
+        adjusted = _holm([getattr(row, f"{test}_p") for row in rows])
+        rows = [replace(row, **{f"{test}_holm": p}) for row, p in zip(rows, adjusted, strict=True)]
+    return [replace(row, verdict=row.verdict or _verdict(row, alpha)) for row in rows]
 
 
 def sentence(comparison, unit="points"):
@@ -156,11 +155,10 @@ def turned(comparison):
 def profile(first, second):
     """Does first minus second depend on the generator?  Returns two p-values: (p, careful).
 
-    Analysis of variance of the differences with seeds as blocks.  p takes the errors as alike and
-    independent; the generators of a seed share a network, and what moves only some of them makes it bold.
-    careful is right whatever they share: with S seeds it has 1 and S - 1 degrees of freedom.  Both are NaN
-    with fewer than two common seeds or generators; without any error they are 1 for parallel profiles and 0
-    for others.
+    Analysis of variance of the differences with seeds as blocks.  p assumes equal and independent errors; but
+    the generators of a seed share a network, and p is too small where that shifts only some of them.  careful
+    holds whatever they share: with S seeds it has 1 and S - 1 degrees of freedom.  Both are NaN with fewer
+    than two common seeds or generators; without any error they are 1 for parallel profiles and 0 for others.
 
     first, second: fractions, (S, G).
     Source: Geisser and Greenhouse, "An Extension of Box's Results", Annals of Mathematical Statistics 1958.
