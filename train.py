@@ -27,7 +27,7 @@ import data
 import networks
 from common import UserError, owned, write_json, written_whole
 from networks import checkpoint
-from networks.start import start
+from networks.init_weights import start
 from options import TrainOptions
 from util import run
 from util.evaluate import BadImageError, BadImages, file_list_sha256, predict
@@ -69,7 +69,7 @@ def train(opt, folder, saved):
 
     # Detector and start weights.
     detector = networks.create(opt)
-    print(f"detector {detector.arch}: {detector.describe()}")
+    print(f"detector {networks.describe(detector)}")
     if saved is None and (notice := start(detector, opt)):
         print(notice)
     detector.to(device, memory_format=torch.channels_last)

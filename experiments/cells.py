@@ -27,7 +27,8 @@ from common import UserError, held_locks, owned
 from data.protocol import locate_all
 from data.training import training_scans
 from experiments.results import FAILED, FINISHED, SEPARATOR, Ledger, tested
-from networks import checkpoint
+from networks import checkpoint, describe
+from networks.npr import learned_scales
 from options import TestOptions, TrainOptions
 from util import run
 from util.record import read_scores
@@ -187,9 +188,9 @@ class Experiment:
         """A finished cell in numbers: the columns of results.csv."""
         detector = checkpoint.load(self.weights(cell.name)).detector
         row = {
-            "description": detector.describe(),
+            "description": describe(detector),
             "parameters": sum(parameter.numel() for parameter in detector.parameters()),
-            **detector.facts(),
+            **facts(detector),
         }
         with open(self.runs / cell.name / "train.csv", newline="", encoding="utf-8") as file:
             history = [
@@ -216,6 +217,26 @@ class Experiment:
             with open(log, "a", encoding="utf-8") as file:
                 file.writelines(traceback.format_exception(error))
         self.ledger.record(cell, status=FAILED, error=reason)
+
+
+def facts(detector):
+    """{column: text} of what results.csv says about a detector besides its description."""
+    variant = getattr(detector, "variant", None)
+    factors = variant and (variant.factors or ([] if variant.factor is None else [variant.factor]))
+    scales = ("factor", "factors", "fusion")  # what an experiment about scales varies
+    own = {} if variant else {"arch": detector.arch}
+    setting = own | {
+        name: value for name, value in detector.config.items() if not variant or name not in scales
+    }
+    row = {
+        "factors": " ".join(map(str, factors or [])),
+        "setting": " ".join(f"{name}={value}" for name, value in setting.items()),
+    }
+    if variant:
+        weights, learned = learned_scales(detector)
+        row["scale_weights"] = " ".join(f"{factor}:{weight:.6f}" for factor, weight in weights.items())
+        row["scale_factor"] = "" if learned is None else learned
+    return row
 
 
 def summary(row):

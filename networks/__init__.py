@@ -34,10 +34,14 @@ def get(name):
 
 
 def create(opt):
-    """The detector that parsed options describe (`opt.arch` and that detector's own flags)."""
+    """The detector that parsed options describe (`opt.arch` and that detector's own flags).
+
+    UserError where flags do not go together, or where a file that the detector needs is missing.
+    """
     detector = get(opt.arch).from_options(opt)
-    detector.ready()
+    detector.load_companions()
     return detector
 
 
 from networks import cnndet, essp, lnp_trunks, resnet, ssp  # noqa: E402,F401  (they register themselves)
+from networks.base import describe  # noqa: E402,F401

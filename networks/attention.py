@@ -1,4 +1,4 @@
-"""Attention over channels, over places, and over the scales of an NPR layer.
+"""Attention over channels, over positions, and over the scales of an NPR layer.
 
 Source: Woo et al., "CBAM: Convolutional Block Attention Module", ECCV 2018, for the two forms that
 CVIMGDetection puts into NPR; NPR-DeepfakeDetection for the attention over scales.  Module names are those of
@@ -8,22 +8,34 @@ CVIMGDetection's weight files.
 import torch
 from torch import nn
 
-FORMS = ("sum", "cbam")
 REDUCTION = 16
 SPATIAL_KERNEL = 7
-HIDDEN = 16  # width of the scale attention's hidden layer
+# Width of the scale attention's hidden layer.
+HIDDEN = 16
+
+
+def sum_gate(mean, largest):
+    """As CVIMGDetection's code has it, from 0 to 2."""
+    return mean.sigmoid() + largest.sigmoid()
+
+
+def cbam_gate(mean, largest):
+    """As the paper and CVIMGDetection's report have it, from 0 to 1."""
+    return (mean + largest).sigmoid()
+
+
+FORMS = {"sum": sum_gate, "cbam": cbam_gate}
 
 
 class ChannelAttention(nn.Module):
     """Weighs the channels of (B, C, H, W) by their mean and maximum, each through the same two layers f.
 
-    form "sum", as CVIMGDetection's code has it: sigmoid(f(mean)) + sigmoid(f(max)), from 0 to 2;
-    form "cbam", as the paper and CVIMGDetection's report: sigmoid(f(mean) + f(max)), from 0 to 1.
+    form: of FORMS, how the two become one weight per channel.
     """
 
     def __init__(self, channels, form="sum"):
         super().__init__()
-        self.form = form
+        self.gate = FORMS[form]
         hidden = channels // REDUCTION
         self.fc = nn.Sequential(
             nn.Linear(channels, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, channels, bias=False)
@@ -33,14 +45,9 @@ class ChannelAttention(nn.Module):
         mean, largest = self.fc(x.mean(dim=(2, 3))), self.fc(x.amax(dim=(2, 3)))
         return x * self.gate(mean, largest)[:, :, None, None]
 
-    def gate(self, mean, largest):
-        if self.form == "sum":
-            return mean.sigmoid() + largest.sigmoid()
-        return (mean + largest).sigmoid()
-
 
 class SpatialAttention(nn.Module):
-    """Weighs the places of (B, C, H, W), from 0 to 1, by the mean and maximum over their channels."""
+    """Weighs the positions of (B, C, H, W), from 0 to 1, by the mean and maximum over their channels."""
 
     def __init__(self):
         super().__init__()
@@ -55,7 +62,7 @@ class SpatialAttention(nn.Module):
 class ScaleAttention(nn.Module):
     """A weight per scale, summing to 1, from an image's channel means: (B, C, H, W) -> (B, scales).
 
-    It sees the mean colour and nothing else, so it can express little more than constant weights.
+    It sees only the mean colour, so it can express little more than constant weights.
     """
 
     def __init__(self, channels, scales):

@@ -2,11 +2,13 @@
 
 import argparse
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common import as_typed
 from networks.color import SPACES
 
 
@@ -15,9 +17,12 @@ class Patches:
     """Which patches of an image a detector sees (data/patches.py).  Lengths in pixels."""
 
     size: int = 32
-    select: str = "random64"  # the places that are looked at: random64, grid, dense
-    stride: int = 8  # between two places of `dense`
-    vote: int = 1  # how many of the simplest are taken
+    # Which patches are candidates: random64, grid or dense.
+    select: str = "random64"
+    # Pixels between two candidates of `dense`.
+    stride: int = 8
+    # How many of the simplest are taken.
+    vote: int = 1
 
 
 @dataclass(frozen=True)
@@ -44,26 +49,36 @@ class DataConfig:
     # The same for a published file without a protocol, which has no training on record: "training" for
     # load_size and crop_size above, or "stored".
     published_geometry: str = "training"
+    # Pixels that the network computes on for each pixel given, which decides how many images fit a pass.
+    enlargement: float = 1.0
+
+
+class Published(NamedTuple):
+    """What a published weight file turned out to be."""
+
+    options: dict  # of the detector's own flags
+    entries: dict  # its state_dict with fake = 1 and this project's units
+    notice: str = ""  # what was changed on loading
 
 
 class Detector(nn.Module):
     """A binary detector: images in, one logit per image out; above 0 means fake.
 
     A subclass sets `data_config`, writes `preprocess` and `forward`, and may override the rest.
-    It lives in one file under networks/ and is made known with `@register("name")`.
+    It lives in one file under networks/ and is made known with `@register("name")`, which sets `arch`.
     """
 
     data_config = DataConfig()
-    unused_for_key_compat: tuple[str, ...] = ()  # parameters that exist only so that a published file loads
-    trunk_prefix = ""  # what stands before torchvision's names of a ResNet-50 in the state_dict
-    enlargement = 1  # pixels that the trunk sees for each pixel given
-    recipe = None  # name of its published settings, where that is not its own name
-    imagenet = "ResNet50_Weights.IMAGENET1K_V1"  # torchvision's name of what --pretrained starts from
-    companions = {}  # {name: sha256} of files beside its weights that scores depend on, once `ready`
+    # Keys that every published file of this detector has; looked at before anything is built.
+    signature: tuple[str, ...] = ()
+    # Where --pretrained starts: torchvision's name of the weights, and the prefix of the trunk's names here.
+    imagenet = ("ResNet50_Weights.IMAGENET1K_V1", "")
 
     def __init__(self, space=SPACES["rgb"]):
         """space: the colour space whose constants `normalise` uses; ImageNet's for RGB."""
         super().__init__()
+        # {name: sha256} of files besides its weights that scores depend on; see `load_companions`.
+        self.companions = {}
         self.register_buffer("mean", torch.tensor(space.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(space.std).view(1, -1, 1, 1), persistent=False)
 
@@ -73,49 +88,20 @@ class Detector(nn.Module):
 
     @classmethod
     def from_options(cls, opt):
-        """Builds the detector that the parsed options describe."""
+        """Builds the detector that the parsed options describe; UserError where flags do not go together."""
         return cls()
 
     @classmethod
-    def flags(cls, opt):
-        """The detector's own flags in opt; those that are absent there have their defaults."""
-        parser = argparse.ArgumentParser(add_help=False)
-        cls.add_arguments(parser)
-        known = parser.parse_args([])
-        return argparse.Namespace(**{name: getattr(opt, name, value) for name, value in vars(known).items()})
+    def from_published(cls, state, given):
+        """A state_dict that has the signature -> Published, or None if it is not this detector's.
 
-    @classmethod
-    def evaluation_flags(cls):
-        """Names of its options that an evaluation may set otherwise than the training did."""
-        return ()
-
-    @classmethod
-    def check_options(cls, opt):
-        """ValueError where the detector's own flags do not go together."""
-
-    @classmethod
-    def recognise(cls, state, given=None):
-        """The options of a foreign state_dict, or None if it is not this detector's.
-
-        given: {option: value} that the user states about it.  ValueError where keys contradict it, or where
-        neither decides.
+        given: {option: value} that the user states about the file.  UserError where the keys contradict it,
+        or where neither decides how the detector was built.
         """
-        with torch.device("meta"):  # shapes alone: no memory, no random numbers
-            own = {name: tensor.shape for name, tensor in cls().state_dict().items()}
-        return dict(given or {}) if own == {name: one.shape for name, one in state.items()} else None
+        return Published(given, state) if shapes_of(state) == shapes_on_meta(cls) else None
 
-    @classmethod
-    def from_published(cls, state):
-        """(the entries of a published file with fake = 1 and this project's units, a notice or "")."""
-        return state, ""
-
-    @classmethod
-    def renamed(cls, state):
-        """Entries of a file from elsewhere under the names that they have here."""
-        return state
-
-    def ready(self):
-        """Fetches what it needs beside its weights, so that a lack shows before any work is done."""
+    def load_companions(self):
+        """Loads files that it needs besides its weights and fills in `companions`; UserError without them."""
 
     def unit(self, images):
         """RGB uint8, or float in [0, 1], (B, 3, H, W) -> float32 in [0, 1] of the same shape."""
@@ -130,8 +116,8 @@ class Detector(nn.Module):
     def normalise(self, images):
         """RGB uint8, or float in [0, 1], (B, 3, H, W) -> normalised float32 of the same shape.
 
-        The order of operations is the one of the published loaders, (u / 255 - mean) / std, so that a
-        published weight file meets the very numbers it was trained on.
+        The order of operations is that of the published loaders, (u / 255 - mean) / std, so that a published
+        weight file gets exactly the numbers that it was trained on.
         """
         return (self.unit(images) - self.mean) / self.std
 
@@ -160,19 +146,33 @@ class Detector(nn.Module):
         raise TypeError(f"{type(self).__name__} names no layer for class-activation maps")
 
     @property
-    def configuration(self):
-        """{name: value} of what differs from the detector's default build; pins down a record of results."""
+    def config(self):
+        """{name: value} of what differs from the detector's default build and decides what weights mean."""
         return {}
 
-    def describe(self):
-        """The build in words, for a notice or a table."""
-        return "with its default options"
 
-    def facts(self):
-        """{name: text} of what an experiment's results.csv tells of a detector beside its words."""
-        setting = {"arch": self.arch, **self.configuration}
-        return {"factors": "", "setting": " ".join(f"{name}={value}" for name, value in setting.items())}
+def describe(detector):
+    """A detector's build in words, for a notice or a table: "npr, factor 0.25"; "npr, default options"."""
+    changed = [
+        f"{name} {as_typed(value)}" for name, value in detector.config.items() if value not in (None, ())
+    ]
+    return f"{detector.arch}, {', '.join(changed) or 'default options'}"
 
-    def fused(self):
-        """An equivalent module for inference; the detector itself unless it knows a faster form."""
-        return self
+
+def own_flags(cls, opt):
+    """A Namespace of the detector's own flags in opt; those that are absent there have their defaults."""
+    parser = argparse.ArgumentParser(add_help=False)
+    cls.add_arguments(parser)
+    defaults = vars(parser.parse_args([]))
+    return argparse.Namespace(**{name: getattr(opt, name, value) for name, value in defaults.items()})
+
+
+def shapes_of(state):
+    """{name: shape} of a state_dict."""
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def shapes_on_meta(build):
+    """{name: shape} of the state_dict of what build() makes, without memory or random numbers."""
+    with torch.device("meta"):
+        return shapes_of(build().state_dict())

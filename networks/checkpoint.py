@@ -1,9 +1,9 @@
 """Weight files: the only code that knows their formats.
 
 Ours is one dict: format, arch, options, model, optimizer, epoch, step, rng, metrics, calibration, env (and
-`progress`: the place inside an interrupted epoch, and what the learning rate depends on).  Published files
-come flat, as {'model': ...} or {'state_dict': ...}, with or without a `module.` prefix.  A file either loads
-completely or raises CheckpointError.
+`progress`: the position inside an interrupted epoch, and what the learning rate depends on).  Published files
+are flat, or hold their weights under a name such as 'model' or 'state_dict', with or without a prefix such as
+`module.`.  A file either loads completely or raises CheckpointError.
 """
 
 import os
@@ -16,11 +16,17 @@ import torch
 
 import networks
 from common import CheckpointError, UserError, sha256
+from networks.base import describe, own_flags, shapes_on_meta
 
 FORMAT = "npr-lab/1"
-WRAPPERS = ("model", "state_dict")  # where published files keep their weights
-PARALLEL_PREFIX = "module."  # left behind by torch.nn.DataParallel
+# Left by torch.nn.DataParallel in nearly every published file; removed without a notice.
+PARALLEL_PREFIX = "module."
 SHOWN_KEYS = 8
+COUNTER = "num_batches_tracked"  # of a batch norm; it changes nothing here, and some files leave it out
+# Values of options that older versions wrote -> what they are called now.
+RENAMED_VALUES = {"npr_norm": {"before": "imagenet", "after": "none"}}
+# Classes besides tensors that a weight file may hold: plain data, so that loading runs no code of the file.
+PLAIN_DATA = ("argparse.Namespace", "numpy.dtype", "numpy.ndarray")
 
 
 @dataclass
@@ -51,9 +57,12 @@ class Loaded:
     @property
     def identity(self):
         """What pins the detector down in a record of results."""
+        config = {"detector": self.detector.config} if self.detector.config else {}
         known = {"checkpoint": Path(self.path).name, "checkpoint_sha256": self.sha256, "arch": self.arch}
-        built = self.detector.configuration
-        return {**known, **self.detector.companions, **({"detector": built} if built else {})}
+        return {**known, **self.detector.companions, **config}
+
+
+# ----- writing and reading files -----
 
 
 def save(path, detector, **content):
@@ -76,7 +85,10 @@ def save(path, detector, **content):
 
 
 def read(path):
-    """The raw content of a weight file, read without running any code that it may hold."""
+    """The raw content of a weight file, read without running any code that it may hold.
+
+    CheckpointError says what a file that cannot be used is, and what to do next.
+    """
     path = Path(path)
     if not path.is_file():
         hint = " (it is a folder; name a file in it)" if path.is_dir() else ""
@@ -84,130 +96,23 @@ def read(path):
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} is not a readable weight file: it is damaged, or holds Python objects beside tensors, "
-            "which are not loaded because that could run code"
-        ) from error
-    except Exception as error:  # torch raises many kinds here; all mean the same to the user
-        reason = "it is damaged, or of no torch format" if path.stat().st_size else "it is empty"
-        raise CheckpointError(
-            f"{path} is not a readable weight file: {reason} ({type(error).__name__})"
-        ) from error
-
-
-def load(path, arch=None, opt=None):
-    """Builds the detector of a weight file and loads it strictly.
-
-    Args:
-        arch: detector name; needed only where the keys of a published file do not decide.
-        opt: parsed options that describe the detector of a published file; ours carry their own.
-    """
-    content = read(path)
-    state = weights(content, path)
-    own = is_own(content)
-    given = vars(opt) if opt is not None else {}
-    found, implied = _described(content, path) if own else _recognise(state, arch, path, given)
-    if arch is not None and arch != found:
-        raise CheckpointError(f"{path} holds a {found!r} detector, not --arch {arch}")
-    kind = networks.get(found)
-    detector = _built_as_asked(kind, implied, _flags_of(found, given), path)
-    notes = []
-    if not own:
-        state, converted = kind.from_published(state)
-        assumed = f"{path} is a published file; taken as detector {found!r}, {detector.describe()}"
-        notes = [f"{assumed} (where the file does not say, --arch {found} and its flags do)", converted]
-    load_weights(detector, state, path)
-    detector.ready()
-    changed = (
-        [
-            name
-            for name, value in detector.companions.items()
-            if content.get("companions", {}).get(name, value) != value
-        ]
-        if own
-        else []
-    )
-    notes += [f"{name} {value[:12]}" for name, value in detector.companions.items()]
-    notes += [f"notice: {name} is not that of the training" for name in changed]
-    options = implied if own else {}
-    return Loaded(detector, found, options, content, str(path), sha256(path), list(filter(None, notes)))
-
-
-def in_our_convention(content, path, arch=None, given=None):
-    """(a file's state_dict with fake = 1, a notice or ""): a published file may have it otherwise.
-
-    arch, given: the detector that is to start from it; its {flag: value} hold for a file of its kind.
-    """
-    state = weights(content, path)
+        with torch.serialization.safe_globals(_plain_classes()):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types here; what matters to the user is the file
+        raise CheckpointError(f"{path} {_what_it_is(path, error)}") from error
     if is_own(content):
-        return state, ""
-    for kind in map(networks.get, networks.names()):
-        try:
-            flags = _flags_of(arch, given or {}) if kind.arch == arch else {}
-            fits = kind.recognise(state, flags) is not None
-        except UserError:  # of this kind, but not of one that can be told
-            fits = False
-        if fits:
-            return kind.from_published(state)
-    one_logit = any(name.endswith("fc.weight") and len(value) == 1 for name, value in state.items())
-    unknown = "no file that is known whole: had its last layer the opposite sign, this could not be seen"
-    return state, unknown if one_logit else ""
+        content["options"] = upgraded(content.get("options", {}))
+    return content
 
 
-def load_weights(detector, state, path):
-    """Strict load with an error that names the differing keys."""
-    require_fit(detector, state, path)
-    detector.load_state_dict(state)
-
-
-def load_companion(network, state, path, what, hint=""):
-    """Strict load of a network that is no detector: what it gives is not looked at as scores are."""
-    require_fit(network, state, path, what, hint)
-    broken = [name for name, value in state.items() if not value.isfinite().all()]
-    if broken:
-        raise CheckpointError(f"{path} holds values that are no numbers, first in {broken[0]}")
-    network.load_state_dict(state)
-
-
-def require_fit(network, state, path, what=None, hint=""):
-    """CheckpointError with the differing keys unless a state_dict has the network's keys and shapes.
-
-    what: the network in words, for one that is no detector; hint: ends the message.
-    """
-    own = network.state_dict()
-    missing = [name for name in own if name not in state]
-    unexpected = [name for name in state if name not in own]
-    reshaped = [name for name in own if name in state and own[name].shape != state[name].shape]
-    if missing or unexpected or reshaped:
-        kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
-        lists = "; ".join(f"{len(keys)} {kind}: {_shorten(keys)}" for kind, keys in kinds if keys)
-        what = what or f"detector {network.arch!r}"
-        raise CheckpointError(f"{path} does not fit {what}: {lists}{hint}")
-
-
-def weights(content, path):
-    """The state_dict inside any known structure, without wrapper and `module.` prefix."""
-    state = content
-    for wrapper in WRAPPERS:
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not state:
-        raise CheckpointError(
-            f"{path} holds no weights: expected a state_dict or {{'model': ...}}, "
-            f"got {type(content).__name__}"
-        )
-    strangers = [
-        str(name)
-        for name, value in state.items()
-        if not (isinstance(name, str) and isinstance(value, torch.Tensor))
-    ]
-    if strangers:
-        raise CheckpointError(f"{path} holds entries that are no tensors: {_shorten(strangers)}")
-    if all(name.startswith(PARALLEL_PREFIX) for name in state):
-        state = {name[len(PARALLEL_PREFIX) :]: value for name, value in state.items()}
-    return state
+def upgraded(options):
+    """Options that an older version saved, under today's names."""
+    if not isinstance(options, dict):
+        return options
+    return {
+        name: RENAMED_VALUES.get(name, {}).get(value, value) if isinstance(value, str) else value
+        for name, value in options.items()
+    }
 
 
 def is_own(content):
@@ -215,65 +120,44 @@ def is_own(content):
     return isinstance(content, dict) and content.get("format") == FORMAT
 
 
-def _described(content, path):
-    """(arch, options) that a file of ours names."""
-    arch, options = content.get("arch"), content.get("options", {})
-    if arch not in networks.names() or not isinstance(options, dict):
-        raise CheckpointError(
-            f"{path} says it is a {FORMAT} file, but names no detector of this version: "
-            f"arch {arch!r}, known: {', '.join(networks.names())}"
+def _plain_classes():
+    """Classes of PLAIN_DATA and NumPy's scalars, which torch's safe loader refuses unless they are named."""
+    import numpy as np
+
+    scalar_types = [type(np.dtype(code)) for code in "?bBhHiIlLqQefdSU"]
+    return [Namespace, np.dtype, np.ndarray, np.float64(0).__reduce__()[0], *scalar_types]
+
+
+def _what_it_is(path, error):
+    """What a file is that torch does not read, and what to do next."""
+    with open(path, "rb") as file:
+        start = file.read(512).lstrip().lower()
+    if not start:
+        return "is empty; download or copy it again"
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "is a web page, not weights (a login or a quota of the server); download it again in a browser"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the weights; fetch them with: git lfs pull"
+    if "TorchScript" in str(error):
+        return (
+            "is a TorchScript program, not weights; save its weights: "
+            "torch.save(torch.jit.load(FILE).state_dict(), OUT)"
         )
-    return arch, options
-
-
-def _flags_of(arch, given):
-    """The detector's own flags among those given."""
-    own = vars(networks.get(arch).flags(Namespace()))
-    return {name: value for name, value in given.items() if name in own}
-
-
-def _built_as_asked(kind, implied, flags, path):
-    """The detector that a file's options and the flags describe.
-
-    The file knows what its weights were trained for; flags may repeat that, not change it.
-    """
-    try:
-        asked = kind.from_options(Namespace(**{**implied, **flags}))
-    except UserError as error:
-        raise CheckpointError(f"{path}, as it was trained, does not go with these flags: {error}") from error
-    if not flags:
-        return asked
-    with torch.device("meta"):
-        trained = kind.from_options(Namespace(**implied))
-    if asked.configuration != trained.configuration:
-        raise CheckpointError(
-            f"{path} was trained as {trained.describe()}; the flags, which ask for {asked.describe()}, "
-            "cannot change that: leave them out"
+    if isinstance(error, pickle.UnpicklingError) and (foreign := _foreign_classes(path)):
+        return (
+            f"holds Python objects besides tensors ({', '.join(foreign[:3])}), which are not loaded because "
+            "that could run code; where you trust it, save the weights alone: "
+            "torch.save(torch.load(FILE, weights_only=False)['state_dict'], OUT)"
         )
-    return asked
+    return f"is not a readable weight file: it is damaged, or of another format ({type(error).__name__})"
 
 
-def _recognise(state, arch, path, given):
-    candidates = [arch] if arch is not None else networks.names()
+def _foreign_classes(path):
+    """Names of the classes that a file needs besides the safe ones; [] for a damaged file."""
     try:
-        fitting = {name: networks.get(name).recognise(state, _flags_of(name, given)) for name in candidates}
-    except UserError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    fitting = {name: implied for name, implied in fitting.items() if implied is not None}
-    if len(fitting) == 1:
-        return next(iter(fitting.items()))
-    if len(fitting) > 1:
-        raise CheckpointError(f"{path} fits several detectors; name one with --arch {{{','.join(fitting)}}}")
-    with torch.device("meta"):
-        built = {name: networks.get(name)() for name in candidates}
-    differing = {name: len(state.keys() ^ one.state_dict().keys()) for name, one in built.items()}
-    closest = min(differing, key=differing.get)
-    if len(candidates) == 1 or differing[closest] < len(state) / 2:
-        require_fit(built[closest], state, path)  # says exactly where it differs
-    raise CheckpointError(
-        f"{path} fits no known detector ({', '.join(candidates)}); it has {len(state)} entries: "
-        f"{_shorten(list(state))}"
-    )
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # the same many types as in `read`
+        return []
 
 
 def _read_safetensors(path):
@@ -285,6 +169,239 @@ def _read_safetensors(path):
         return load_file(path)
     except Exception as error:  # safetensors raises its own type, which need not be importable
         raise CheckpointError(f"{path} is not a readable safetensors file ({error})") from error
+
+
+# ----- the weights in a file -----
+
+
+def weights(content, path):
+    """The state_dict in a file's content, without what frameworks put around it; see `unwrapped`."""
+    return unwrapped(content, path)[0]
+
+
+def unwrapped(content, path):
+    """(state_dict, notices): dicts around the weights and prefixes of their names are taken off.
+
+    A detector's own keys decide which prefix is one, so torch.compile's, Lightning's and others are known
+    without a list of them.
+    """
+    name, state = _state_dict_in(content, path)
+    notices = [f"its weights are the entry {name!r}"] if name not in ("", "model", "state_dict") else []
+    prefix = _prefix(state)
+    if prefix:
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    if prefix.replace(PARALLEL_PREFIX, ""):
+        notices.append(f"the prefix {prefix!r} of its entries was taken off")
+    for key in [key for key in state if key.endswith(".running_var")]:
+        state.setdefault(key.replace("running_var", COUNTER), torch.tensor(0))
+    return state, notices
+
+
+def _state_dict_in(content, path):
+    """(name of the entry, the only dict of tensors in a file's content), up to two levels deep."""
+    found = dict(_dicts_of_tensors(content))
+    if not found:
+        wrong = (
+            [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
+            if isinstance(content, dict)
+            else []
+        )
+        reason = f"entries that are not tensors: {_shorten(wrong)}" if wrong else type(content).__name__
+        raise CheckpointError(
+            f"{path} holds no weights: expected a state_dict or {{'model': ...}}, got {reason}"
+        )
+    for name in ("", "model", "state_dict"):
+        if name in found:
+            return name, dict(found[name])
+    if len(found) > 1:
+        raise CheckpointError(
+            f"{path} holds several sets of weights ({', '.join(found)}); save one of them: "
+            f"torch.save(torch.load(FILE)[{next(iter(found))!r}], OUT)"
+        )
+    name, state = next(iter(found.items()))
+    return name, dict(state)
+
+
+def _dicts_of_tensors(content, name="", depth=2):
+    if not isinstance(content, dict) or not content:
+        return
+    if all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in content.items()):
+        yield name, content
+    elif depth:
+        for key, value in content.items():
+            if key != "optimizer":
+                yield from _dicts_of_tensors(value, str(key), depth - 1)
+
+
+def _prefix(state):
+    """The shortest prefix in front of all keys of some detector's signature; "" where there is none."""
+    found = []
+    for detector in map(networks.get, networks.names()):
+        first = detector.signature[:1]
+        prefixes = {key[: -len(name)] for name in first for key in state if key.endswith(name)}
+        found += [prefix for prefix in prefixes if all(prefix + name in state for name in detector.signature)]
+    parts = tuple({networks.get(name).imagenet[1] for name in networks.names()} - {""})
+    found = [prefix for prefix in found if not prefix.endswith(parts)]  # the trunk of another detector
+    if found:
+        return min(found, key=len)
+    return PARALLEL_PREFIX if all(name.startswith(PARALLEL_PREFIX) for name in state) else ""
+
+
+def load_weights(detector, state, path):
+    """Strict load with an error that names the differing keys."""
+    require_fit(detector, state, path)
+    detector.load_state_dict(state)
+
+
+def load_companion(network, state, path, what, hint=""):
+    """Strict load of a network that is not a detector: its output is not checked as scores are."""
+    require_fit(network, state, path, what, hint)
+    require_finite(state, path)
+    network.load_state_dict(state)
+
+
+def require_finite(state, path):
+    """CheckpointError where weights are NaN or infinite."""
+    broken = [name for name, value in state.items() if not value.isfinite().all()]
+    if broken:
+        raise CheckpointError(f"{path} holds NaN or infinite values, first in {broken[0]}")
+
+
+def require_fit(network, state, path, what=None, hint=""):
+    """CheckpointError with the differing keys unless a state_dict has the network's keys and shapes.
+
+    what: the network in words, for one that is not a detector; hint: ends the message.
+    """
+    own = network.state_dict()
+    differing = {
+        "missing": [name for name in own if name not in state],
+        "unexpected": [name for name in state if name not in own],
+        "of another shape": [name for name in own if name in state and own[name].shape != state[name].shape],
+    }
+    if any(differing.values()):
+        lists = "; ".join(f"{len(keys)} {how}: {_shorten(keys)}" for how, keys in differing.items() if keys)
+        what = what or f"detector {network.arch!r}"
+        raise CheckpointError(f"{path} does not fit {what}: {lists}{hint}")
+
+
+# ----- detectors of files -----
+
+
+def load(path, arch=None, opt=None):
+    """Builds the detector of a weight file and loads it strictly.
+
+    Args:
+        arch: detector name; needed only where the keys of a published file do not decide.
+        opt: parsed options that describe the detector of a published file; ours carry their own.
+    """
+    content, given = read(path), vars(opt) if opt is not None else {}
+    loaded = (load_own if is_own(content) else load_published)(content, path, arch, given)
+    companions = loaded.detector.companions
+    recorded = content.get("companions", {}) if is_own(content) else {}
+    loaded.notes += [f"{name} {value[:12]}" for name, value in companions.items()]
+    loaded.notes += [
+        f"notice: {name} is not that of the training"
+        for name, value in companions.items()
+        if recorded.get(name, value) != value
+    ]
+    return loaded
+
+
+def load_own(content, path, arch, given):
+    """Loaded from a file that train.py wrote: it knows its detector; flags may repeat that, not change it."""
+    named, options = content.get("arch"), content.get("options", {})
+    if named not in networks.names() or not isinstance(options, dict):
+        raise CheckpointError(
+            f"{path} says it is a {FORMAT} file, but names no detector of this version: "
+            f"arch {named!r}, known: {', '.join(networks.names())}"
+        )
+    _require_arch(path, named, arch)
+    flags = flags_of(named, given)
+    detector = _built(path, named, {**options, **flags})
+    trained = _built(path, named, options, meta=True) if flags else detector
+    if detector.config != trained.config:
+        raise CheckpointError(
+            f"{path} was trained as {describe(trained)}; the flags, which ask for {describe(detector)}, "
+            "cannot change that: leave them out"
+        )
+    load_weights(detector, weights(content, path), path)
+    detector.load_companions()
+    return Loaded(detector, named, options, content, str(path), sha256(path))
+
+
+def load_published(content, path, arch, given):
+    """Loaded from a published file: its keys decide which detector it is, or flags where they do not."""
+    state, notices = unwrapped(content, path)
+    named, published = recognise(state, path, arch, given)
+    _require_arch(path, named, arch)
+    detector = _built(path, named, {**published.options, **flags_of(named, given)})
+    load_weights(detector, published.entries, path)
+    detector.load_companions()
+    assumed = f"{path} is a published file; taken as detector {describe(detector)}"
+    notes = [f"{assumed} (where the file does not say, --arch {named} and its flags do)"]
+    notes += [*notices, *filter(None, [published.notice])]
+    return Loaded(detector, named, {}, content, str(path), sha256(path), notes)
+
+
+def recognise(state, path, arch=None, given=None):
+    """(name, Published) of the only detector that a foreign state_dict fits; CheckpointError without one."""
+    candidates = [arch] if arch is not None else networks.names()
+    fitting = {}
+    try:
+        for name in candidates:
+            published = published_as(name, state, given or {})
+            if published is not None:
+                fitting[name] = published
+    except CheckpointError:
+        raise
+    except UserError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    if len(fitting) == 1:
+        return next(iter(fitting.items()))
+    if len(fitting) > 1:
+        raise CheckpointError(f"{path} fits several detectors; name one with --arch {{{','.join(fitting)}}}")
+    return _refuse_unknown(state, path, candidates)
+
+
+def published_as(name, state, given):
+    """Published if a state_dict fits the detector called `name`, else None; cheap where keys are missing."""
+    detector = networks.get(name)
+    if not state.keys() >= {*detector.signature}:
+        return None
+    return detector.from_published(state, flags_of(name, given))
+
+
+def flags_of(arch, given):
+    """The detector's own flags among those given."""
+    own = vars(own_flags(networks.get(arch), Namespace()))
+    return {name: value for name, value in given.items() if name in own}
+
+
+def _built(path, arch, options, meta=False):
+    """The detector that options describe; on the meta device without memory or random numbers."""
+    try:
+        with torch.device("meta" if meta else "cpu"):
+            return networks.get(arch).from_options(Namespace(**options))
+    except UserError as error:
+        raise CheckpointError(f"{path}, as it was trained, does not go with these flags: {error}") from error
+
+
+def _require_arch(path, named, arch):
+    if arch not in (None, named):
+        raise CheckpointError(f"{path} holds a {named!r} detector, not --arch {arch}")
+
+
+def _refuse_unknown(state, path, candidates):
+    """Says how a foreign file differs from the closest detector, or what it holds."""
+    differing = {name: len(state.keys() ^ shapes_on_meta(networks.get(name)).keys()) for name in candidates}
+    closest = min(differing, key=differing.get)
+    if len(candidates) == 1 or differing[closest] < len(state) / 2:
+        with torch.device("meta"):
+            require_fit(networks.get(closest)(), state, path)  # says exactly where it differs
+    raise CheckpointError(
+        f"{path} fits no known detector ({', '.join(candidates)}); it has {len(state)} entries: "
+        f"{_shorten(list(state))}"
+    )
 
 
 def _shorten(keys):

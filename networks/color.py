@@ -100,13 +100,6 @@ def compress(t):
     return torch.where(t > LAB_KNEE, root, LAB_SLOPE * t + LAB_OFFSET)
 
 
-def convert(x, space):
-    """RGB in [0, 1], (B, 3, H, W) -> the space of that name in SPACES, (B, channels, H, W)."""
-    if space not in SPACES:
-        raise ValueError(f"unknown colour space {space!r}; known: {', '.join(SPACES)}")
-    return SPACES[space].convert(x)
-
-
 # Only RGB has published ImageNet statistics. The others are measured on seven photographs of the scikit-learn
 # and scikit-image wheels (named in tests/test_color.py) of equal weight: mean of their means, and root of the
 # mean over them of the mean squared distance to it. Hue counts as a plain number, not as an angle.

@@ -13,10 +13,14 @@ from torch import nn
 from networks import checkpoint
 
 WIDTH, GROUPS, BLOCKS, REDUCTION = 64, 4, 8, 16
-REACH = 103  # pixels that an output pixel sees to each side, the pooling of the channel attention aside
-TILE = 1024  # pixels: an image with a longer side goes in tiles of this side, which take a few GB
-ENCODINGS = ("wrapped", "signed")
-SIGNED_ZERO, SIGNED_ONE = 32768, 32767  # of the 16-bit files: value = SIGNED_ZERO + SIGNED_ONE * noise
+# Pixels that an output pixel sees to each side, apart from the pooling of the channel attention.
+REACH = 103
+# An image with a longer side than this is computed in tiles of this side, which take a few GB.
+TILE = 1024
+# Encoding of a noise file -> bits per channel.
+ENCODINGS = {"wrapped": 8, "signed": 16}
+# Values of 16-bit files: SIGNED_ZERO + SIGNED_ONE * noise.
+SIGNED_ZERO, SIGNED_ONE = 32768, 32767
 
 
 class ChannelAttention(nn.Module):
@@ -34,7 +38,7 @@ class ChannelAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """(B, C, H, W) weighted per place by what largest and mean value over its channels say."""
+    """(B, C, H, W) weighted per position by the largest and the mean value over its channels."""
 
     def __init__(self):
         super().__init__()
@@ -89,26 +93,26 @@ class CycleISP(nn.Module):
         return images - self.noise(images)
 
     def noise(self, images):
-        """Images (B, 3, H, W) in [0, 1] -> what the network takes for noise, float32, about 0."""
+        """Images (B, 3, H, W) in [0, 1] -> what the network considers noise, float32, about 0."""
         return -self.tail(self.body(self.head(images))).float()
 
     def noise_in_tiles(self, images, side, margin=REACH):
         """`noise` in tiles of `side` pixels, each computed with `margin` more on all sides that have them.
 
-        An approximation whatever the margin: the channel attention of a tile sees the tile alone.
+        An approximation whatever the margin: the channel attention of a tile sees only the tile.
         """
         height, width = images.shape[-2:]
         if max(height, width) <= side:
             return self.noise(images)
-        found = torch.empty_like(images, dtype=torch.float32)
+        result = torch.empty_like(images, dtype=torch.float32)
         for top in range(0, height, side):
             for left in range(0, width, side):
                 first_row, first_column = max(0, top - margin), max(0, left - margin)
                 bottom, right = min(height, top + side), min(width, left + side)
                 part = images[..., first_row : bottom + margin, first_column : right + margin]
                 noise = self.noise(part)[..., top - first_row :, left - first_column :]
-                found[..., top:bottom, left:right] = noise[..., : bottom - top, : right - left]
-        return found
+                result[..., top:bottom, left:right] = noise[..., : bottom - top, : right - left]
+        return result
 
     def encoded_noise(self, images, encoding, tile=TILE):
         """Images (B, 3, H, W), RGB in [0, 1] -> what an LNP file in this encoding holds.
@@ -140,11 +144,21 @@ def conv3x3(inputs, outputs):
     return nn.Conv2d(inputs, outputs, 3, padding=1)
 
 
+def frozen(module):
+    """The module with buffers as parameters: it moves with its owner, and is neither trained nor saved."""
+    for part in module.modules():
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            delattr(part, name)
+            part.register_buffer(name, parameter.detach(), persistent=False)
+    return module
+
+
 def load(path):
     """The denoiser of a weight file ({'state_dict': ...}, with or without `module.`), frozen, on the CPU.
 
-    CheckpointError where the file is no denoiser of this kind.
+    CheckpointError where the file is not a denoiser of this kind.
     """
     denoiser, state = CycleISP(), checkpoint.weights(checkpoint.read(path), path)
     checkpoint.load_companion(denoiser, state, path, "CycleISP's denoiser of RGB images (sidd_rgb.pth)")
-    return denoiser.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # faster
+    # channels_last is faster
+    return denoiser.eval().requires_grad_(False).to(memory_format=torch.channels_last)

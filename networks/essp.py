@@ -1,15 +1,15 @@
-"""ESSP: SSP with a patch that is first judged (blurred? compressed?) and then restored accordingly.
+"""ESSP: SSP on a patch that is first checked (blurred? compressed?) and then restored accordingly.
 
     patch -> perception: P(blurred), P(compressed) -> guidance = sum of task embeddings weighted by these
           -> enhancement: U-Net, each level scaled and shifted by the guidance -> restored patch -> SSP
 
-Source: Chen, Yao and Niu, arXiv 2402.01123, as summaries of it tell: the two modules, what each predicts, the
-task embeddings and their weights, training on synthetic blur and compression; from the option defaults of the
-published SSP code: sigma 0 to 1, JPEG quality 90 to 100.  No code of ESSP was released, so every size is a
-choice made here: the widths, the depth of the U-Net, embeddings of 64, feature-wise scale and shift, taking
-the mean off the patch that is judged, a start close to returning the patch as it is, the share of degraded
-images (half for each kind), L1 in grey levels (of 255), lest it weigh too little beside the others, and the
-weights of the three losses.
+Source: Chen, Yao and Niu, arXiv 2402.01123, as reported in summaries of it: the two modules, what each
+predicts, the task embeddings and their weights, training on synthetic blur and compression; from the option
+defaults of the published SSP code: sigma 0 to 1, JPEG quality 90 to 100.  No code of ESSP was released, so
+every size is a choice made here: the widths, the depth of the U-Net, embeddings of 64, feature-wise scale and
+shift, subtracting the mean from the patch that is checked, a start close to returning the patch unchanged,
+the share of degraded images (half for each kind), L1 in grey levels (of 255), so that it does not weigh too
+little next to the others, and the weights of the three losses.
 """
 
 import argparse
@@ -19,7 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common import non_negative_float
 from networks import register
+from networks.base import Detector, own_flags
 from networks.ssp import SSPDetector
 
 WIDTHS = (32, 64, 128)  # channels of the U-Net at full, half and quarter resolution
@@ -47,7 +49,7 @@ class Perception(nn.Module):
 
 
 class Guided(nn.Module):
-    """Two 3x3 convolutions; the guidance scales and shifts what lies between them (FiLM, AAAI 2018)."""
+    """Two 3x3 convolutions; the guidance scales and shifts what is between them (FiLM, AAAI 2018)."""
 
     def __init__(self, inputs, outputs):
         super().__init__()
@@ -88,10 +90,11 @@ class ESSPDetector(SSPDetector):
     """SSP behind a patch restoration that knows how likely blur and compression are."""
 
     data_config = replace(SSPDetector.data_config, clean_pair=True)
+    signature = ("perception.head.weight", "enhancement.last.weight", "disc.fc.weight")
 
     def __init__(self, flags=None):
-        """flags: of `flags`; None: the defaults."""
-        flags = flags or self.flags(argparse.Namespace())
+        """flags: a Namespace of this detector's flags; None: the defaults."""
+        flags = flags or own_flags(type(self), argparse.Namespace())
         super().__init__(flags)
         self.weights = {
             "perception": flags.essp_perception_weight,
@@ -107,15 +110,15 @@ class ESSPDetector(SSPDetector):
         for name, what in (("perception", "blur and compression"), ("restoration", "the clean patch")):
             group.add_argument(
                 f"--essp_{name}_weight",
-                type=not_negative,
+                type=non_negative_float,
                 default=1.0,
                 metavar="NUMBER",
                 help=f"weight of the loss about {what}",
             )
 
     @classmethod
-    def from_published(cls, state):
-        return state, ""  # there are no published files
+    def from_published(cls, state, given):
+        return Detector.from_published.__func__(cls, state, given)  # no sign to turn: fake = 1 here
 
     def restore(self, images):
         """Patches (B, 3, P, P), RGB uint8 or in [0, 1] -> (restored patches, logits (B, 2) of TASKS)."""
@@ -136,7 +139,7 @@ class ESSPDetector(SSPDetector):
         """
         missing = [name for name in ("clean", *TASKS) if name not in batch]
         if missing:
-            raise ValueError(f"essp is trained on pairs of patches; the batch lacks {', '.join(missing)}")
+            raise ValueError(f"essp is trained on pairs of patches; the batch has no {', '.join(missing)}")
         votes = batch["image"].shape[1] if batch["image"].ndim == 5 else 1
         images, clean = (batch[name].flatten(0, -4) for name in ("image", "clean"))
         restored, quality = self.restore(images)
@@ -161,14 +164,3 @@ def _halved(x):
 
 def _as_large(x, other):
     return F.interpolate(x, other.shape[-2:], mode="nearest")
-
-
-def not_negative(text):
-    """A flag's number from 0 on."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number from 0 on, got {text!r}")
-    return value

@@ -17,26 +17,31 @@ from torch import fft, nn
 
 from common import UserError, sha256
 from networks import cycleisp
-from networks.base import DataConfig, Detector
+from networks.base import DataConfig, Detector, Published, own_flags, shapes_of, shapes_on_meta
 
-EPSILON, POWER = 1e-8, 0.8  # of the amplitude: (|F| + EPSILON) ** POWER
-GRAYS = {"equal": (1 / 3, 1 / 3, 1 / 3), "weighted": (0.11, 0.59, 0.3)}  # DFIG's code; LNP's code
-FEATURES = {"lnp": 3, "fft": 2, "lnp+fft": 5}  # channels that the trunk sees
-MODES = {  # --train_mode: what is attended to
-    0: "attention over amplitude and phase",
-    1: "attention over all channels",
-    2: "no attention",
-}
-SIGNED_STD = 0.0155  # signed noise is divided by it: RMS of the noise above 0 in 28 files of DFIG
-DENOISER_SHARE = 6  # memory per pixel of the denoiser, over that of a trunk
+# Of the amplitude: (|F| + EPSILON) ** POWER.
+EPSILON, POWER = 1e-8, 0.8
+# Weights of the channels' spectra: DFIG's code, LNP's code.
+GRAYS = {"equal": (1 / 3, 1 / 3, 1 / 3), "weighted": (0.11, 0.59, 0.3)}
+# --lnp_feature: channels that the trunk sees.
+FEATURES = {"lnp": 3, "fft": 2, "lnp+fft": 5}
+# --train_mode: channels of lnp+fft that attention is paid to, counted from the last.  Published files of mode
+# 2 hold a block of 5 channels without using it.
+MODES = {0: 2, 1: 5, 2: 0}
+# --lnp_eval: where an evaluation takes its crop from.
+EVALUATIONS = {"train": "training", "full": "stored"}
+# Signed noise is divided by it: RMS of the noise above 0 in 28 files of DFIG.
+SIGNED_STD = 0.0155
+# Memory per pixel of the denoiser, over that of a trunk.
+DENOISER_SHARE = 6.0
 
 
 def spectra(x, gray="equal"):
     """(B, 3, H, W) -> amplitude and phase of its orthonormal FFT, float32 (B, 2, H, W), frequency 0 central.
 
     Amplitude (|F| + 1e-8)^0.8, phase in (-pi, pi]; both are averaged over the channels after that.  Odd sides
-    are shifted as by ifftshift, as published.  Frequencies that are real in exact arithmetic are real here,
-    lest rounding decide between -pi and pi.
+    are shifted as by ifftshift, as published.  Frequencies that are real in exact arithmetic are made real
+    here, so that rounding does not decide between -pi and pi.
     """
     with torch.autocast(x.device.type, enabled=False):
         transformed = fft.fft2(x.float(), norm="ortho")
@@ -51,9 +56,9 @@ def spectra(x, gray="equal"):
 
 
 class DAB(nn.Module):
-    """n channels, attended to; two convolutions and a weight per channel, around them a shortcut.
+    """Attention over n channels: two convolutions and a weight per channel, around them a shortcut.
 
-    Of the published block SA, conv1x1 and conv1x1_c are registered and never used; published files hold them.
+    SA, conv1x1 and conv1x1_c of the published block are registered and never used; published files hold them.
     """
 
     def __init__(self, width):
@@ -74,25 +79,24 @@ class LNPDetector(Detector):
     """What both trunks share; a subclass gives `make_trunk` and `classify`."""
 
     data_config = DataConfig(load_size=None, crop_size=224)
-    recipe = "dfig"
-    trunk_words = ""
 
     def __init__(self, flags=None):
-        """flags: of `flags`; None: the published setting."""
+        """flags: a Namespace of this detector's flags; None: the published setting."""
         super().__init__()
-        given = flags or self.flags(argparse.Namespace())
-        self.check_options(given)
-        self.mode, self.gray, self.feature = given.train_mode, given.lnp_gray, given.lnp_feature
-        self.encoding = given.lnp_encoding
-        self.denoiser_path = None if given.lnp_denoiser == "none" else given.lnp_denoiser
-        as_it_is = given.lnp_input == "image" and self.denoiser_path is None
-        self.source = "image" if as_it_is else self.encoding
+        flags = flags or own_flags(type(self), argparse.Namespace())
+        _check(flags)
+        self.mode, self.gray, self.feature = flags.train_mode, flags.lnp_gray, flags.lnp_feature
+        self.encoding = flags.lnp_encoding
+        self.denoiser_path = None if flags.lnp_denoiser == "none" else flags.lnp_denoiser
+        plain = flags.lnp_input == "image" and self.denoiser_path is None
+        self.source = "image" if plain else self.encoding
         self.data_config = replace(
             self.data_config,
-            noise_bits={"wrapped": 8, "signed": 16}[self.encoding] if given.lnp_input == "lnp" else None,
-            geometry_source={"train": "training", "full": "stored"}[given.lnp_eval],
+            noise_bits=cycleisp.ENCODINGS[self.encoding] if flags.lnp_input == "lnp" else None,
+            geometry_source=EVALUATIONS[flags.lnp_eval],
+            enlargement=DENOISER_SHARE if self.denoiser_path else 1.0,
         )
-        self.denoiser = ()  # (CycleISP,) once ready: no module of the detector, so not among its weights
+        self.denoiser = None
         self.make_trunk(FEATURES[self.feature])
         width = self.attended
         if width:
@@ -104,95 +108,49 @@ class LNPDetector(Detector):
         """Channels of the attention block; mode 2 has one of 5 and leaves it out, as published."""
         if self.feature == "lnp" or (self.feature == "fft" and self.mode == 2):
             return 0
-        return 2 if self.mode == 0 else 5
+        return MODES[self.mode] or FEATURES["lnp+fft"]
 
     def start_attention(self):
         """Start weights of the attention block; PyTorch's own unless a trunk says otherwise."""
 
     @classmethod
     def add_arguments(cls, group):
-        group.add_argument(
-            "--train_mode",
-            "--lnp_fusion",
-            type=int,
-            choices=sorted(MODES),
-            default=0,
-            help="0: attention over amplitude and phase, 1: over all five channels, 2: none",
+        add = group.add_argument
+        mode = "0: attention over amplitude and phase, 1: over all five channels, 2: none"
+        add("--train_mode", "--lnp_fusion", type=int, choices=MODES, default=0, help=mode)
+        source = "files of noise patterns (tools.extract lnp), or images: see --lnp_denoiser"
+        add("--lnp_input", choices=("lnp", "image"), default="lnp", help=source)
+        denoiser = (
+            "CycleISP's weights (sidd_rgb.pth): noise is computed from the crop that the network gets, not "
+            "from the whole image as by tools.extract; none: use the image itself"
         )
-        group.add_argument(
-            "--lnp_input",
-            choices=("lnp", "image"),
-            default="lnp",
-            help="files of noise patterns (tools.extract lnp), or images: see --lnp_denoiser",
-        )
-        group.add_argument(
-            "--lnp_denoiser",
-            metavar="FILE",
-            help="CycleISP's weights (sidd_rgb.pth): noise is taken of the crop that the network gets, not "
-            "of the whole image as by tools.extract; none: use the image itself",
-        )
-        group.add_argument(
-            "--lnp_encoding",
-            choices=cycleisp.ENCODINGS,
-            default="wrapped",
-            help="of the noise: 8 bits as DFIG's files, or 16 bits with its sign",
-        )
-        group.add_argument(
-            "--lnp_feature",
-            choices=tuple(FEATURES),
-            default="lnp+fft",
-            help="what the trunk sees: the noise, amplitude and phase of its spectrum, or both",
-        )
-        group.add_argument(
-            "--lnp_gray",
-            choices=tuple(GRAYS),
-            default="equal",
-            help="weights of the channels' spectra: equal (DFIG), or 0.11, 0.59, 0.3 (LNP)",
-        )
-        group.add_argument(
-            "--lnp_eval",
-            choices=("train", "full"),
-            default="train",
-            help="an evaluation crops as in training, or takes whole images (DFIG's demo)",
-        )
-
-    @classmethod
-    def evaluation_flags(cls):
-        return ("lnp_input", "lnp_denoiser", "lnp_eval")
-
-    @classmethod
-    def check_options(cls, opt):
-        flags = cls.flags(opt)
-        if flags.lnp_input == "image" and not flags.lnp_denoiser:
-            raise UserError("--lnp_input image needs --lnp_denoiser FILE (sidd_rgb.pth), or none")
-        if flags.lnp_input == "lnp" and flags.lnp_denoiser not in (None, "none"):
-            raise UserError("--lnp_denoiser concerns --lnp_input image alone; files take --lnp_denoiser none")
-        if flags.lnp_denoiser == "none" and flags.lnp_encoding != "wrapped":
-            raise UserError("--lnp_encoding concerns noise; --lnp_denoiser none leaves the image as it is")
-        if flags.lnp_feature == "lnp" and flags.train_mode != 0:
-            raise UserError("--train_mode concerns the spectra, which --lnp_feature lnp leaves out")
-        if flags.lnp_feature == "fft" and flags.train_mode == 1:
-            raise UserError("--train_mode 1 of --lnp_feature fft would be 0: there are two channels alone")
+        add("--lnp_denoiser", metavar="FILE", help=denoiser)
+        encoding = "of the noise: 8 bits as in DFIG's files, or 16 bits with its sign"
+        add("--lnp_encoding", choices=cycleisp.ENCODINGS, default="wrapped", help=encoding)
+        feature = "what the trunk sees: the noise, amplitude and phase of its spectrum, or both"
+        add("--lnp_feature", choices=FEATURES, default="lnp+fft", help=feature)
+        gray = "weights of the channels' spectra: equal (DFIG), or 0.11, 0.59, 0.3 (LNP)"
+        add("--lnp_gray", choices=GRAYS, default="equal", help=gray)
+        evaluation = "an evaluation crops as in training, or takes whole images (DFIG's demo)"
+        add("--lnp_eval", choices=EVALUATIONS, default="train", help=evaluation)
 
     @classmethod
     def from_options(cls, opt):
-        return cls(cls.flags(opt))
+        return cls(own_flags(cls, opt))
 
     @classmethod
-    def recognise(cls, state, given=None):
-        """Keys tell the trunk and mode 0; modes 1 and 2 have the same."""
-        flags, state = dict(given or {}), cls.from_published(state)[0]
-        attention = state.get("DAB.body.0.weight")
-        possible = () if attention is None else {2: (0,), 5: (1, 2)}.get(len(attention), ())
+    def from_published(cls, state, given):
+        """Keys decide the trunk and mode 0; modes 1 and 2 have the same keys."""
+        width = len(state["DAB.body.0.weight"])
+        possible = [mode for mode, channels in MODES.items() if (channels or FEATURES["lnp+fft"]) == width]
         if not possible:
             return None
-        if flags.get("lnp_feature", "lnp+fft") != "lnp+fft":
-            raise UserError(f"holds lnp+fft, not --lnp_feature {flags['lnp_feature']}")
-        with torch.device("meta"):
-            own = cls(cls.flags(argparse.Namespace(**{**flags, "train_mode": possible[0]}))).state_dict()
-        if {name: one.shape for name, one in own.items()} != {name: one.shape for name, one in state.items()}:
+        if given.get("lnp_feature", "lnp+fft") != "lnp+fft":
+            raise UserError(f"holds lnp+fft, not --lnp_feature {given['lnp_feature']}")
+        flags = own_flags(cls, argparse.Namespace(**{**given, "train_mode": possible[0]}))
+        if shapes_on_meta(lambda: cls(flags)) != shapes_of(state):
             return None
-        mode = flags.get("train_mode", possible[0] if len(possible) == 1 else None)
+        mode = given.get("train_mode", possible[0] if len(possible) == 1 else None)
         if mode is None:
             raise UserError(
                 f"holds DFIG's fusion mode 1 or 2, which have the same entries; add --arch {cls.arch} and "
@@ -200,31 +158,28 @@ class LNPDetector(Detector):
             )
         if mode not in possible:
             raise UserError(f"holds mode {' or '.join(map(str, possible))}, not --train_mode {mode}")
-        return {**flags, "train_mode": mode}
+        return Published({**given, "train_mode": mode}, state)
 
-    def ready(self):
-        """Loads the denoiser, if there is one."""
-        if self.denoiser_path is not None:
-            if not Path(self.denoiser_path).is_file():
-                raise UserError(
-                    f"no denoiser at {self.denoiser_path}; name CycleISP's weights with --arch {self.arch} "
-                    "--lnp_input image --lnp_denoiser FILE"
-                )
-            self.denoiser = (cycleisp.load(self.denoiser_path),)
-            self.companions = {"denoiser_sha256": sha256(self.denoiser_path)}
-            self.enlargement = DENOISER_SHARE
+    def load_companions(self):
+        """Loads the denoiser, if there is one: frozen, not trained, not saved with the weights."""
+        if self.denoiser_path is None:
+            return
+        if not Path(self.denoiser_path).is_file():
+            raise UserError(
+                f"no denoiser at {self.denoiser_path}; name CycleISP's weights with --arch {self.arch} "
+                "--lnp_input image --lnp_denoiser FILE"
+            )
+        self.denoiser = cycleisp.frozen(cycleisp.load(self.denoiser_path))
+        self.companions = {"denoiser_sha256": sha256(self.denoiser_path)}
 
     def noise(self, images):
-        """What files of the encoding hold, of RGB images (B, 3, H, W), uint8 or in [0, 1]."""
-        [denoiser] = self.denoiser
-        if denoiser.head[0].weight.device != images.device:
-            denoiser.to(images.device)
+        """What files of the encoding hold, computed from RGB images (B, 3, H, W), uint8 or in [0, 1]."""
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            return denoiser.encoded_noise(self.unit(images), self.encoding)
+            return self.denoiser.encoded_noise(self.unit(images), self.encoding)
 
     def pattern(self, images):
         """Input of the network -> the normalised three channels that stand for the image, float32."""
-        if self.denoiser:
+        if self.denoiser is not None:
             images = self.noise(images)
         if self.source != "signed":
             return self.normalise(images)
@@ -245,25 +200,16 @@ class LNPDetector(Detector):
 
     def fused_channels(self, x):
         """What `preprocess` gives -> the same channels after the attention of the mode."""
-        if not self.attended or self.mode == 2:
-            return x
-        if self.mode == 1:
-            return self.DAB(x)
-        return torch.cat([x[:, :-2], self.DAB(x[:, -2:])], dim=1)
+        width = min(MODES[self.mode], x.shape[1]) if self.attended else 0
+        return torch.cat([x[:, :-width], self.DAB(x[:, -width:])], dim=1) if width else x
 
     def forward(self, images):
         """Input as of `preprocess` -> logits (B,), float32."""
         return self.classify(self.fused_channels(self.preprocess(images)))
 
     @property
-    def unused_for_key_compat(self):
-        """Names of parameters that published files hold and no output depends on."""
-        dead = ("DAB.",) if self.mode == 2 else ("DAB.SA.", "DAB.conv1x1")
-        return tuple(name for name, _ in self.named_parameters() if name.startswith(dead))
-
-    @property
-    def configuration(self):
-        """What the weights depend on; where the noise comes from in an evaluation is recorded beside them."""
+    def config(self):
+        """What the weights depend on; where the noise comes from in an evaluation is recorded separately."""
         built = {
             "source": (self.source, "wrapped"),
             "train_mode": (self.mode, 0),
@@ -272,8 +218,16 @@ class LNPDetector(Detector):
         }
         return {name: value for name, (value, usual) in built.items() if value != usual}
 
-    def describe(self):
-        kind = {"image": "the image itself"}.get(self.source, f"{self.source} noise patterns")
-        what = {"lnp": kind, "fft": f"the spectra of {kind}", "lnp+fft": f"{kind} and spectra"}[self.feature]
-        mode = "" if self.feature == "lnp" else f", mode {self.mode}: {MODES[self.mode]}"
-        return f"DFIG's fusion of {what} on {self.trunk_words}{mode}"
+
+def _check(flags):
+    """UserError where the flags do not go together."""
+    if flags.lnp_input == "image" and not flags.lnp_denoiser:
+        raise UserError("--lnp_input image needs --lnp_denoiser FILE (sidd_rgb.pth), or none")
+    if flags.lnp_input == "lnp" and flags.lnp_denoiser not in (None, "none"):
+        raise UserError("--lnp_denoiser needs --lnp_input image; for files of noise leave it out")
+    if flags.lnp_denoiser == "none" and flags.lnp_encoding != "wrapped":
+        raise UserError("--lnp_encoding is about noise; --lnp_denoiser none takes the image itself")
+    if flags.lnp_feature == "lnp" and flags.train_mode != 0:
+        raise UserError("--train_mode is about the spectra, which --lnp_feature lnp leaves out")
+    if flags.lnp_feature == "fft" and flags.train_mode == 1:
+        raise UserError("--train_mode 1 with --lnp_feature fft is mode 0: there are only two channels")

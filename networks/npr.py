@@ -1,6 +1,7 @@
-"""The NPR layer: what is left of an image when its own down- and up-sampling is taken away.
+"""The NPR layer, and everything else that can be put in front of the network: FRONTS and FUSIONS.
 
-Pure functions on (..., C, H, W) tensors; networks/variants.py says how they may be combined.
+NPR is what is left of an image when its own down- and up-sampled copy is subtracted.  To add a front or a
+fusion, write a function here and give it a line in its dict; `--npr_front` and `--npr_fusion` then know it.
 
 Source: Tan et al., "Rethinking the Up-Sampling Operations in CNN-based Generative Network for Generalizable
 Deepfake Detection", CVPR 2024, section 3 and Table 7.  Other factors: CVIMGDetection and
@@ -8,9 +9,13 @@ NPR-DeepfakeDetection.  Local gradient: AIGDetection.
 """
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+
+from networks.attention import ScaleAttention
 
 # Published scale of the residual before the first convolution; NPR.pth is only valid with it.
 # Written as two steps because float32 x * 2 / 3 and x * (2 / 3) differ in the last bit.
@@ -20,8 +25,13 @@ MODES = ("nearest", "bilinear", "bicubic", "area")
 WINDOWS = (2, 3, 4)
 MEAN, MAX = "mean", "max"
 
-GRADIENT_FLOOR = 1e-9  # added to the horizontal difference, so that it can be divided by
-STEEPEST = 100  # a ratio beyond this counts as 0 (AIGDetection, networks/local_grad.py)
+# CVIMGDetection: the published scale, learned further.
+START_SCALE = 2 / 3
+
+# Local gradient: added to the horizontal difference, so that it can be divided by; a ratio beyond STEEPEST
+# counts as 0 (AIGDetection, networks/local_grad.py).
+GRADIENT_FLOOR = 1e-9
+STEEPEST = 100
 
 
 def references(window):
@@ -72,7 +82,7 @@ def scaled(residual):
 def index_map(length, factor, device=None):
     """For each of `length` pixels along an axis, the pixel that nearest-neighbour sampling puts there, int64.
 
-    The axis shrinks to floor(length * factor) pixels, at least 1, and grows back; whole numbers alone, so no
+    The axis shrinks to floor(length * factor) pixels, at least 1, and grows back; only whole numbers, so no
     rounding error moves a pixel.  Equal to the published layers where those run: 0,0,0,0,4,4,4,4 at factor
     0.25; 0,0,2,2 at 0.5; 0,0,1,2,4,4,5,6 at 0.75.
     """
@@ -98,18 +108,120 @@ def factor_residual(x, factor, mode="nearest"):
     return x - F.interpolate(small, size=(height, width), mode=mode)
 
 
-def weighted_sum(maps, weights):
-    """Sum of maps (B, C, H, W), each times its weight: a number, or (B, 1, 1, 1)."""
-    return sum(weight * one for weight, one in zip(weights, maps, strict=True))
-
-
 def local_gradient(x):
     """Direction of the difference to the right and lower neighbour, from 0 to 1; 0.5 is horizontal or none.
 
-    x: (..., H, W); beyond its last row and column lies 0.  Returns the same shape.
+    x: (..., H, W), padded with 0 after its last row and column.  Returns the same shape.
     Source: AIGDetection, networks/local_grad.py: arctan(dy / dx).
     """
     right, below = F.pad(x, (0, 1))[..., 1:], F.pad(x, (0, 0, 0, 1))[..., 1:, :]
     ratio = (below - x) / (right - x + GRADIENT_FLOOR)
     ratio = torch.where(ratio.abs() > STEEPEST, torch.zeros_like(ratio), ratio)
     return (torch.atan(ratio) / (math.pi / 2) + 1) / 2
+
+
+def scale_maps(x, variant):
+    """The NPR maps of an image (B, C, H, W), one per scale, before the published scale of 2/3.
+
+    variant: networks.variants.Variant.
+    """
+    if variant.window:
+        return [window_residual(x, variant.window, variant.ref)]
+    if variant.published_map:
+        return [neighbour_residual(x)]
+    return [factor_residual(x, factor, variant.mode) for factor in variant.factors or (variant.factor,)]
+
+
+# ----- fusions: the maps of several scales -> the input of the first convolution -----
+
+
+def weighted_sum(maps, weights):
+    """Sum of maps (B, C, H, W), each times its weight: a number, or (B, 1, 1, 1)."""
+    return sum(weight * residual for weight, residual in zip(weights, maps, strict=True))
+
+
+def learned_weights(maps, _x, net):
+    """One learned weight per scale (softmax), and a learned scale.  Source: CVIMGDetection."""
+    return weighted_sum(maps, net.npr_weights.softmax(0)) * net.npr_scale_factor
+
+
+def learn_weights(net, scales, _channels):
+    """Parameters of `learned_weights`."""
+    net.npr_weights = torch.nn.Parameter(torch.ones(scales))
+    net.npr_scale_factor = torch.nn.Parameter(torch.tensor(START_SCALE))
+
+
+def side_by_side(maps, _x, _net):
+    """All maps as channels: (B, C * scales, H, W)."""
+    return scaled(torch.cat(maps, dim=1))
+
+
+def mean_map(maps, _x, _net):
+    """The mean over the scales."""
+    return scaled(torch.stack(maps).mean(dim=0))
+
+
+def attended(maps, x, net):
+    """A weight per scale and image, from the image's channel means.  Source: NPR-DeepfakeDetection."""
+    return scaled(weighted_sum(maps, net.scale_attention(x).T[..., None, None, None]))
+
+
+def attend_to_scales(net, scales, channels):
+    """The part that `attended` uses."""
+    net.scale_attention = ScaleAttention(channels, scales)
+
+
+class Fusion(NamedTuple):
+    """How several maps become one input."""
+
+    fuse: Callable  # (maps, image in its colour space, network) -> (B, C', H, W)
+    build: Callable | None = None  # (network, scales, channels): gives the network what it learns
+    widens: bool = False  # C' is channels x scales
+
+
+FUSIONS = {
+    "weights": Fusion(learned_weights, learn_weights),
+    "concat": Fusion(side_by_side, widens=True),
+    "average": Fusion(mean_map),
+    "scale_attention": Fusion(attended, attend_to_scales),
+}
+
+
+@torch.no_grad()
+def learned_scales(net):
+    """({factor: weight}, scale) that fusion has learned; ({}, None) where it learns nothing.
+
+    Weights that depend on the image are those of an image of the mean colour; their scale is the published.
+    """
+    if net.variant.fusion == "weights":
+        weights, scale = net.npr_weights.softmax(0), net.npr_scale_factor.item()
+    elif net.variant.fusion == "scale_attention":
+        mean_colour = torch.zeros_like(net.mean) if net.variant.norm == "imagenet" else net.mean
+        weights, scale = net.scale_attention(mean_colour)[0], None
+    else:
+        return {}, None
+    return dict(zip(net.variant.factors, weights.tolist(), strict=True)), scale
+
+
+# ----- fronts: (image in its colour space, network) -> the input of the first convolution -----
+
+
+def npr_front(x, net):
+    """The NPR maps of the variant, fused where there are several, times the published 2/3."""
+    maps = scale_maps(x, net.variant)
+    if net.variant.fusion:
+        return FUSIONS[net.variant.fusion].fuse(maps, x, net)
+    return scaled(maps[0])
+
+
+def local_gradient_front(x, _net):
+    """The direction of the local gradient; see `local_gradient`."""
+    return local_gradient(x)
+
+
+def plain_front(x, _net):
+    """The image itself, as a control."""
+    return x
+
+
+FRONTS = {"npr": npr_front, "local_grad": local_gradient_front, "none": plain_front}

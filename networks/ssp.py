@@ -14,16 +14,14 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision.models import resnet50
 
-from common import UserError
+from common import UserError, whole_number
 from networks import register
-from networks.base import DataConfig, Detector, Patches
-from networks.cnndet import features
+from networks.base import DataConfig, Detector, Patches, Published, own_flags
+from networks.resnet50 import features, resnet50
 
 PATCH, UPSCALED = 32, 256
 SELECTIONS = ("random64", "grid", "dense")
-FREE = ("select", "stride", "vote")  # which patch is taken: an evaluation may choose otherwise than training
 CLIP = 3.0
 SRM_KERNELS = (  # (rows, divisor): KB, KV and the horizontal second order of the spatial rich model
     (((0, 0, 0, 0, 0), (0, -1, 2, -1, 0), (0, 2, -4, 2, 0), (0, -1, 2, -1, 0), (0, 0, 0, 0, 0)), 4),
@@ -54,73 +52,59 @@ class SSPDetector(Detector):
     """ResNet-50 on the SRM residuals of the image's simplest patch."""
 
     data_config = DataConfig(load_size=None, crop_size=None, patches=Patches(PATCH))
-    trunk_prefix = "disc."
+    signature = ("srm.kernel", "disc.conv1.weight", "disc.fc.weight")
+    imagenet = (Detector.imagenet[0], "disc.")
 
     def __init__(self, flags=None):
-        """flags: of `flags`; None: the published setting."""
+        """flags: a Namespace of this detector's flags; None: the published setting."""
         super().__init__()
-        given = vars(flags or self.flags(argparse.Namespace()))
-        self.patch, self.upscaled = given[f"{self.arch}_patch"], given[f"{self.arch}_upscale"]
-        chosen = {name: given[f"{self.arch}_{name}"] for name in FREE}
-        self.data_config = replace(self.data_config, patches=Patches(self.patch, **chosen))
+        flags = vars(flags or own_flags(type(self), argparse.Namespace()))
+        self.patch, self.upscaled = flags[f"{self.arch}_patch"], flags[f"{self.arch}_upscale"]
+        rule = Patches(
+            self.patch, **{name: flags[f"{self.arch}_{name}"] for name in ("select", "stride", "vote")}
+        )
+        if rule.stride != Patches.stride and rule.select != "dense":
+            raise UserError(f"--{self.arch}_stride needs --{self.arch}_select dense; without it, it is 8")
+        enlargement = (self.upscaled / self.patch) ** 2
+        self.data_config = replace(self.data_config, patches=rule, enlargement=enlargement)
         self.srm = SRM()
-        self.disc = resnet50(num_classes=1)
+        self.disc = resnet50()
 
     @classmethod
     def add_arguments(cls, group):
         def add(name, **kwargs):
             group.add_argument(f"--{cls.arch}_{name}", **kwargs)
 
-        add(
-            "select",
-            choices=SELECTIONS,
-            default="random64",
-            help="where the simplest patch is looked for: 64 random places (published), places side by side, "
-            "or one every few pixels",
+        select = (
+            "candidates for the simplest patch: 64 random ones (published), side by side, or every few pixels"
         )
-        add("stride", type=_positive, default=8, metavar="N", help="pixels between two places of `dense`")
+        add("select", choices=SELECTIONS, default="random64", help=select)
         add(
-            "vote",
-            type=_votes,
-            default=1,
+            "stride",
+            type=whole_number(1, 10_000),
+            default=8,
             metavar="N",
-            help="average the logits of the N simplest patches that do not overlap",
+            help="pixels between two of `dense`",
         )
-        add("patch", type=_side, default=PATCH, metavar="N", help="side of a patch in pixels")
-        add(
-            "upscale",
-            type=_upscaled,
-            default=UPSCALED,
-            metavar="N",
-            help="side to which patches are scaled up; smaller is faster",
-        )
+        vote = "average the logits of the N simplest patches that do not overlap"
+        add("vote", type=whole_number(1, 64), default=1, metavar="N", help=vote)
+        add("patch", type=whole_number(8, 1024), default=PATCH, metavar="N", help="side of a patch in pixels")
+        # Below 33 the last stage sees one pixel, which batch norm cannot normalise for a single image.
+        upscale = "side to which patches are scaled up; smaller is faster"
+        add("upscale", type=whole_number(33, 1024), default=UPSCALED, metavar="N", help=upscale)
 
     @classmethod
     def from_options(cls, opt):
-        return cls(cls.flags(opt))
+        return cls(own_flags(cls, opt))
 
     @classmethod
-    def check_options(cls, opt):
-        flags = vars(cls.flags(opt))
-        if flags[f"{cls.arch}_stride"] != Patches.stride and flags[f"{cls.arch}_select"] != "dense":
-            raise UserError(f"--{cls.arch}_stride concerns --{cls.arch}_select dense alone")
-
-    @classmethod
-    def evaluation_flags(cls):
-        return tuple(f"{cls.arch}_{name}" for name in FREE)
-
-    @property
-    def enlargement(self):
-        return (self.upscaled / self.patch) ** 2
-
-    @classmethod
-    def from_published(cls, state):
-        """SSP's files have real = 1: the last layer's sign is turned, once."""
-        turned = {
-            name: -value if name in ("disc.fc.weight", "disc.fc.bias") else value
-            for name, value in state.items()
-        }
-        return turned, "SSP's published files score up = real; the sign of the last layer was turned"
+    def from_published(cls, state, given):
+        published = super().from_published(state, given)
+        if published is None:
+            return None
+        turned = {name: -state[name] for name in ("disc.fc.weight", "disc.fc.bias")}
+        notice = "SSP's published files score up = real; the sign of the last layer was turned"
+        return Published(given, {**state, **turned}, notice)
 
     def preprocess(self, images):
         """Patches (B, 3, P, P), RGB uint8 or float in [0, 1] -> SRM residuals (B, 3, U, U), float32."""
@@ -129,7 +113,8 @@ class SSPDetector(Detector):
     def noise(self, x):
         """Normalised patches -> SRM residuals of the patches scaled up.  A whole image is scaled as well."""
         x = F.interpolate(x.float(), (self.upscaled, self.upscaled), mode="bilinear")
-        with torch.autocast(device_type=x.device.type, enabled=False):  # bf16 would swallow the residuals
+        # bf16 is too coarse for the residuals.
+        with torch.autocast(device_type=x.device.type, enabled=False):
             return self.srm(x)
 
     def forward(self, images):
@@ -147,32 +132,7 @@ class SSPDetector(Detector):
         return self.disc.layer4[-1]
 
     @property
-    def configuration(self):
+    def config(self):
         """What the weights depend on; which patch is taken is recorded with the input."""
         built = {"patch": (self.patch, PATCH), "upscale": (self.upscaled, UPSCALED)}
         return {name: value for name, (value, usual) in built.items() if value != usual}
-
-    def describe(self):
-        return f"patches of {self.patch}x{self.patch} scaled up to {self.upscaled}x{self.upscaled}"
-
-
-def _positive(text):
-    return _whole(text, 1, 10_000)
-
-
-def _votes(text):
-    return _whole(text, 1, 64)
-
-
-def _side(text):
-    return _whole(text, 8, 1024)
-
-
-def _upscaled(text):
-    return _whole(text, 33, 1024)  # below, the last stage sees one pixel, which a lone image cannot normalise
-
-
-def _whole(text, least, most):
-    if not text.strip().isdecimal() or not least <= int(text) <= most:
-        raise argparse.ArgumentTypeError(f"expected a whole number from {least} to {most}, got {text!r}")
-    return int(text)

@@ -7,6 +7,8 @@ change defaults.  Then one parser reads everything, and a flag that it does not 
 import argparse
 import sys
 
+import torch
+
 import networks
 from common import (
     Parser,
@@ -190,7 +192,8 @@ class BaseOptions:
         """Rules among the detector's own flags; an evaluation knows the rest of them from its weight file."""
         if self.needs_arch:
             try:
-                networks.get(opt.arch).check_options(opt)
+                with torch.device("meta"):  # no memory, no random numbers
+                    networks.get(opt.arch).from_options(opt)
             except UserError as error:
                 self.parser.error(str(error))
 

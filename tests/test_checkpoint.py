@@ -287,7 +287,7 @@ def test_a_published_file_loads_although_the_command_line_has_other_options(publ
 
 def test_a_published_file_comes_with_a_note_of_what_was_assumed(published):
     (note,) = checkpoint.load(published).notes
-    assert str(published) in note and "'npr', NPR factor 0.5, nearest" in note
+    assert str(published) in note and "npr, default options" in note
 
 
 def test_a_published_file_has_no_options(published):
@@ -439,12 +439,20 @@ UNREADABLE = {
 }
 
 
+UNREADABLE_WORDS = {
+    "empty": "empty",
+    "text": "web page",
+    "whole pickled module": "Linear",
+    "git lfs pointer": "Git LFS",
+}
+
+
 @pytest.mark.parametrize("kind", UNREADABLE)
 @pytest.mark.parametrize("arch", [None, "npr"])
 def test_an_unreadable_file_is_refused(tmp_path, state, kind, arch):
     path = tmp_path / "a.pth"
     UNREADABLE[kind](path, state)
-    assert "not a readable weight file" in refused(path, arch)
+    assert UNREADABLE_WORDS.get(kind, "not a readable weight file") in refused(path, arch)
 
 
 @pytest.mark.parametrize("place", ["torch", "pickle", "beside the weights"])
@@ -492,7 +500,7 @@ def test_a_file_without_weights_is_refused(tmp_path, kind, arch):
 
 
 def test_an_entry_that_is_no_tensor_is_named(tmp_path, state):
-    assert "no tensors: epoch" in refused(write(tmp_path / "a.pth", {**state, "epoch": 3}))
+    assert "not tensors: epoch" in refused(write(tmp_path / "a.pth", {**state, "epoch": 3}))
 
 
 def test_a_checkpoint_error_is_a_value_error_for_the_scripts_to_print():

@@ -7,9 +7,9 @@ import torch
 import torchvision
 
 import networks
-import networks.start
+import networks.init_weights
 from networks import checkpoint
-from networks.start import start
+from networks.init_weights import start
 from options import TrainOptions
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -109,7 +109,7 @@ def test_the_published_files_are_taken_as_they_are(theirs, tmp_path):
 def test_imagenets_weights_reach_every_layer_but_the_last(monkeypatch, name, prefix, rest):
     torch.manual_seed(4)
     imagenet = stir(torchvision.models.resnet50()).state_dict()
-    monkeypatch.setattr(networks.start, "imagenet", lambda name: imagenet)
+    monkeypatch.setattr(networks.init_weights, "imagenet", lambda name: imagenet)
     detector = create(name)
     before = {key: value.clone() for key, value in detector.state_dict().items()}
     said = start(detector, Namespace(**{**FLAGS, "pretrained": True}))

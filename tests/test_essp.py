@@ -10,8 +10,8 @@ from scipy.ndimage import gaussian_filter
 
 import networks
 from networks import checkpoint
+from networks.init_weights import load_matching, start
 from networks.ssp import SSPDetector
-from networks.start import load_matching, start
 from options import TrainOptions
 
 SIDE = 32  # patches are scaled up to this where the size does not matter
@@ -230,7 +230,7 @@ def test_a_label_of_quality_moves_its_own_logit_and_no_other(detector, label, co
 def test_a_batch_that_lacks_a_part_is_refused_with_its_name(detector, lacking):
     given = batch(3, 32, 32)
     del given[lacking]
-    with pytest.raises(ValueError, match=f"lacks {lacking}$"):
+    with pytest.raises(ValueError, match=f"no {lacking}$"):
         detector.loss(given)
 
 
@@ -352,4 +352,4 @@ def test_a_weight_that_is_no_number_from_0_on_is_refused(capsys, flag, value):
         TrainOptions().parse(["--arch", "essp", f"{flag}={value}"])
     assert stopped.value.code == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert f"argument {flag}: expected a number from 0 on, got {value!r}" in said
+    assert f"argument {flag}: expected a number, 0 or above, got {value!r}" in said

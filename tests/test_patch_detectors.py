@@ -37,8 +37,7 @@ def small_trunk():
     """A ResNet with layers of the same names and few weights: these tests are about the scripts."""
     small = partial(ResNet, Bottleneck, [1, 1, 1, 1], width_per_group=8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(networks.ssp, "resnet50", small)
-        patch.setattr(networks.cnndet, "resnet50", small)
+        patch.setattr("torchvision.models.resnet50", small)
         yield
 
 
@@ -168,7 +167,7 @@ def test_one_epoch_is_trained_validated_and_saved_and_val_scores_every_image(arc
 def test_training_moves_every_weight_but_the_fixed_filters(trained):
     detector = checkpoint.load(trained("ssp") / "model_epoch_last.pth").detector
     torch.manual_seed(42)  # the recipe's
-    start = networks.get("ssp")(detector.flags(TrainOptions().parse(flags_of("ssp"))))
+    start = networks.get("ssp").from_options(TrainOptions().parse(flags_of("ssp")))
     state = start.state_dict()
     still = [name for name, value in detector.named_parameters() if torch.equal(value, state[name])]
     assert still == ["srm.kernel"]
@@ -347,7 +346,7 @@ def test_the_choice_of_the_training_is_kept_where_no_flag_says_otherwise(untrain
 
 def test_another_size_of_patches_than_the_trained_one_is_refused(untrained, mixed):
     for flags in (("--ssp_patch", "16"), ("--ssp_upscale", "64")):
-        with pytest.raises(ValueError, match="was trained as patches of 32x32 scaled up to 33x33"):
+        with pytest.raises(ValueError, match="was trained as ssp, upscale 33"):
             evaluate(untrained("ssp"), mixed, "n", "--arch", "ssp", *flags)
 
 

@@ -12,9 +12,9 @@ from torch import nn
 import networks
 from common import CheckpointError
 from networks import checkpoint
-from networks.base import Patches
+from networks.base import Patches, own_flags
+from networks.init_weights import start
 from networks.ssp import SRM, SSPDetector
-from networks.start import start
 from options import TrainOptions
 
 SIDE = 64  # patches are scaled up to this where the size does not matter
@@ -127,7 +127,7 @@ def published(state, tmp_path_factory):
 def own(state, tmp_path_factory):
     """A file of ours with these entries, trained with the default flags."""
     path = tmp_path_factory.mktemp("own") / "model_epoch_last.pth"
-    options = {**vars(SSPDetector.flags(Namespace())), "name": "run", "arch": "ssp"}
+    options = {**vars(own_flags(SSPDetector, Namespace())), "name": "run", "arch": "ssp"}
     torch.save({"format": checkpoint.FORMAT, "arch": "ssp", "options": options, "model": state}, path)
     return path
 
@@ -258,7 +258,7 @@ def test_the_loss_of_several_patches_is_that_of_the_averaged_logit(detector):
     ("flags", "times"), [({}, 64), ({"ssp_upscale": 64}, 4), ({"ssp_patch": 16, "ssp_upscale": 128}, 64)]
 )
 def test_the_trunk_sees_this_many_pixels_for_each_one_given(flags, times):
-    assert on_meta("ssp", **flags).enlargement == times
+    assert on_meta("ssp", **flags).data_config.enlargement == times
 
 
 # --- published files score up = real
@@ -342,9 +342,9 @@ def test_of_a_broken_file_the_closest_detector_says_what_is_missing(state, tmp_p
 
 
 def test_an_evaluation_may_choose_the_patch_otherwise_than_the_training(own):
-    opt = Namespace(ssp_select="grid", ssp_vote=3, ssp_stride=4)
+    opt = Namespace(ssp_select="dense", ssp_vote=3, ssp_stride=4)
     loaded = checkpoint.load(own, opt=opt)
-    assert loaded.detector.data_config.patches == Patches(size=32, select="grid", stride=4, vote=3)
+    assert loaded.detector.data_config.patches == Patches(size=32, select="dense", stride=4, vote=3)
     assert loaded.identity == {"checkpoint": own.name, "checkpoint_sha256": loaded.sha256, "arch": "ssp"}
 
 
@@ -355,15 +355,15 @@ def test_without_flags_a_file_of_ours_is_as_it_was_trained(own):
 
 @pytest.mark.parametrize("flags", [{"ssp_upscale": 128}, {"ssp_patch": 16}])
 def test_a_flag_that_contradicts_a_file_of_ours_is_refused(own, flags):
-    with pytest.raises(CheckpointError, match="trained as patches of 32x32 scaled up to 256x256; the flags"):
+    with pytest.raises(CheckpointError, match="trained as ssp, default options; the flags"):
         checkpoint.load(own, opt=Namespace(**flags))
 
 
 def test_flags_describe_a_published_file(published):
     loaded = checkpoint.load(published, opt=Namespace(ssp_upscale=128, ssp_patch=16, ssp_vote=2))
     assert loaded.detector.data_config.patches == Patches(size=16, vote=2)
-    assert loaded.detector.configuration == loaded.identity["detector"] == {"patch": 16, "upscale": 128}
-    assert "patches of 16x16 scaled up to 128x128" in loaded.notes[0]
+    assert loaded.detector.config == loaded.identity["detector"] == {"patch": 16, "upscale": 128}
+    assert "patch 16, upscale 128" in loaded.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,10 @@ from torchvision.models import resnet50
 import networks
 from common import CheckpointError
 from networks import checkpoint
-from networks.color import SPACES, convert
+from networks.color import SPACES
 from networks.npr import local_gradient
 from networks.resnet import NPRDetector
-from networks.variants import Variant
+from networks.variants import ATTENTION_KEYS, ATTENTIONS, Variant
 from options import TrainOptions, ValOptions
 from tools import benchmark
 
@@ -43,14 +43,14 @@ VARIANTS = [
     "--npr_factors 0.1,0.9 --npr_mode bilinear",
     "--npr_factors 0.2,0.4,0.6,0.8 --npr_fusion scale_attention --npr_mode area",
     "--npr_factors 0.25,0.5 --npr_fusion concat --npr_color gray",
-    f"{THREE} --npr_fusion scale_attention --npr_color gray --npr_norm after",
+    f"{THREE} --npr_fusion scale_attention --npr_color gray --npr_norm none",
     "--npr_front local_grad",
-    "--npr_front local_grad --npr_norm after --npr_color lab",
+    "--npr_front local_grad --npr_norm none --npr_color lab",
     "--npr_front none",
     "--npr_front none --npr_color hsv --npr_attention spatial",
     "--npr_color lab",
     "--npr_color gray",
-    "--npr_color ycbcr --npr_norm after",
+    "--npr_color ycbcr --npr_norm none",
     "--npr_attention channel",
     "--npr_attention channel --npr_attention_form cbam",
     "--npr_attention spatial",
@@ -70,7 +70,18 @@ EVERY_VARIANT = pytest.mark.parametrize("line", VARIANTS)
 
 
 def parse(line):
-    return TrainOptions().parse(line.split())
+    """The options of a training; `--npr_unused KIND`, which is no flag, sets what old files have."""
+    line, _, unused = line.partition("--npr_unused ")
+    opt = TrainOptions().parse(line.split())
+    opt.npr_unused = unused or "none"
+    return opt
+
+
+def unused_entries(detector):
+    """Names of parameters that no output depends on."""
+    kinds = ATTENTIONS[detector.variant.unused]
+    keys = tuple(ATTENTION_KEYS[kind] for kind in kinds)
+    return {name for name, _ in detector.named_parameters() if kinds and name.startswith(keys)}
 
 
 def build(line="", seed=0):
@@ -110,7 +121,7 @@ def trained(line=""):
 def normalised(images, space="rgb"):
     """The image as a detector of that colour space has it before its NPR layer."""
     mean, std = (torch.tensor(numbers)[:, None, None] for numbers in (SPACES[space].mean, SPACES[space].std))
-    return (convert(images.float() / 255, space) - mean) / std
+    return (SPACES[space].convert(images.float() / 255) - mean) / std
 
 
 def published_map(x):
@@ -196,8 +207,8 @@ def test_the_map_is_that_of_the_converted_and_normalised_image(space):
 @pytest.mark.parametrize("space", ["rgb", "lab", "gray"])
 def test_norm_after_takes_the_map_of_the_raw_image(space):
     images = pixels(2, 12, 18)
-    expected = published_map(convert(images.float() / 255, space)) * 2 / 3
-    torch.testing.assert_close(build(f"--npr_color {space} --npr_norm after").preprocess(images), expected)
+    expected = published_map(SPACES[space].convert(images.float() / 255)) * 2 / 3
+    torch.testing.assert_close(build(f"--npr_color {space} --npr_norm none").preprocess(images), expected)
 
 
 @pytest.mark.parametrize("space", ["rgb", "hsv", "gray"])
@@ -209,7 +220,7 @@ def test_no_front_is_the_normalised_image(space):
 
 def test_no_front_after_no_normalisation_is_the_image_in_0_to_1():
     images = pixels(2, 11, 18)
-    assert torch.equal(build("--npr_front none --npr_norm after").preprocess(images), images.float() / 255)
+    assert torch.equal(build("--npr_front none --npr_norm none").preprocess(images), images.float() / 255)
 
 
 def test_the_local_gradient_is_not_scaled():
@@ -322,13 +333,20 @@ ATTENTION = {
 
 
 @pytest.mark.parametrize("kind", ATTENTION)
-def test_attention_sits_before_the_pooling_and_behind_layer1(kind):
+def test_attention_sits_where_cvimgdetection_has_it(kind):
+    """Channel attention before the pooling and after layer1, spatial after layer1 and after layer2."""
     detector, order = build(f"--npr_attention {kind}").eval(), []
     for name, module in detector.named_children():
         module.register_forward_hook(lambda *_, name=name: order.append(name))
     detector(pixels())
-    first, second = ([name + place for name in ATTENTION[kind]] for place in "12")
-    assert order == ["conv1", "bn1", "relu", *first, "maxpool", "layer1", *second, "layer2", "fc1"]
+    expected = "conv1 bn1 relu ca1 maxpool layer1 ca2 spatial_att1 layer2 spatial_att2 fc1".split()
+    absent = [
+        name
+        for other in ("ca", "spatial_att")
+        if other not in ATTENTION[kind]
+        for name in (other + "1", other + "2")
+    ]
+    assert order == [name for name in expected if name not in absent]
 
 
 @pytest.mark.parametrize("form", ["sum", "cbam"])
@@ -353,8 +371,9 @@ def test_the_logits_with_attention_are_those_of_a_network_spelt_out(form):
     with torch.no_grad():
         x = published_map(normalised(images)) * 2 / 3
         x = F.relu(detector.bn1(F.conv2d(x, state["conv1.weight"], stride=2, padding=1)))
-        x = F.max_pool2d(spatial(channel(x, 1), 1), 3, stride=2, padding=1)
-        x = detector.layer2(spatial(channel(detector.layer1(x), 2), 2))
+        x = F.max_pool2d(channel(x, 1), 3, stride=2, padding=1)
+        x = spatial(channel(detector.layer1(x), 2), 1)
+        x = spatial(detector.layer2(x), 2)
         expected = x.mean(dim=(2, 3)) @ state["fc1.weight"][0] + state["fc1.bias"]
         torch.testing.assert_close(detector(images), expected, rtol=1e-4, atol=1e-5)
 
@@ -375,7 +394,7 @@ def test_unused_attention_changes_no_logit_and_is_named(kind):
     extra = {name for name, _ in detector.named_parameters()} - {
         name for name, _ in build().named_parameters()
     }
-    assert set(detector.unused_for_key_compat) == extra != set()
+    assert unused_entries(detector) == extra != set()
 
 
 # --- stem and stages
@@ -492,7 +511,7 @@ def test_the_gradient_reaches_every_parameter_in_use(line):
     for name, value in detector.named_parameters():
         assert value.grad is None or torch.isfinite(value.grad).all(), name
     dead = {name for name, value in detector.named_parameters() if value.grad is None or not value.grad.any()}
-    assert dead == set(detector.unused_for_key_compat)
+    assert dead == unused_entries(detector)
 
 
 @EVERY_VARIANT
@@ -518,9 +537,9 @@ def test_pixels_and_floats_give_the_same_logits_and_are_not_changed(line):
 
 def test_every_variant_has_its_own_description_and_configuration():
     built = [trained(line) for line in VARIANTS]
-    assert len({detector.describe() for detector in built}) == len(built)
-    assert len({str(detector.configuration) for detector in built}) == len(built)
-    assert [detector.configuration for detector in built].count({}) == 1 and VARIANTS[0] == ""
+    assert len({networks.describe(detector) for detector in built}) == len(built)
+    assert len({str(detector.config) for detector in built}) == len(built)
+    assert [detector.config for detector in built].count({}) == 1 and VARIANTS[0] == ""
 
 
 @pytest.mark.parametrize("attention", [*ATTENTION, "channel --npr_attention_form cbam"])
@@ -554,14 +573,14 @@ REFUSED = {
     "--npr_window 2 --npr_mode nearest": ["--npr_window", "--npr_mode"],
     "--npr_window 2 --npr_fusion concat": ["--npr_window", "--npr_fusion"],
     "--npr_window 5": ["--npr_window", "5", "2, 3, 4"],
-    "--npr_ref w1": ["there is no --npr_window"],
-    "--npr_ref mean --npr_factor 0.25": ["there is no --npr_window"],
+    "--npr_ref w1": ["needs --npr_window"],
+    "--npr_ref mean --npr_factor 0.25": ["needs --npr_window"],
     "--npr_window 2 --npr_ref w5": ["--npr_window 2", "w1, w2, w3, w4, mean, max", "'w5'"],
     "--npr_window 2 --npr_ref w0": ["'w0'"],
     "--npr_window 3 --npr_ref w10": ["w9", "'w10'"],
     "--npr_window 3 --npr_ref median": ["'median'"],
-    "--npr_fusion concat": ["there are no --npr_factors"],
-    "--npr_fusion weights --npr_factor 0.25": ["there are no --npr_factors"],
+    "--npr_fusion concat": ["needs --npr_factors"],
+    "--npr_fusion weights --npr_factor 0.25": ["needs --npr_factors"],
     "--npr_front none --npr_factor 0.5": ["--npr_front none", "--npr_factor"],
     "--npr_front none --npr_factors 0.25,0.5": ["--npr_front none", "--npr_factors"],
     "--npr_front none --npr_mode area": ["--npr_front none", "--npr_mode"],
@@ -569,9 +588,6 @@ REFUSED = {
     "--npr_front local_grad --npr_ref w1": ["--npr_front local_grad", "--npr_ref"],
     "--npr_attention_form cbam": ["--npr_attention_form needs --npr_attention channel"],
     "--npr_attention spatial --npr_attention_form sum": ["--npr_attention_form needs"],
-    "--npr_attention channel --npr_unused channel": ["--npr_attention", "--npr_unused", "both name channel"],
-    "--npr_attention channel_spatial --npr_unused spatial": ["both name spatial"],
-    "--npr_attention channel_spatial --npr_unused channel_spatial": ["both name channel, spatial"],
     "--npr_factors 0.5": ["--npr_factors", "at least two", "'0.5'", "--npr_factor"],
     "--npr_factors 0.5,0.5": ["--npr_factors", "different", "'0.5,0.5'"],
     "--npr_factors 0.5,0.25,0.50": ["different"],
@@ -645,7 +661,7 @@ def test_the_same_rules_hold_without_a_command_line(line):
 
 def test_no_flag_is_the_published_detector():
     assert Variant.from_options(Namespace()) == Variant() == Variant.from_options(parse(""))
-    assert NPRDetector().configuration == {} and Variant().published
+    assert NPRDetector().config == {} and Variant().published_map
 
 
 @pytest.mark.parametrize(
@@ -663,7 +679,7 @@ def test_no_flag_is_the_published_detector():
     ],
 )
 def test_the_configuration_holds_what_differs_from_the_published_detector(line, changed):
-    assert build(line).configuration == changed
+    assert build(line).config == changed
 
 
 def npr_flags(opt):
@@ -682,7 +698,7 @@ def test_evaluation_takes_the_detectors_flags_only_with_its_name(capsys):
 
 
 def test_training_options_hold_every_flag_of_the_detector():
-    assert len(npr_flags(parse(""))) == 14
+    assert len(npr_flags(TrainOptions().parse([]))) == 13
 
 
 # --- weight files
@@ -730,8 +746,8 @@ def test_a_published_file_whose_keys_decide_needs_no_flag(tmp_path, line, wrappi
     loaded = load(write(tmp_path / "a.pth", detector.state_dict(), wrapping))
     assert same_logits(loaded.detector, detector)
     assert loaded.detector.variant == detector.variant
-    assert loaded.detector.describe() in loaded.notes[0]
-    assert loaded.identity.get("detector", {}) == detector.configuration
+    assert networks.describe(loaded.detector) in loaded.notes[0]
+    assert loaded.identity.get("detector", {}) == detector.config
 
 
 HALF_KNOWN = [
@@ -788,7 +804,7 @@ def test_the_form_of_a_published_files_attention_can_be_said(tmp_path):
         "--npr_color gray",
         "--npr_stem 3x3s1",
         "--npr_stem 7x7s2 --npr_stages 3",
-        "--npr_front local_grad --npr_norm after",
+        "--npr_front local_grad --npr_norm none",
     ],
 )
 def test_what_keys_cannot_say_is_taken_from_the_flags(tmp_path, line):
@@ -817,7 +833,6 @@ def test_another_number_of_scales_asks_for_the_factors(tmp_path, count):
 
 REFUSED_FILES = [
     ("", "--npr_attention channel"),
-    ("", "--npr_unused channel"),
     ("", "--npr_stages 3"),
     ("", "--npr_stem 7x7s2"),
     ("", "--npr_color gray"),
@@ -843,9 +858,6 @@ REFUSED_FILES = [
     ("built", "flags"),
     [
         *REFUSED_FILES,
-        (CVIMG, "--npr_unused channel"),
-        (CVIMG, "--npr_unused none"),
-        ("--npr_unused channel_spatial", "--npr_attention channel --npr_unused none"),
     ],
 )
 def test_a_flag_that_contradicts_the_keys_of_a_published_file_is_refused(tmp_path, built, flags):
@@ -910,11 +922,11 @@ def test_a_checkpoint_of_ours_knows_its_variant(own, line):
     assert loaded.detector.variant == detector.variant
     assert same_logits(loaded.detector, detector)
     assert loaded.notes == []
-    assert loaded.identity.get("detector") == (detector.configuration if line else None)
+    assert loaded.identity.get("detector") == (detector.config if line else None)
     assert ("detector" in loaded.identity) == bool(line)
 
 
-@pytest.mark.parametrize("line", ROUND_TRIPS[1::2])
+@pytest.mark.parametrize("line", [line for line in ROUND_TRIPS[1::2] if "unused" not in line])
 def test_a_checkpoint_of_ours_may_be_loaded_with_its_own_flags(own, line):
     assert load(own(line), line).detector.variant == trained(line).variant
 
@@ -943,10 +955,9 @@ def test_flags_may_repeat_what_a_checkpoint_of_ours_is(own, line, repeated):
         ("", "--npr_mode area"),
         ("", "--npr_window 2"),
         ("", "--npr_front none"),
-        ("", "--npr_norm after"),
+        ("", "--npr_norm none"),
         ("", "--npr_color lab"),
         ("", "--npr_attention channel"),
-        ("", "--npr_unused channel"),
         ("", "--npr_stem 3x3s1"),
         ("", "--npr_stages 3"),
         ("", f"{THREE} --npr_fusion average"),
@@ -959,7 +970,6 @@ def test_flags_may_repeat_what_a_checkpoint_of_ours_is(own, line, repeated):
         ("--npr_front none", "--npr_factor 0.5"),
         (CVIMG, "--npr_attention none"),
         (CVIMG, "--npr_attention channel_spatial"),
-        (CVIMG, "--npr_unused none"),
         ("--npr_attention channel", "--npr_attention channel --npr_attention_form cbam"),
     ],
 )

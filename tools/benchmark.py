@@ -38,7 +38,7 @@ VARIANTS = (  # the rows of the table in docs/ablations.md
     "--npr_window 3 --npr_ref mean",
     "--npr_color lab",
     "--npr_color gray",
-    "--npr_norm after",
+    "--npr_norm none",
     "--npr_front local_grad",
     "--npr_front none",
     "--npr_factors 0.25,0.5,0.75 --npr_fusion weights",
@@ -49,7 +49,7 @@ VARIANTS = (  # the rows of the table in docs/ablations.md
     "--npr_attention channel --npr_attention_form cbam",
     "--npr_attention spatial",
     "--npr_attention channel_spatial",
-    "--npr_factors 0.25,0.5,0.75 --npr_attention channel --npr_unused spatial",
+    "--npr_factors 0.25,0.5,0.75 --npr_attention channel",
     "--npr_stem 7x7s2",
     "--npr_stem 3x3s1",
     "--npr_stages 3",
@@ -142,11 +142,11 @@ def variants(opt):
 
 def variants_table(side):
     """Markdown: flags of each of VARIANTS, parameters, multiply-adds of one image of side x side pixels."""
-    lines = [["flags", "what it is", "parameters", "multiply-adds"]]
+    lines = [["flags", "parameters", "multiply-adds"]]
     for flags in VARIANTS:
         detector = create(TrainOptions().parse(flags.split())).eval()
-        lines.append([f"`{flags}`" if flags else "(none)", detector.describe(), *cost(detector, side)])
-    return markdown(lines, "llrr")
+        lines.append([f"`{flags}`" if flags else "(none)", *cost(detector, side)])
+    return markdown(lines, "lrr")
 
 
 def cost(detector, side):
@@ -167,7 +167,7 @@ def detectors(opt):
         side = patches.size if patches else detector.data_config.crop_size
         lines[arch] = [f"`{arch}`", f"{'patch ' if patches else ''}{side}x{side}", *cost(detector, side)]
         detector.to(opt.device, memory_format=torch.channels_last)
-        fitting = int(pixels_per_pass(opt.device) / (side**2 * detector.enlargement))
+        fitting = int(pixels_per_pass(opt.device) / (side**2 * detector.data_config.enlargement))
         images = pictures(min(max(1, fitting), 256), side, side)
         work[arch], counts[arch] = partial(logits_of, detector, images, opt.device), len(images)
     seconds = medians(work, opt)

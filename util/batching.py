@@ -86,7 +86,9 @@ def logits_by_size(detector, parts, device, bf16=False, limit=None, most=None):
 
     Passes that do not fit a GPU's memory are halved, and later ones are smaller.
     """
-    buckets = SizeBuckets(device, limit, most, getattr(detector, "enlargement", 1))
+    buckets = SizeBuckets(
+        device, limit, most, getattr(getattr(detector, "data_config", None), "enlargement", 1)
+    )
     for part in parts:
         for images, index in buckets.add(part):
             yield index, _logits_that_fit(detector, images, device, bf16, buckets)

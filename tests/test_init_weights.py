@@ -3,7 +3,6 @@
 import email.message
 import hashlib
 import io
-from types import SimpleNamespace
 from urllib.error import URLError
 
 import pytest
@@ -11,12 +10,12 @@ import torch
 import torchvision
 
 import networks
-import networks.start
+import networks.init_weights
 import train
 from common import CheckpointError
 from networks import checkpoint
+from networks.init_weights import imagenet, load_matching, start
 from networks.resnet import NPRDetector
-from networks.start import imagenet, load_matching, start
 from options import TrainOptions
 
 THREE = ["--npr_factors", "0.25,0.5,0.75", "--npr_fusion", "concat"]
@@ -92,9 +91,9 @@ def test_what_does_not_match_is_counted_and_named():
     total = len(before)
     assert said == [
         f"starts from {total - 3} of {total} entries, those that match, of w.pth",
-        "  1 random, since of another shape there: conv1.weight (64, 9, 3, 3) -> (64, 3, 3, 3)",
-        "  2 random, since absent there: fc1.weight, fc1.bias",
-        "  1 not taken over: fc.weight",
+        "  1 random, because of another shape there: conv1.weight (64, 9, 3, 3) -> (64, 3, 3, 3)",
+        "  2 random, because absent there: fc1.weight, fc1.bias",
+        "  1 not used: fc.weight",
     ]
     rest = {"conv1.weight", "fc1.weight", "fc1.bias"}
     assert same(detector, before, rest)
@@ -105,7 +104,7 @@ def test_long_lists_are_cut_short():
     state = {**copy(build(seed=7)[0]), **{f"more.{number}": torch.zeros(1) for number in range(9)}}
     [_, line] = load_matching(build()[0], state, "w.pth").splitlines()
     shown = ", ".join(f"more.{number}" for number in range(6))
-    assert line == f"  9 not taken over: {shown} and 3 more"
+    assert line == f"  9 not used: {shown} and 3 more"
 
 
 @pytest.mark.parametrize(
@@ -148,7 +147,7 @@ def test_new_layers_stay_as_they_were_built(source):
     said = start(detector, opt)
     new = before.keys() - state.keys()
     assert new
-    assert f"{len(new)} random, since absent there: ca1" in said
+    assert f"{len(new)} random, because absent there: ca1" in said
     assert same(detector, before, new)
     assert same(detector, state, state)
 
@@ -203,13 +202,13 @@ def test_train_py_starts_from_them_and_says_so(source, tree, tmp_path, monkeypat
 
 
 def test_imagenet_s_network_gives_the_features_that_torchvision_gives(torchvision_net, monkeypatch):
-    monkeypatch.setattr(networks.start, "imagenet", lambda name: torchvision_net.state_dict())
+    monkeypatch.setattr(networks.init_weights, "imagenet", lambda name: torchvision_net.state_dict())
     detector, opt = build("--pretrained", *WHOLE)
     said = start(detector.eval(), opt)
     total = len(detector.state_dict())
     assert f"starts from {total - 2} of {total} entries, those that match, of ImageNet weights" in said
-    assert "2 random, since absent there: fc1.weight, fc1.bias" in said
-    assert "2 not taken over: fc.weight, fc.bias" in said
+    assert "2 random, because absent there: fc1.weight, fc1.bias" in said
+    assert "2 not used: fc.weight, fc.bias" in said
     images = torch.randint(0, 256, (2, 3, 65, 96), generator=torch.Generator().manual_seed(0)).byte()
     mean, std = (
         torch.tensor(three)[:, None, None] for three in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
@@ -224,7 +223,7 @@ def test_imagenet_s_network_gives_the_features_that_torchvision_gives(torchvisio
 
 
 def test_the_published_npr_takes_the_stages_and_not_the_stem(torchvision_net, monkeypatch):
-    monkeypatch.setattr(networks.start, "imagenet", lambda name: torchvision_net.state_dict())
+    monkeypatch.setattr(networks.init_weights, "imagenet", lambda name: torchvision_net.state_dict())
     detector, opt = build("--pretrained")
     said = start(detector, opt)
     assert "conv1.weight (64, 3, 7, 7) -> (64, 3, 3, 3)" in said
@@ -243,10 +242,9 @@ def test_a_saved_file_of_torchvision_is_as_good(torchvision_net, tmp_path):
 
 def test_a_cached_file_is_used_without_network(torchvision_net, cache, monkeypatch):
     torch.save(torchvision_net.state_dict(), cache)
-    digest = SimpleNamespace(hexdigest=lambda: "0676ba61" + 56 * "0")
-    monkeypatch.setattr(networks.start.hashlib, "file_digest", lambda file, kind: digest)
+    monkeypatch.setattr(networks.init_weights, "sha256", lambda path: "0676ba61" + 56 * "0")
     monkeypatch.setattr(torch.hub, "urlopen", pytest.fail)
-    state = imagenet()
+    state = imagenet(NPRDetector.imagenet[0])
     assert torch.equal(state["conv1.weight"], torchvision_net.conv1.weight)
 
 
@@ -275,7 +273,7 @@ def test_a_fetched_file_of_another_content_is_refused_and_not_kept(cache, monkey
 
     monkeypatch.setattr(torch.hub, "urlopen", lambda *_, **__: Page(b"<html>log in</html>"))
     with pytest.raises(CheckpointError, match=r"could not fetch .*hash"):
-        imagenet()
+        imagenet(NPRDetector.imagenet[0])
     assert not cache.exists()
 
 
@@ -285,7 +283,7 @@ def test_a_damaged_cached_file_is_named_and_left_there(cache, monkeypatch, conte
     monkeypatch.setattr(torch.hub, "urlopen", pytest.fail)
     digest = hashlib.sha256(content).hexdigest()[:8]
     with pytest.raises(CheckpointError, match=rf"{FILE} is damaged \(sha256 {digest}\); remove it"):
-        imagenet()
+        imagenet(NPRDetector.imagenet[0])
     assert cache.read_bytes() == content
 
 

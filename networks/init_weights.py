@@ -1,0 +1,129 @@
+"""Start weights of a run: a file of the same detector, or the matching layers of a file or of ImageNet's."""
+
+from pathlib import Path
+
+import torch
+
+import networks
+from common import CheckpointError, UserError, sha256
+from networks import checkpoint
+from networks.lnp_trunks import torchvision_names
+from networks.variants import without_unused
+
+SHOWN = 6  # entries named in a notice before the rest is counted
+
+
+def start(detector, opt):
+    """Gives a new detector the start weights that the options ask for; returns the notice, "" for none.
+
+    --model_path is strict; --init_weights and --pretrained load what matches by name and shape.
+    """
+    if opt.model_path:
+        state, notices = in_our_convention(opt.model_path, detector.arch, vars(opt))
+        checkpoint.load_weights(detector, state, opt.model_path)
+        return "\n".join([f"starts from the weights of {opt.model_path}", *notices])
+    if opt.init_weights:
+        state, notices = in_our_convention(opt.init_weights, detector.arch, vars(opt))
+        return "\n".join([load_matching(detector, state, opt.init_weights), *notices])
+    if opt.pretrained:
+        name = detector.imagenet[0]
+        return load_matching(detector, imagenet(name), f"ImageNet weights (torchvision's {name})")
+    return ""
+
+
+def in_our_convention(path, arch, given):
+    """(a file's state_dict with fake = 1, notices): a published file may have the opposite sign.
+
+    arch, given: the detector that is to start from it; its {flag: value} describe a file of its kind.
+    """
+    content = checkpoint.read(path)
+    state, notices = checkpoint.unwrapped(content, path)
+    if checkpoint.is_own(content):
+        return state, notices
+    published = _published(state, arch, given)
+    if published is not None:
+        notices += [published.notice] if published.notice else []
+        return without_unused(published.entries, published.options), notices
+    if any(name.endswith("fc.weight") and len(value) == 1 for name, value in state.items()):
+        notices.append(
+            "the file fits no known detector: if its last layer has the opposite sign, nothing shows it"
+        )
+    return state, notices
+
+
+def _published(state, arch, given):
+    """Published of the first detector that a state_dict fits; None where none does or it is unclear."""
+    for name in networks.names():
+        try:
+            published = checkpoint.published_as(name, state, given if name == arch else {})
+        except CheckpointError:
+            raise
+        except UserError:  # of this detector, but how it was built is unclear
+            continue
+        if published is not None:
+            return published
+    return None
+
+
+def load_matching(detector, state, source):
+    """Loads the entries of state that match by name and shape; returns what matched and what did not.
+
+    CheckpointError when not one weight matches: a run from random weights must not look like another.
+    """
+    own = detector.state_dict()
+    state = _under_own_names(detector, state)
+    matching = {
+        name: value for name, value in state.items() if name in own and own[name].shape == value.shape
+    }
+    checkpoint.require_finite(matching, source)
+    if not {name for name, _ in detector.named_parameters()} & matching.keys():
+        raise CheckpointError(f"no layer of {source} has name and shape of one of {detector.arch!r}")
+    detector.load_state_dict(matching, strict=False)
+    fixed = {name for name, value in detector.named_parameters() if not value.requires_grad}
+    reshaped = [
+        f"{name} {tuple(state[name].shape)} -> {tuple(own[name].shape)}"
+        for name in own
+        if name in state and name not in matching
+    ]
+    lists = {
+        "random, because of another shape there": reshaped,
+        "random, because absent there": [name for name in own if name not in state and name not in fixed],
+        "not used": [name for name in state if name not in own],
+    }
+    lines = [f"starts from {len(matching)} of {len(own)} entries, those that match, of {source}"]
+    return "\n".join(
+        lines + [f"  {len(names)} {why}: {_shorten(names)}" for why, names in lists.items() if names]
+    )
+
+
+def _under_own_names(detector, state):
+    """The entries of state under the detector's names, where a plain trunk is a part of the detector."""
+    own, prefix = detector.state_dict(), detector.imagenet[1]
+    return {
+        name if name in own or prefix + name not in own else prefix + name: value
+        for name, value in torchvision_names(state).items()
+    }
+
+
+def imagenet(name):
+    """State dict of torchvision's ImageNet weights of that name; fetched once, then kept by torch.hub."""
+    from torchvision.models import get_weight  # here, since it takes a second to import
+
+    weights = get_weight(name)
+    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+    stem, _, start_of_hash = file.stem.rpartition("-")
+    if file.is_file() and stem and not (digest := sha256(file)).startswith(start_of_hash):
+        raise CheckpointError(f"{file} is damaged (sha256 {digest[:8]}); remove it to fetch it again")
+    try:
+        return weights.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:  # no network; a hash that is not the published one
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"--pretrained could not fetch {weights.url} ({reason}); put it at {file}, or name it with "
+            "--init_weights, or start from random weights with --no_pretrained"
+        ) from error
+
+
+def _shorten(names):
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -1,0 +1,34 @@
+"""torchvision's ResNet-50 as a trunk: its layers under their own names, and its features.
+
+Shared by cnndet.py, ssp.py and lnp_trunks.py.  The NPR detector has a shorter trunk of its own (resnet.py).
+"""
+
+from torch import nn
+
+# Standard deviation of a new last layer's weights (--init_gain of CNNDetection's options).
+FC_STD = 0.02
+
+
+def resnet50():
+    """torchvision's ResNet-50 with one output, random weights."""
+    from torchvision.models import resnet50 as build  # here, since it takes a second to import
+
+    return build(num_classes=1)
+
+
+def add_layers(module):
+    """Gives a module the layers of a ResNet-50 under torchvision's names, with one output."""
+    for name, layer in resnet50().named_children():
+        module.add_module(name, layer)
+
+
+def init_last_layer(fc):
+    """Normal weights of the last layer, as in CNNDetection and DFIG; the bias keeps PyTorch's default."""
+    nn.init.normal_(fc.weight, std=FC_STD)
+
+
+def features(trunk, x):
+    """(B, C, H, W) -> (B, 2048) through a module with the layers of torchvision's ResNet-50."""
+    x = trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(x))))
+    x = trunk.layer4(trunk.layer3(trunk.layer2(trunk.layer1(x))))
+    return trunk.avgpool(x).flatten(1)
