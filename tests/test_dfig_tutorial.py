@@ -165,7 +165,7 @@ def test_own_faces_and_an_own_classifier(tmp_path, run_here, capsys):
 
     names = run_here(FACES=tmp_path / "faces", CLASSIFIER=weights)
     text = capsys.readouterr().out
-    assert "2 of 2 faces" in text and "mobilev2, DFIG's fusion of signed noise patterns" in text
+    assert "2 of 2 faces" in text and "mobilev2, source signed" in text
     assert "mean nothing:\n  masks\n  noise patterns\n" in text and "  scores\n" not in text
     assert sorted(names["result"]["face"]) == ["deeper/two.png", "one.v2.png"]
     assert names["result"]["score"].between(0, 1).all()

@@ -133,7 +133,7 @@ def test_a_cell_is_its_variant(done):
     assert list(weights) == ["0.25", "0.5"]
     assert sum(map(float, weights.values())) == pytest.approx(1, abs=1e-5)
     assert int(two["parameters"]) == int(one["parameters"]) + 3
-    assert "fused by weights" in two["description"]
+    assert "fusion weights" in two["description"]
 
 
 def test_results_csv_holds_the_numbers_of_both_scripts(done):

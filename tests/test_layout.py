@@ -6,12 +6,14 @@ import importlib
 import re
 import shlex
 import subprocess
+from dataclasses import fields
 
 import pytest
 from conftest import ROOT
 
 from common import Parser
 from experiments.options import ExperimentOptions
+from networks.variants import Variant
 from options import PredictOptions, TestOptions, TrainOptions, ValOptions
 
 SCRIPTS = {
@@ -95,6 +97,7 @@ def test_functions_are_short_and_public_names_documented():
 def test_every_option_is_read_somewhere():
     code = "\n".join(text for text, _ in sources().values())
     read = {"recipe", *re.findall(r"\b(?:opt|known)\.(\w+)", code)}  # the parser itself applies the recipe
+    read |= {f"npr_{field.name}" for field in fields(Variant)}
     for script, options in SCRIPTS.items():
         parsed = options().parse(NEEDED.get(script, ["--model_path", "x"]))
         assert vars(parsed).keys() - read == set(), script
