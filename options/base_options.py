@@ -146,12 +146,7 @@ class BaseOptions:
             help=f"resize filter, or a comma list to draw from in training: {', '.join(INTERPOLATIONS)}",
         )
         add("--exif", choices=("ignore", "apply"), default="ignore", help="apply: turn photographs upright")
-        add(
-            "--max_mpx",
-            type=positive_float,
-            default=DEFAULT_MAX_MPX,
-            help="refuse files above so many million pixels",
-        )
+        add("--max_mpx", type=positive_float, default=DEFAULT_MAX_MPX, help="largest file, in million pixels")
         add(
             "--on_bad_image", choices=("stop", "skip"), default="stop", help="skip: leave out, count and list"
         )

@@ -101,11 +101,7 @@ class TrainOptions(BaseOptions):
     def add_start(self, add):
         add("--model_path", type=file_path, help="start from the weights in this file; all must fit")
         add("--init_weights", type=file_path, help="start from those layers of this file that fit")
-        add(
-            "--pretrained",
-            action="store_true",
-            help="start from ImageNet weights where layers fit (npr: --npr_stem 7x7s2)",
-        )
+        add("--pretrained", action="store_true", help="start from ImageNet weights where layers fit")
         add("--no_pretrained", dest="pretrained", action="store_false", help="start from random weights")
 
     def add_fitting(self, add):

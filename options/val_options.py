@@ -60,12 +60,7 @@ class ValOptions(BaseOptions):
 
     def add_large_images(self, add):
         add("--no_crop", action="store_true", help="feed the whole image after the resize")
-        add(
-            "--max_input_mpx",
-            type=positive_float,
-            default=16.0,
-            help="largest network input in million pixels",
-        )
+        add("--max_input_mpx", type=positive_float, default=16.0, help="largest input, in million pixels")
         add("--large_images", choices=("refuse", "crop"), default="refuse", help="crop: take the centre")
 
     def add_degradation(self, add):
