@@ -64,10 +64,9 @@ class Experiment:
         self.folder = Path(opt.output)
         self.ledger = Ledger(self.folder)
         self.runs, self.tests = self.ledger.runs, self.folder / "tests"
-        each = grid.cells[: len(grid.variants)]  # the seeds of a variant share its options
-        self.training = {
-            cell.variant: TrainOptions().parse(grid.train_argv(cell, self.runs)) for cell in each
-        }
+        self.training = {}
+        for cell in grid.cells[: len(grid.variants)]:  # the seeds of a variant share its options
+            self.training[cell.variant] = TrainOptions().parse(grid.train_argv(cell, self.runs))
         self.gpus = visible_gpus(opt.gpus)
         single = torch.cuda.is_available() or torch.backends.mps.is_available()  # one device: one cell
         self.jobs = opt.jobs or len(opt.gpus) or (1 if single else min(CORES, len(grid.cells), MOST_JOBS))
@@ -193,9 +192,9 @@ class Experiment:
             **facts(detector),
         }
         with open(self.runs / cell.name / "train.csv", newline="", encoding="utf-8") as file:
-            history = [
-                {**line, "loss": line.get("loss_bce") or line["loss"]} for line in csv.DictReader(file)
-            ]
+            history = list(csv.DictReader(file))
+        for line in history:
+            line["loss"] = line.get("loss_bce") or line["loss"]
         row["epochs"] = len(history)
         for name in PER_EPOCH:
             row[name] = " ".join(line[name] for line in history if name in line)

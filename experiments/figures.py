@@ -26,13 +26,7 @@ from util.pictures import (
 )
 from util.stats import summarise
 
-METRICS = {
-    "acc": "accuracy",
-    "ap": "average precision",
-    "auc": "ROC AUC",
-    "r_acc": "reals called real",
-    "f_acc": "fakes called fake",
-}
+METRICS = {"acc": "accuracy", "ap": "average precision"}
 OTHER = "other"  # family of a generator that `families` does not name
 # Variants without a single factor are in a strip at the right of the factor axis.
 STRIP, STEP = 1.14, 0.12  # where it starts, and the distance of two variants
@@ -59,10 +53,9 @@ def factor_table(sweep, families, metric="acc"):
             groups.setdefault(families.get(pair) or OTHER, []).append(pair)
         for family, pairs in groups.items():
             total = summarise(frame[pairs])
+            numbers = 100 * total.mean, 100 * total.low, 100 * total.high
             if not math.isnan(total.mean):
-                rows.append(
-                    (variant, label, factor, family, 100 * total.mean, 100 * total.low, 100 * total.high)
-                )
+                rows.append((variant, label, factor, family, *numbers))
     return pandas().DataFrame(rows, columns=["variant", "label", "factor", "family", "mean", "low", "high"])
 
 
@@ -72,7 +65,7 @@ def by_factor(sweep, families, path):
     Variants without one factor of their own are in a strip at the right; where they are many, AP is below
     accuracy.
     """
-    tables = [factor_table(sweep, families, metric) for metric in ("acc", "ap")]
+    tables = [factor_table(sweep, families, metric) for metric in METRICS]
     if tables[0].factor.isna().all():
         return None
     extra = list(dict.fromkeys(tables[0][tables[0].factor.isna()].label))
@@ -81,7 +74,7 @@ def by_factor(sweep, families, path):
     below = 0.07 * _longest_line(wrap(name, LABEL) for name in extra)
     stacked = len(extra) > NEXT_TO
     figure, axes = canvas(1 + stacked, 2 - stacked, WIDTH, (1 + stacked) * (2.5 + below) + 0.6)
-    for axis, table, title in zip(axes.flat, tables, ("accuracy", "average precision"), strict=True):
+    for axis, table, title in zip(axes.flat, tables, METRICS.values(), strict=True):
         for number, family in enumerate(families_drawn):
             rows = table[table.family == family]
             shift = 0.014 * (number - (len(families_drawn) - 1) / 2)
@@ -166,7 +159,7 @@ def heatmap(sweep, path, metric="acc"):
     axis.tick_params(length=0)
     bar = figure.colorbar(image, ax=axis, aspect=6 * height, pad=0.02, fraction=0.03)
     bar.ax.tick_params(labelsize=FONT)
-    axis.set_title(f"{METRICS.get(metric, metric)} in %, mean over seeds", fontsize=FONT + 2)
+    axis.set_title(f"{METRICS[metric]} in %, mean over seeds", fontsize=FONT + 2)
     return save(figure, path)
 
 

@@ -96,24 +96,12 @@ class Grid:
     def test_argv(self, cell, checkpoints_dir, results_dir):
         """Flags of test.py for a cell."""
         weights = Path(checkpoints_dir) / cell.name / f"model_epoch_{self.checkpoint}.pth"
-        return [
-            *self.test,
-            "--model_path",
-            str(weights),
-            "--name",
-            cell.name,
-            "--results_dir",
-            str(results_dir),
-        ]
+        own = ["--model_path", str(weights), "--name", cell.name, "--results_dir", str(results_dir)]
+        return [*self.test, *own]
 
     def identity(self):
         """What results depend on, as plain values: a folder holds one experiment."""
-        return {
-            "train": self.train,
-            "checkpoint": self.checkpoint,
-            "test": self.test,
-            "variants": self.variants,
-        }
+        return {name: getattr(self, name) for name in ("train", "checkpoint", "test", "variants")}
 
 
 def read_grid(path, seeds=None, train_flags=(), test_flags=()):

@@ -42,13 +42,7 @@ def add_running(parser):
     add = parser.add_argument
     for script in ("train", "test"):
         text = f"flags of {script}.py for all cells, as in --{script}_flags='--num_threads 2'"
-        add(
-            f"--{script}_flags",
-            type=_words,
-            default=(),
-            metavar="'--X Y'",
-            help=f"{text}; they win over the grid's",
-        )
+        add(f"--{script}_flags", type=_words, default=(), metavar="'--X Y'", help=text)
     text = "cells at a time; default: one per GPU of --gpus, 1 on a single GPU, one per core on a CPU"
     add("--jobs", type=positive_int, help=text)
     add("--gpus", type=numbers, default=(), metavar="N,N", help="numbers of the CUDA devices, one cell each")

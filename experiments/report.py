@@ -8,18 +8,8 @@ from data import protocols
 from experiments import figures
 from experiments.cells import run_command
 from experiments.results import Sweep, pandas
+from util import stats
 from util.record import read_scores
-from util.stats import (
-    ALPHA,
-    between_groups,
-    compare,
-    over_seeds,
-    paired,
-    profile,
-    sentence,
-    summarise,
-    turned,
-)
 from util.tables import markdown
 
 SPREAD = ("mean", "std", "low", "high")
@@ -44,7 +34,7 @@ def conclude(experiment):
         notes = [f"No cell of the reference {reference} is finished: compared with {sweep.variants[0]}."]
         reference = sweep.variants[0]
     families = families_of(experiment.testing()[1].protocol_file)
-    comparisons = compare(sweep.values("acc"), reference)
+    comparisons = stats.compare(sweep.values("acc"), reference)
     suffix = f".{experiment.opt.figures}"
     drawn = figures.draw_all(sweep, families, comparisons, folder / "figures", suffix)
     drawn += draw_examples(experiment, sweep)
@@ -99,11 +89,11 @@ def summary(sweep, metric="acc"):
         cell = next(row for row in sweep.finished if row["variant"] == variant)
         row = {"description": cell["description"], "parameters": int(cell["parameters"])}
         row["epochs"] = int(cell["epochs"])
-        total = summarise(frame)
+        total = stats.summarise(frame)
         row |= {name: getattr(total, name) for name in ("seeds", "generators", *SPREAD)}
         for protocol in several:
             if protocol in frame.columns.get_level_values(0):
-                row[protocol] = summarise(frame.xs(protocol, axis=1, level=0)).mean
+                row[protocol] = stats.summarise(frame.xs(protocol, axis=1, level=0)).mean
         rows[variant] = row
     return pandas().DataFrame.from_dict(rows, orient="index").rename_axis("variant")
 
@@ -120,14 +110,19 @@ def by_family(sweep, families, metric="acc"):
     rows = {}
     for variant, frame in common(sweep.values(metric)).items():
         names = frame.columns.map(lambda pair: families.get(pair) or figures.OTHER)
-        rows[variant] = {name: summarise(frame.loc[:, names == name]).mean for name in dict.fromkeys(names)}
+        rows[variant] = {
+            name: stats.summarise(frame.loc[:, names == name]).mean for name in dict.fromkeys(names)
+        }
     return pandas().DataFrame.from_dict(rows, orient="index").rename_axis("variant")
 
 
 def verdicts(sweep, reference, metric="acc"):
     """A sentence per variant other than the reference."""
     name = {"acc": "accuracy", "ap": "AP"}.get(metric, metric)
-    return [f"{name}, {sentence(comparison)}" for comparison in compare(sweep.values(metric), reference)]
+    return [
+        f"{name}, {stats.sentence(comparison)}"
+        for comparison in stats.compare(sweep.values(metric), reference)
+    ]
 
 
 def answers(sweep, families, reference, metric="acc"):
@@ -136,10 +131,8 @@ def answers(sweep, families, reference, metric="acc"):
     Only variants that differ from the reference in factor and fusion count: a variant with attention and
     several scales says nothing about the scales.
     """
-    settings, factors = sweep.settings(), sweep.factors()
-    values = {
-        name: frame for name, frame in sweep.values(metric).items() if settings[name] == settings[reference]
-    }
+    settings, factors, values = sweep.settings(), sweep.factors(), sweep.values(metric)
+    values = {name: values[name] for name in values if settings[name] == settings[reference]}
     single = {name: values[name] for name in values if len(factors[name]) == 1}
     fused = {name: values[name] for name in values if len(factors[name]) > 1}
     # Of several variants with the same factor the first counts.
@@ -152,12 +145,12 @@ def _other_artifacts(of_factor):
     if not {COARSE, PUBLISHED} <= of_factor.keys():
         return [f"Not answered: needs a variant of factor {COARSE} and one of {PUBLISHED}."]
     pair = of_factor[COARSE], of_factor[PUBLISHED]
-    p, careful = profile(*pair)
+    p, careful = stats.profile(*pair)
     if math.isnan(p):
         return ["Not answered: needs two common seeds of both factors and two generators."]
     claim = "what each gains and loses depends on the generator"
     verdict = _verdict(p, careful, f"Yes: {claim}", f"{claim} no more than seeds do")
-    apart = paired(*pair).mean().sort_values()
+    apart = stats.paired(*pair).mean().sort_values()
     ends = [f"{_points(apart.iloc[end])} points on {'/'.join(apart.index[end])}" for end in (0, -1)]
     return [
         f"{verdict} (generator x factor: p = {p:.3g}, {careful:.3g} if generators share their errors).",
@@ -167,9 +160,9 @@ def _other_artifacts(of_factor):
 
 def _verdict(p_generators, p_seeds, yes, no):
     """A verdict from two p-values: with generators taken as independent, and over seeds only."""
-    if p_generators < ALPHA and p_seeds < ALPHA:
+    if p_generators < stats.ALPHA and p_seeds < stats.ALPHA:
         return yes
-    return f"Within noise{' of the seeds' if p_generators < ALPHA else ''}: {no}"
+    return f"Within noise{' of the seeds' if p_generators < stats.ALPHA else ''}: {no}"
 
 
 def _points(fraction):
@@ -180,14 +173,13 @@ def _families_apart(of_factor, families):
     others = [factor for factor in sorted(of_factor) if factor != PUBLISHED]
     if PUBLISHED not in of_factor or not others:
         return [f"Not answered: needs a variant of factor {PUBLISHED} and one of another factor."]
-    return [
-        _apart(factor, of_factor[factor], of_factor[PUBLISHED], families, len(others)) for factor in others
-    ]
+    published = of_factor[PUBLISHED]
+    return [_apart(factor, of_factor[factor], published, families, len(others)) for factor in others]
 
 
 def _apart(factor, values, published, families, comparisons):
     """Whether a factor changes the accuracy of GANs otherwise than that of diffusion models."""
-    apart = paired(values, published)
+    apart = stats.paired(values, published)
     if len(apart) < 2:
         return f"Not answered for {factor}: needs two seeds that it and {PUBLISHED} have in common."
     names = [families.get(generator) for generator in apart.columns]
@@ -198,8 +190,8 @@ def _apart(factor, values, published, families, comparisons):
             f"Not answered for {factor}: needs two generators of each family that it and {PUBLISHED} have; "
             f"there are {sizes[0]} GANs and {sizes[1]} diffusion models."
         )
-    difference, p = between_groups(gans.mean(), diffusion.mean())
-    ps = [min(1.0, value * comparisons) for value in (p, over_seeds(gans, diffusion))]  # Bonferroni
+    difference, p = stats.between_groups(gans.mean(), diffusion.mean())
+    ps = [min(1.0, value * comparisons) for value in (p, stats.over_seeds(gans, diffusion))]  # Bonferroni
     changes = [_points(group.mean().mean()) for group in (gans, diffusion)]
     corrected = "" if comparisons == 1 else f", corrected for {comparisons} comparisons"
     return (
@@ -215,7 +207,9 @@ def _fusion(single, fused):
         return ["Not answered: needs a variant with several factors and one with a single factor."]
     lines = []
     for name, values in fused.items():
-        comparisons = [turned(comparison) for comparison in compare({**single, name: values}, name)]
+        comparisons = [
+            stats.turned(comparison) for comparison in stats.compare({**single, name: values}, name)
+        ]
         seen = {comparison.verdict for comparison in comparisons}
         if seen == {"better"}:
             lines.append(f"Yes: {name} is better than every single scale.")
@@ -227,7 +221,7 @@ def _fusion(single, fused):
             lines.append(f"Within noise: {name} is neither better nor worse than a single scale for sure.")
         else:
             lines.append(f"Not answered for {name}: {', '.join(sorted(seen))}.")
-        lines += [f"{sentence(comparison)}." for comparison in comparisons]
+        lines += [f"{stats.sentence(comparison)}." for comparison in comparisons]
     return lines
 
 

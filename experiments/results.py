@@ -45,11 +45,9 @@ class Ledger:
             raise UserError(f"{self.folder} holds {names}, not an experiment; name another --output")
         if not overwrite and self.path.is_file():
             known = self.identity(wanted)
-            variants = {
-                name: wanted["variants"].get(name, flags) for name, flags in known["variants"].items()
-            }
-            ways = "--overwrite starts over, --output names another folder"
-            require_same(known, {**wanted, "variants": variants}, self.folder, ways)
+            variants = {**known["variants"], **wanted["variants"]}
+            wanted = {**wanted, "variants": {name: variants[name] for name in known["variants"]}}
+            require_same(known, wanted, self.folder, "--overwrite starts over, --output names another folder")
 
     def start(self, wanted, overwrite):
         """Records what the folder is for; `overwrite` empties it first."""
@@ -107,9 +105,7 @@ class Ledger:
 
 
 def _read_row(path):
-    return read_side_file(
-        path, "remove it, and the same command makes it anew", ("cell", "variant", "status")
-    )
+    return read_side_file(path, "remove it, and its cell is run again", ("cell", "variant", "status"))
 
 
 def write_results(path, rows):
@@ -187,10 +183,8 @@ class Sweep:
     @property
     def columns(self):
         """[(protocol, generator)] that were tested, in the order of the tables."""
-        names = dict.fromkeys(
-            name.removesuffix("/acc") for row in self.finished for name in row if _is_acc(name)
-        )
-        return [tuple(name.split(SEPARATOR, 1)) for name in names]
+        names = dict.fromkeys(name for row in self.finished for name in row if name.endswith("/acc"))
+        return [tuple(name.removesuffix("/acc").split(SEPARATOR, 1)) for name in names]
 
     @property
     def protocols(self):
@@ -251,7 +245,3 @@ class Sweep:
             right = (shares * counts).sum().sum()
             total[label, label], total[label, 1 - label] = right, counts.sum().sum() - right
         return np.rint(total).astype(int)
-
-
-def _is_acc(name):
-    return name.count(SEPARATOR) >= 2 and name.endswith(SEPARATOR + "acc")

@@ -166,14 +166,12 @@ class Matrix:
     def printed(self, name, method):
         """Published rows; the mean only where all of its generators are shown."""
         theirs = published.lookup(self.protocol.slug, method)
-        cells = dict(theirs.cells)
+        cells = {column: cell for column, cell in theirs.cells.items() if column in self.columns}
         if theirs.mean and len(self.columns) > len(self.protocol.generators):
             cells[MEAN] = theirs.mean
         same = {"train_on": name, "method": method}
         return [
-            {**same, "test_on": column, "acc": cells[column].acc, "ap": cells[column].ap}
-            for column in cells
-            if column in self.columns
+            {**same, "test_on": column, "acc": cells[column].acc, "ap": cells[column].ap} for column in cells
         ]
 
     def text(self, rows, in_markdown=False):
