@@ -1,16 +1,29 @@
-"""What a row of a protocol table is, and where it finds its folders."""
+"""What a row of the protocol table is, where it finds its folders, and how a user writes one in YAML.
+
+    - slug: My-Set
+      generators: [flux, {name: SD3, folders: [sd3, stable_diffusion_3]}]
+      roots: [my_set]
+
+A YAML file is such a list, or one mapping.  `slug` and `generators` are needed; KEYS and GENERATOR_KEYS list
+the rest.  Without `resize` and `crop` images keep their stored size.
+"""
 
 import hashlib
 import json
 import os
+import string
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
+
+import yaml
 
 from common import UserError
 from data.folder import LABELS, label_folders
-from data.transforms import Geometry
+from data.transforms import INTERPOLATIONS, RESIZES, Geometry
 
 AVERAGES = ("macro", "micro")  # mean over generators; mean over images
+LONGEST_SIDE = 16_384
+RESERVED = ("all", "none")  # words that --protocols and --protocol understand
 
 
 @dataclass(frozen=True)
@@ -65,15 +78,13 @@ class Protocol:
         members = self.members(part)
         least = 1 if single or part != "test" else len(members) / 2
         if not self.tells_apart and not single:
-            least = len(members) + 1  # a folder test/ alone says nothing
-        candidates = [
-            *((name, 1) for name in self.roots_of(part)),
-            *((name, len(members)) for name in self.borrowed),
-        ]
-        for folder, needed in (*candidates, (".", least)):
+            # A folder test/ says nothing.
+            least = len(members) + 1
+        candidates = dict.fromkeys(self.borrowed, len(members)) | dict.fromkeys(self.roots_of(part), 1)
+        for folder in (*self.roots_of(part), *self.borrowed, "."):
             root = _resolve(dataroot, folder)
-            found = [self.find(root, generator, part) for generator in members] if root else []
-            if sum(place is not None for place in found) >= needed > 0:
+            folders = [self.find(root, generator, part) for generator in members] if root else []
+            if len(folders) - folders.count(None) >= candidates.get(folder, least) > 0:
                 return root
         return None
 
@@ -86,7 +97,7 @@ class Protocol:
         return self.roots if part == "test" else self.train_roots or self.roots
 
     def places_of(self, part="test"):
-        """Where the generators of a part stand."""
+        """The paths of generators of a part."""
         return {"test": self.places, "train": self.train_places, "val": self.val_places}[part]
 
     @property
@@ -95,7 +106,7 @@ class Protocol:
         return all("{generator}" in place for place in self.places)
 
     def pick(self, classes, part="test"):
-        """The generators of these names, in table order; all without names; ValueError for an unknown one."""
+        """The generators of these names, in table order; all without names; UserError for an unknown one."""
         members = self.members(part)
         known = {
             name.lower(): generator for generator in members for name in (generator.name, *generator.aliases)
@@ -146,8 +157,8 @@ class Protocol:
 def locate_all(rows, dataroot, asked):
     """([(protocol, its root)] of those there, [what was looked for] of the others).
 
-    With `asked` (the user named them) a missing one is a ValueError; so is it when none is there.  A protocol
-    whose places do not name its generators has to be asked for to be --dataroot itself.
+    With `asked` (the user named them) a missing one is a UserError; without, only if none is there.  A
+    protocol whose `places` do not name its generators has to be asked for to be --dataroot itself.
     """
     roots = [(row, row.locate(dataroot, single=asked and not row.tells_apart)) for row in rows]
     absent = [
@@ -165,11 +176,170 @@ def _resolve(root, relative):
     """root/relative with each step's case ignored; None unless it is a folder."""
     folder = Path(root)
     for step in Path(relative).parts if folder.is_dir() else ():
-        exact = folder / step
-        alike = (
-            () if exact.is_dir() else (name for name in os.listdir(folder) if name.lower() == step.lower())
-        )
-        folder = folder / min(alike, default=step)
+        exact, names = folder / step, ()
+        if not exact.is_dir():
+            names = (name for name in os.listdir(folder) if name.lower() == step.lower())
+        folder = folder / min(names, default=step)
         if not folder.is_dir():
             return None
     return folder if folder.is_dir() else None
+
+
+# ----- rows in YAML -----
+
+
+def load_file(path):
+    """The rows of a YAML file.  UserError says what is wrong, in one line."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a readable YAML file: {' '.join(str(error).split())}") from None
+    rows = content if isinstance(content, list) else [content]
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{path}: expected a mapping per protocol with the keys {', '.join(KEYS)}")
+    try:
+        return [_row(row) for row in rows]
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _text(value):
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _folder(value):
+    return _text(value) and not PurePath(value).is_absolute() and ".." not in PurePath(value).parts
+
+
+def _plain(value):
+    return _folder(value) and len(PurePath(value).parts) == 1 and "\\" not in value and value != "."
+
+
+def _place(value):
+    try:
+        fields = {field[1:] for field in string.Formatter().parse(value) if field[1] is not None}
+    except (ValueError, TypeError):
+        return False
+    return _folder(value) and fields <= {("generator", "", None)}
+
+
+def _list_of(accept):
+    return lambda value: isinstance(value, list) and bool(value) and all(map(accept, value))
+
+
+def _whole(lowest, highest, *others):
+    return lambda value: (type(value) is int and lowest <= value <= highest) or value in others
+
+
+def _one_of(choices):
+    return lambda value: isinstance(value, str) and value in choices, f"one of {', '.join(choices)}"
+
+
+TEXT, YES_OR_NO = (_text, "text"), (lambda value: isinstance(value, bool), "true or false")
+FOLDER, FOLDERS = (_plain, "a folder name"), (_list_of(_folder), "a list of folder names")
+SIDE = (_whole(1, LONGEST_SIDE, None), f"a whole number from 1 to {LONGEST_SIDE}, or null")
+PLACES = (_list_of(_place), "a list of paths with no other field than {generator}")
+COUNTS = (lambda value: _list_of(_whole(0, 10**9))(value) and len(value) == 2, "a list of two whole numbers")
+SLUG = (
+    lambda value: _plain(value) and value.lower() not in RESERVED,
+    f"a plain folder name other than {', '.join(RESERVED)}",
+)
+# Key of a row -> (what is accepted, the same in words).  What the keys mean: `Protocol` and `Geometry`, but
+# `resize` is the latter's load_size, `resize_rule` its resize, and (real, fake) are `labels`.
+KEYS = {
+    "slug": SLUG,
+    "generators": (lambda value: isinstance(value, list) and bool(value), "a list"),
+    "roots": FOLDERS,
+    "places": PLACES,
+    "real": FOLDER,
+    "fake": FOLDER,
+    "resize": SIDE,
+    "resize_rule": _one_of(RESIZES),
+    "crop": SIDE,
+    "even": YES_OR_NO,
+    "interpolation": _one_of(INTERPOLATIONS),
+    "average": _one_of(AVERAGES),
+    "split": TEXT,
+    "seed": (_whole(0, 2**32 - 1, None), "a whole number, or null"),
+    "source": TEXT,
+    "url": TEXT,
+}
+GENERATOR_KEYS = {
+    "name": TEXT,
+    "folders": FOLDERS,
+    "family": TEXT,
+    "nested": YES_OR_NO,
+    "images": COUNTS,
+    "images_within": (_whole(0, 10**9), "a whole number"),
+}
+
+
+def _row(row):
+    _check(row, KEYS, ("slug", "generators"), "a protocol")
+    _check_labels(row)
+    generators = tuple(_generator(entry) for entry in row["generators"])
+    _require_distinct(generators)
+    places = row.get("places", ["{generator}"])
+    if len(generators) > 1 and not all("{generator}" in place for place in places):
+        raise UserError(f"places need {{generator}} to tell {len(generators)} generators apart, got {places}")
+    geometry = Geometry(
+        row.get("resize"),
+        row.get("crop"),
+        row.get("interpolation", "bilinear"),
+        row.get("even", False),
+        row.get("resize_rule", "square"),
+    )
+    rest = {key: row[key] for key in ("slug", "url", "average", "split", "seed") if key in row}
+    if "real" in row:
+        rest["labels"] = (row["real"], row["fake"])
+    return Protocol(
+        generators=generators,
+        geometry=geometry,
+        places=tuple(places),
+        roots=tuple(row.get("roots", ())),
+        source=row.get("source", "user's protocol file"),
+        **rest,
+    )
+
+
+def _check_labels(row):
+    real, fake = row.get("real"), row.get("fake")
+    if (real is None) != (fake is None) or (real is not None and real.lower() == fake.lower()):
+        raise UserError(f"real and fake must name two folders, got {real} and {fake}")
+    if real is not None and (LABELS.get(real.lower()) == 1 or LABELS.get(fake.lower()) == 0):
+        raise UserError(f"real: {real} and fake: {fake} reverse what these names mean everywhere")
+
+
+def _generator(entry):
+    if _folder(entry):
+        return Generator(entry)
+    if not isinstance(entry, dict):
+        raise UserError(f"a generator is a folder name or a mapping with name, got {entry!r}")
+    _check(entry, GENERATOR_KEYS, ("name",), f"generator {entry.get('name')}")
+    lists = {key: tuple(entry[key]) for key in ("folders", "images") if key in entry}
+    if not lists.get("folders") and not _folder(entry["name"]):
+        raise UserError(f"generator {entry['name']} needs folders, since its name is not a folder name")
+    return Generator(**{**entry, **lists})
+
+
+def _require_distinct(generators):
+    names = [generator.name for generator in generators]
+    folders = [alias for generator in generators for alias in generator.aliases]
+    for words in (names, folders):
+        lower = [word.lower() for word in words]
+        twice = sorted({word for word in lower if lower.count(word) > 1})
+        if twice:
+            raise UserError(f"generators must differ in name and folders; twice: {', '.join(twice)}")
+
+
+def _check(row, keys, needed, what):
+    unknown = [str(key) for key in row if key not in keys]
+    if unknown:
+        raise UserError(f"{what} has no key {', '.join(unknown)}; legal: {', '.join(keys)}")
+    missing = [key for key in needed if key not in row]
+    if missing:
+        raise UserError(f"{what} needs {' and '.join(missing)}; legal keys: {', '.join(keys)}")
+    for key, value in row.items():
+        accept, expected = keys[key]
+        if not accept(value):
+            raise UserError(f"{key} of {what} must be {expected}, got {value!r}")

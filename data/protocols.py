@@ -1,14 +1,13 @@
 """Benchmarks, one row each: folders, generators in the paper's order, geometry, source.
 
 A row is all that a script knows of a benchmark.  To add one, add a row and a test that builds its tree, or
-write it in a YAML file of your own (data/protocol_file.py) and name that with --protocol_file.
+write it in a YAML file of your own (data/protocol.py) and name that with --protocol_file.
 """
 
 from dataclasses import replace
 
 from common import UserError
-from data.protocol import Generator, Protocol
-from data.protocol_file import load_file
+from data.protocol import Generator, Protocol, load_file
 from data.transforms import Geometry
 
 SQUARE_256 = Geometry(load_size=256, crop_size=None)  # upstream's test.py for most sets
@@ -117,7 +116,7 @@ ROWS = (
         generators=_cnn(
             "ProGAN StyleGAN BigGAN CycleGAN StarGAN GauGAN CRN IMLE SITD SAN Deepfake StyleGAN2 WFIR"
         ),
-        geometry=Geometry(load_size=None, crop_size=224),  # theirs pads images below 224; here they repeat
+        geometry=Geometry(None, 224),  # theirs pads images below 224; here they repeat
         source="Wang et al., CVPR 2020 (eval.py: stored size, centre crop 224)",
         url="https://github.com/PeterWang512/CNNDetection",
     ),
@@ -292,7 +291,7 @@ def known(protocol_file=None):
 
 
 def get(slug, protocol_file=None):
-    """The row called `slug`, in any case; ValueError lists the known ones."""
+    """The row called `slug`, in any case; UserError lists the known ones."""
     rows = known(protocol_file)
     row = {name.lower(): row for name, row in rows.items()}.get(slug.lower())
     if row is None:

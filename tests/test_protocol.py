@@ -171,7 +171,7 @@ def test_a_file_without_rows_is_refused_with_the_legal_keys(text, capsys):
     ],
 )
 def test_a_file_that_is_no_yaml_is_refused_with_its_name(text, capsys):
-    assert "own.yaml is no readable YAML file: " in refused(text, capsys)
+    assert "own.yaml is not a readable YAML file: " in refused(text, capsys)
 
 
 def test_a_file_that_is_not_there_is_refused_with_its_name(capsys):
