@@ -1,17 +1,16 @@
-"""What is in an image file, found in one reading: its hash, its real format, its size, and what is wrong.
+"""What one reading of an image file says: its hash, its real format, its size, and what is wrong with it.
 
-Files are inspected by worker processes; of each only the few values of `Facts` are kept, so that a set of
-a million files fits memory.
+Files are inspected by worker processes; only the few values of `Facts` are kept of each, so that a set of a
+million files fits memory.
 """
 
 import hashlib
-import itertools
 import os
 import signal
-from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from common import BadImage, UserError
@@ -19,7 +18,6 @@ from data.decode import DEFAULT_MAX_MPX, opened, read, to_rgb
 
 HASH = "blake2b, 128 bits"
 CHUNK = 32  # files per task: few enough for a smooth bar and a quick stop, enough to hide its cost
-AHEAD = 4  # tasks per worker under way; bounds what waits in memory
 # What a name promises: extension -> formats as Pillow calls them.
 PROMISES = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), ("JPEG", "MPO")),
@@ -54,19 +52,19 @@ class Depth:
 
 def inspect_file(path, depth):
     """The facts of one file, read once."""
-    digest, kind, size = b"", "", (0, 0)
+    digest, fmt, size = b"", "", (0, 0)
     try:
         content = read(path)
         if depth.hashes:
             digest = hashlib.blake2b(content, digest_size=16).digest()
         with opened(content, depth.max_mpx) as image:
-            kind, size = image.format, image.size
+            fmt, size = image.format, image.size
             if depth.pixels:
                 image.load()
                 to_rgb(image)
     except BadImage as error:
-        return Facts(digest, kind, size, str(error) or type(error).__name__)
-    return Facts(digest, kind, size)
+        return Facts(digest, fmt, size, str(error) or type(error).__name__)
+    return Facts(digest, fmt, size)
 
 
 def keeps_promise(path, facts):
@@ -78,24 +76,20 @@ def keeps_promise(path, facts):
 def inspect_files(paths, depth, workers):
     """Yields the facts of files in their order; `workers` 0 inspects them in this process.
 
-    A worker that the system kills raises ValueError.
+    UserError where the system kills a worker.
     """
+    inspect = partial(inspect_file, depth=depth)
     if not workers:
-        yield from (inspect_file(path, depth) for path in paths)
+        yield from map(inspect, paths)
         return
-    paths, waiting, same = iter(paths), deque(), {}
-    pool = ProcessPoolExecutor(workers, initializer=_leave_signals_to_the_parent)
+    pool, same = ProcessPoolExecutor(workers, initializer=_leave_signals_to_the_parent), {}
     try:
-        while True:
-            while len(waiting) < AHEAD * workers and (chunk := list(itertools.islice(paths, CHUNK))):
-                waiting.append(pool.submit(_inspect_chunk, chunk, depth))
-            if not waiting:
-                return
-            for facts in waiting.popleft().result():  # equal formats and sizes share one object
-                yield facts._replace(
-                    format=same.setdefault(facts.format, facts.format),
-                    size=same.setdefault(facts.size, facts.size),
-                )
+        for facts in pool.map(inspect, paths, chunksize=CHUNK):
+            # Equal formats and sizes share one object.
+            yield facts._replace(
+                format=same.setdefault(facts.format, facts.format),
+                size=same.setdefault(facts.size, facts.size),
+            )
     except BrokenProcessPool:
         raise UserError(
             "a worker process was killed, by the system or by a broken decoder; "
@@ -103,10 +97,6 @@ def inspect_files(paths, depth, workers):
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _inspect_chunk(paths, depth):
-    return [inspect_file(path, depth) for path in paths]
 
 
 def _leave_signals_to_the_parent():

@@ -393,7 +393,7 @@ def test_print_only_on_nothing_prints_the_published_table(tmp_path, monkeypatch,
     assert len(methods) == 16
     numbers = {
         (row["method"], row["generator"]): row["acc"]
-        for row in published.table()
+        for row in published._rows()
         if row["protocol"] == "GenImage-SSP"
     }
     order = [*(one.name for one in protocols.get("GenImage-SSP").generators), "Mean"]

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from conftest import SAMPLES, make_tree, toy_image
 
-from data import findings, protocol
+from data import protocol
 from data.inspection import Depth, inspect_file, inspect_files
 from tools import verify
 
@@ -145,14 +145,52 @@ def test_a_copied_label_folder_looks_swapped(tree, check):
     assert status == 1 and set(kinds) == {"swapped", "duplicates across labels"}
 
 
-@pytest.mark.parametrize(("inner", "kind"), [("0_real", "layout"), ("x/0_real", "swapped")])
-def test_a_label_folder_inside_the_other_is_a_problem(tree, check, inner, kind):
+@pytest.mark.parametrize("inner", ["0_real", "x/nature"])
+def test_a_label_folder_inside_the_other_is_a_note(tree, check, inner):
     root = tree(["a"])
-    shutil.copytree(root / "a/0_real", root / "a/1_fake" / inner)
-    shutil.rmtree(root / "a/0_real")
-    (root / "a/0_real").mkdir()
+    make_tree(root / "a/1_fake", ["."], names=(inner,), size=(30, 30))
+    status, kinds, text, content = check(root, "[a]", "--no_hash")
+    assert (status, list(kinds)) == (0, ["contradiction"])
+    assert f"3 images are below folders of both labels, as in 1_fake/{inner}" in text
+    assert content["generators"][0]["images"] == [3, 6]
+
+
+def test_two_folders_of_one_label_are_a_problem(tree, check):
+    root = tree(["a"])
+    (root / "a/real").mkdir()
     status, kinds, _, _ = check(root, "[a]")
-    assert status == 1 and kind in kinds
+    assert status == 1 and list(kinds) == ["layout"]
+
+
+def own_folder(root, capsys, *flags):
+    """(exit status, what tools.verify prints) of a folder without a protocol."""
+    with pytest.raises(SystemExit) as stopped:
+        verify.main(["--dataroot", str(root), "--num_threads", "0", *flags])
+    return stopped.value.code, "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(("folders", "rows"), [(["flux", "sd/cat"], ["flux", "sd"]), (["."], ["tree"])])
+def test_a_folder_of_ones_own_is_checked_as_val_takes_it(tree, capsys, folders, rows):
+    root = tree(folders)
+    status, text = own_folder(root, capsys)
+    assert status == 0 and f"{6 * len(folders)} files in" in text and len(text) < 900
+    assert [line.split()[0] for line in text.splitlines() if line.endswith("  ok")] == rows
+    (root / folders[0] / "1_fake/0.png").write_bytes(b"")
+    status, text = own_folder(root, capsys)
+    assert status == 1 and "unreadable: empty file" in text
+
+
+def test_an_image_of_both_splits_of_a_folder_of_ones_own_is_leakage(tree, capsys):
+    root = tree(["train/cat", "val/cat"])
+    shutil.copy(root / "train/cat/0_real/0.png", root / "val/cat/0_real/9.png")
+    status, text = own_folder(root, capsys)
+    assert status == 1 and "leakage: 1 files" in text
+
+
+def test_a_folder_that_holds_nothing_to_check_is_one_short_line(tmp_path, capsys):
+    (tmp_path / "notes").mkdir()
+    status, text = own_folder(tmp_path, capsys)
+    assert status == 2 and len(text.splitlines()[-1]) < 300
 
 
 @pytest.mark.parametrize("swapped", [True, False])
@@ -166,14 +204,14 @@ def test_names_that_contradict_the_label_look_swapped(tree, check, swapped):
     assert (status, list(kinds)) == ((1, ["swapped"]) if swapped else (0, []))
 
 
-def test_a_format_and_a_size_that_betray_the_label_are_notes(tree, check, rng):
+def test_a_format_and_a_size_that_leak_the_label_are_notes(tree, check, rng):
     root = tree(["a"])
     for number in range(3):
         (root / f"a/0_real/{number}.png").unlink()
         toy_image(rng, fake=False, size=(40, 30)).save(root / f"a/0_real/{number}.jpg")
     status, kinds, text, _ = check(root, "[a]")
-    assert status == 0 and set(kinds) == {"format betrays", "size betrays"}
-    assert "format betrays the label: " in text and "100% balanced accuracy" in text
+    assert status == 0 and set(kinds) == {"format leaks", "size leaks"}
+    assert "the format leaks the label: " in text and "100% balanced accuracy" in text
 
 
 def test_upper_case_extensions_are_counted_and_noted(tree, check):
@@ -194,13 +232,13 @@ def test_the_broken_file_of_the_distributed_dalle2_is_a_known_defect(tmp_path, c
 
 def test_upper_case_fakes_of_genimages_adm_are_a_known_defect(tmp_path):
     root = make_tree(tmp_path / "ADM/x", ["val"], names=("nature", "ai"), suffix=".PNG")
-    entry = findings.Entry(
+    entry = verify.Entry(
         protocol.Protocol("GenImage-NPR", (), None, ""),
         protocol.Generator("ADM"),
         "test",
-        findings.list_folder(root / "val", protocol.LABELS),
+        verify.list_folder(root / "val", protocol.LABELS),
     )
-    assert "loaders that know only .png" in findings.known_defect(entry, entry.contents.samples[-1])
+    assert "loaders that know only .png" in verify.known_defect(entry, entry.contents.scan.samples[-1])
 
 
 @pytest.mark.parametrize(
@@ -245,4 +283,4 @@ def test_real_images(check):
     status, kinds, _, content = check(SAMPLES / "wild-mini", names)
     counts = [line["images"] for line in content["generators"]]
     assert [sum(column) for column in zip(*counts, strict=True)] == [566, 537]
-    assert status == 0 and set(kinds) == {"format betrays", "size betrays", "upper-case"}
+    assert status == 0 and set(kinds) == {"format leaks", "size leaks", "upper-case"}

@@ -44,11 +44,6 @@ class Published:
     notes: list[str]
 
 
-def table() -> list[dict]:
-    """All rows of all tables as text, in the order of the files."""
-    return [dict(row) for row in _rows()]
-
-
 def methods(protocol=None) -> list[str]:
     """The names of all methods, or of those with figures on one protocol; sorted."""
     return sorted({row["method"] for row in _rows() if protocol in (None, row["protocol"])})
