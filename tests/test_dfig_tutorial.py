@@ -84,23 +84,27 @@ def run_here(monkeypatch, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_runs_without_an_error_or_a_warning(outputs, text):
     assert not [output for output in outputs if output.output_type == "error"]
     assert "Warning" not in text and text.count("2 of 2 files written") == 3
 
 
+@pytest.mark.slow
 def test_says_what_is_random(text):
     notice = "RANDOM WEIGHTS. The steps below are right, but these mean nothing:"
     assert f"{notice}\n  masks\n  noise patterns\n  scores\n" in text
     assert "Random weights (masks, noise patterns, scores): no verdict." in text
 
 
+@pytest.mark.slow
 def test_counts_the_published_parameters(text):
     for trunk, counts in PARAMETERS.items():
         for mode, count in enumerate(counts):
             assert f"{trunk}, mode {mode}: {count:,} parameters\n" in text
 
 
+@pytest.mark.slow
 def test_tables_show_wrapping_and_attention(outputs):
     html = "".join(output.data.get("text/html", "") for output in outputs if "data" in output)
     rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr.*?</tr>", html, re.S)]
@@ -113,18 +117,21 @@ def test_tables_show_wrapping_and_attention(outputs):
     assert same == [[True] * 3 + [False] * 2, [False] * 5, [True] * 5]
 
 
+@pytest.mark.slow
 def test_scores_every_face(outputs, text):
     html = "".join(output.data.get("text/html", "") for output in outputs if "data" in output)
     assert re.search(r">astronaut.png</td>\s*<td[^>]*>0\.\d{6}</td>", html) and ">cat.png<" in html
     assert "fake = 1: a score above 0.5 says fake" in text
 
 
+@pytest.mark.slow
 def test_shows_every_figure(outputs):
     pictures = [output.data["image/png"] for output in outputs if "image/png" in output.get("data", {})]
     assert len(pictures) == 5
     assert all(base64.b64decode(picture).startswith(b"\x89PNG") for picture in pictures)
 
 
+@pytest.mark.slow
 def test_leaves_no_file(executed):
     _, work, temporary = executed
     assert list(work.iterdir()) == []
