@@ -5,7 +5,6 @@
     python -m tools.benchmark mixed --model_path M --device cuda
     python -m tools.benchmark variants --side 224        parameters and multiply-adds of each variant of NPR
     python -m tools.benchmark detectors                  the same of each detector, with its images/s
-    python -m tools.benchmark patches                    SSP's choice of a patch against plain NumPy
 
 Pixels are random, weights too unless --model_path names some; neither changes the speed.  Rounds alternate
 between the ways compared, and medians are printed.  The last line of what is measured is JSON.
@@ -22,9 +21,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from common import Parser, UserError, file_path, positive_int, torch_device
-from data.patches import looked_at
 from networks import checkpoint, create, get, names
-from networks.base import Patches
 from options import TrainOptions
 from util import run
 from util.batching import logits_by_size, logits_of, pixels_per_pass
@@ -73,8 +70,7 @@ def parse(argv=None):
     """The command line."""
     parser = Parser(prog="python -m tools.benchmark", description="Measures the speed of scoring.")
     add = parser.add_argument
-    what = "batches of one size, many sizes, what variants or detectors cost, choice of patches"
-    add("what", choices=BENCHMARKS, help=what)
+    add("what", choices=BENCHMARKS, help="batches of one size, many sizes, what variants or detectors cost")
     add("--arch", choices=names(), default="npr", help="detector of batches and mixed")
     add("--model_path", type=file_path, help="weight file in place of random weights")
     add("--device", type=torch_device, default="auto", help="where to run")
@@ -176,38 +172,6 @@ def detectors(opt):
     print(markdown([heading, *rows], "llrrr"))
 
 
-def patches(opt):
-    """Milliseconds of each way of choosing the simplest 32x32 patch, ours and slow_diversity."""
-    pixels = pictures(1, opt.side, opt.side)[0].permute(1, 2, 0).contiguous().numpy()
-    measured = {}
-    for select, stride in (("random64", 1), ("grid", 1), ("dense", 8), ("dense", 1)):
-        rule = Patches(select=select, stride=stride)
-        tops, lefts, ours = looked_at(pixels, rule, np.random.default_rng(0))
-
-        def plain(tops=tops, lefts=lefts, side=rule.size):
-            return [
-                slow_diversity(pixels[top : top + side, left : left + side])
-                for top, left in zip(tops, lefts, strict=True)
-            ]
-
-        if plain() != ours.tolist():
-            raise RuntimeError(f"{select}: the two ways differ")
-        ways = {"ms": partial(looked_at, pixels, rule, np.random.default_rng(0)), "plain_ms": plain}
-        times = {way: 1e3 * value for way, value in medians(ways, opt).items()}
-        name = f"dense, stride {stride}" if select == "dense" else select
-        words = f"{times['ms']:8.2f} ms, plain NumPy {times['plain_ms']:9.2f} ms"
-        print(f"{name:>16}: {len(tops):>6} patches, {words}: {times['plain_ms'] / times['ms']:.1f}x")
-        measured[name] = times
-    return {"side": opt.side, **measured}
-
-
-def slow_diversity(patch):
-    """Texture diversity of one patch (P, P, 3), uint8, in plain NumPy: what data/patches.py has to equal."""
-    x = patch.astype(np.int64)
-    pairs = ((x[:, 1:], x[:, :-1]), (x[1:], x[:-1]), (x[1:, 1:], x[:-1, :-1]), (x[1:, :-1], x[:-1, 1:]))
-    return int(sum(np.abs(one - other).sum() for one, other in pairs))
-
-
 def detector_of(opt):
     """The detector of batches and mixed, in evaluation mode on the device."""
     if get(opt.arch).data_config.patches:
@@ -235,13 +199,7 @@ def medians(ways, opt):
     return {name: statistics.median(values[1:]) for name, values in seconds.items()}
 
 
-BENCHMARKS = {
-    "batches": batches,
-    "mixed": mixed,
-    "variants": variants,
-    "detectors": detectors,
-    "patches": patches,
-}
+BENCHMARKS = {"batches": batches, "mixed": mixed, "variants": variants, "detectors": detectors}
 
 
 if __name__ == "__main__":

@@ -112,13 +112,13 @@ def compare_runs(first, second):
         one, other = first[protocol], second[protocol]
         average = one.meta.get("protocol_row", {}).get("average", "macro")
         rows, notes, changed = pair(one.scores, other.scores, average)
-        compared[protocol] = rows, notes + differences(one.meta, other.meta)
+        compared[protocol] = rows, notes + settings(one.meta, other.meta)
         flips += [(protocol, *flip) for flip in changed]
     return compared, flips
 
 
-def differences(first, second):
-    """Notes on the settings of two evaluations, and on what differs between them."""
+def settings(first, second):
+    """Notes on the settings of two evaluations, from their meta.json, and on what differs between them."""
     sides = [(title, meta) for title, meta in (("first", first), ("second", second)) if meta]
     notes = [
         f"{title}: {meta['protocol']}, {meta['input']}, {meta['precision']}, weights {meta['checkpoint']} "
@@ -126,9 +126,11 @@ def differences(first, second):
         for title, meta in sides
         if "checkpoint_sha256" in meta
     ]
-    for key in ("input", "precision", "limits"):
-        if first.get(key) != second.get(key):
-            notes.append(f"note: {key} differs: {first.get(key)} and {second.get(key)}")
+    notes += [
+        f"note: {key} differs: {first.get(key)} and {second.get(key)}"
+        for key in ("input", "precision", "limits")
+        if first.get(key) != second.get(key)
+    ]
     return notes + [f"note: {title}: {note}" for title, meta in sides for note in meta.get("notes", ())]
 
 

@@ -15,7 +15,15 @@ import argparse
 from argparse import Namespace
 from pathlib import Path
 
-from common import Parser, file_path, non_negative_int, positive_float, positive_int, torch_device
+from common import (
+    Parser,
+    file_path,
+    non_negative_float,
+    non_negative_int,
+    positive_float,
+    positive_int,
+    torch_device,
+)
 from data.decode import DEFAULT_MAX_MPX
 from networks import cycleisp
 from tools.extract.masks import FORMATS, MODELS, extract_masks
@@ -23,10 +31,16 @@ from tools.extract.noise import extract_lnp
 from tools.extract.toys import write_toys
 from util import run
 
+EXTRACTIONS = {
+    "masks": (extract_masks, "faces cut out by SAM, the rest black"),
+    "lnp": (extract_lnp, "noise patterns by CycleISP"),
+    "toys": (write_toys, "random weights, to try the commands"),
+}
+
 
 def main(argv=None):
     opt = parse(argv)
-    extract = EXTRACTIONS[opt.what][0]
+    extract, _ = EXTRACTIONS[opt.what]
     extract(opt)
 
 
@@ -34,51 +48,45 @@ def parse(argv):
     """Options of one extraction."""
     parser = Parser(prog="python -m tools.extract", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="what", required=True, metavar=f"{{{','.join(EXTRACTIONS)}}}")
-    for name, (_, text, add_flags) in EXTRACTIONS.items():
-        add_flags(commands.add_parser(name, help=text))
+    masks, lnp, toys = (commands.add_parser(name, help=text) for name, (_, text) in EXTRACTIONS.items())
+    _mask_flags(masks)
+    _noise_flags(lnp.add_argument)
+    for command, images in ((masks, 4), (lnp, 8)):
+        _tree_flags(command.add_argument, images)
+    weights = "folder for sam_toy.pth and cycleisp_toy.pth"
+    toys.add_argument("--output", type=Path, required=True, help=weights)
+    toys.add_argument("--seed", type=non_negative_int, default=0, help="of the weights")
     return parser.parse_args(argv, Namespace(seed=0, deterministic=False))
 
 
-def _masks_flags(command):
+def _mask_flags(command):
     add = command.add_argument
     add("--sam", type=file_path, required=True, help="SAM's weights, sam_vit_h_4b8939.pth")
     models = "whose weights these are: vit_h, the published, or another; toy: those of `toys`"
     add("--model_type", choices=MODELS, default="vit_h", help=models)
     prompt = command.add_mutually_exclusive_group()
-    points = (
-        "pixels that belong to the face; default: 128,128 128,236 of an aligned face of 256x256, scaled to "
-        "other sizes"
-    )
+    points = "pixels of the face; default: 128,128 128,236 of an aligned 256x256 face, scaled to other sizes"
     prompt.add_argument("--points", type=point, nargs="+", metavar="X,Y", help=points)
     corners = "left, top, right, bottom of the face"
     prompt.add_argument("--box", type=box, metavar="X,Y,X,Y", help=corners)
     formats = "jpg95 compresses the faces a second time, as published"
     add("--format", choices=FORMATS, default="png", help=formats)
-    _common_flags(add, images=4)
 
 
-def _lnp_flags(command):
-    add = command.add_argument
+def _noise_flags(add):
     add("--weights", type=file_path, required=True, help="CycleISP's weights, sidd_rgb.pth")
-    encodings = (
-        "signed: 16-bit PNG of 32768 + 32767 x noise; wrapped: 8 bits, bit for bit as DFIG encodes them, "
-        "from channels in the order BGR"
-    )
+    encodings = "signed: 16-bit PNG of 32768 + 32767 x noise; wrapped: DFIG's 8 bits, of BGR channels"
     add("--encoding", choices=cycleisp.ENCODINGS, default="signed", help=encodings)
     amp = "bf16 is faster on a GPU; only with signed: a rounding step at 0 becomes 255 in wrapped"
     add("--amp", choices=("bf16", "off"), default="off", help=amp)
     tile = (
-        f"an image with a longer side is cut into tiles of N pixels, which overlap by {cycleisp.REACH} on "
-        "every side. Not the same as whole, since the network pools over all that it sees: on a photograph "
-        "of 768x512 in tiles of 256, random weights, it differs by up to 0.07 %% of the largest value, and "
-        "0.5 %% of the wrapped values differ"
+        f"cut images with a longer side into tiles of N pixels, which overlap by {cycleisp.REACH} on every "
+        "side; values differ a little from those of the whole image, since the network pools over it"
     )
     add("--tile", type=positive_int, default=cycleisp.TILE, help=tile)
-    _common_flags(add, images=8)
 
 
-def _common_flags(add, images):
-    """What both extractions have."""
+def _tree_flags(add, images):
     add("--input", type=file_path, required=True, help="folder of images, with any folders inside")
     add("--output", type=file_path, required=True, help="folder to write, with the same folders inside")
     add("--overwrite", action="store_true", help="replace the files of another extraction there")
@@ -89,20 +97,14 @@ def _common_flags(add, images):
     add("--device", type=torch_device, default="auto", help="where to run: auto, cpu, cuda, cuda:1, mps")
 
 
-def _toys_flags(command):
-    add = command.add_argument
-    add("--output", type=Path, required=True, help="folder for sam_toy.pth and cycleisp_toy.pth")
-    add("--seed", type=non_negative_int, default=0, help="of the weights")
-
-
 def point(text):
     """'128,236' -> (128.0, 236.0)."""
-    return numbers(text, 2, "X,Y, two numbers, 0 or above")
+    return numbers(text, 2, "two numbers, X,Y")
 
 
 def box(text):
     """'10,10,200,240' -> four numbers, the second corner right of and below the first."""
-    left, top, right, bottom = numbers(text, 4, "LEFT,TOP,RIGHT,BOTTOM, four numbers, 0 or above")
+    left, top, right, bottom = numbers(text, 4, "four numbers, LEFT,TOP,RIGHT,BOTTOM")
     if left >= right or top >= bottom:
         raise argparse.ArgumentTypeError(f"expected left < right and top < bottom, got {text!r}")
     return left, top, right, bottom
@@ -110,20 +112,10 @@ def box(text):
 
 def numbers(text, count, expected):
     """A comma list of finite numbers, 0 or above."""
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if len(values) != count or not all(0 <= value < float("inf") for value in values):
+    values = tuple(map(non_negative_float, text.split(",")))
+    if len(values) != count:
         raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
     return values
-
-
-EXTRACTIONS = {
-    "masks": (extract_masks, "faces cut out by SAM, the rest black", _masks_flags),
-    "lnp": (extract_lnp, "noise patterns by CycleISP", _lnp_flags),
-    "toys": (write_toys, "random weights, to try the commands", _toys_flags),
-}
 
 
 if __name__ == "__main__":

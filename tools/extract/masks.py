@@ -5,11 +5,10 @@ Kirillov et al., "Segment Anything", ICCV 2023, and its package segment-anything
 """
 
 import numpy as np
-import torch
 
-from common import BadImage, UserError
+from common import BadImage, UserError, sha256
 from networks import checkpoint
-from tools.extract.tree import Extraction, begin, encoded, hash_of
+from tools.extract.tree import Extraction, encoded
 
 POINTS = ((128 / 256, 128 / 256), (128 / 256, 236 / 256))  # (x, y) in shares of an aligned face's sides
 WIDTHS = {1280: "vit_h", 1024: "vit_l", 768: "vit_b", 32: "toy"}  # of the image encoder
@@ -19,81 +18,49 @@ FORMATS = {"png": ".png", "jpg95": ".jpg"}
 
 def extract_masks(opt):
     """Writes every face of --input without its background."""
-    device = begin(opt)
-    identity = {
-        "what": "masks",
-        "sam_sha256": hash_of(opt.sam),
-        "model_type": opt.model_type,
-        "points": opt.points,
-        "box": opt.box,
-        "format": opt.format,
-    }
-    suffix = FORMATS[opt.format]
-    extraction = Extraction(opt, identity, suffix)
-    masks = Masks(load_sam(opt.sam, opt.model_type).to(device), opt.points, opt.box)
+    settings = {name: getattr(opt, name) for name in ("model_type", "points", "box", "format")}
+    suffix, empty = FORMATS[opt.format], 0
+    extraction = Extraction(opt, {"sam_sha256": sha256(opt.sam), **settings}, suffix)
+    sam = load_sam(opt.sam, opt.model_type).to(extraction.device).eval()
+    predictor = require_package().SamPredictor(sam)
 
     def make_files(images):
-        return [encoded(suffix, face) for face in masks(images)]
-
-    extraction.run(make_files, device, masks.describe)
-
-
-class Masks:
-    """Cuts faces out: uint8 (B, 3, H, W) -> B arrays (H, W, 3), RGB, black where the mask is not."""
-
-    def __init__(self, sam, points=None, box=None):
-        """points: [(x, y)] in pixels, default DFIG's; box: (left, top, right, bottom) instead."""
-        self.predictor = require_package().SamPredictor(sam.eval())
-        self.points, self.box = points, box
-        self.empty = 0
-
-    def __call__(self, images):
+        nonlocal empty
         height, width = images.shape[-2:]
-        side = self.predictor.model.image_encoder.img_size
-        if 0 in self.predictor.transform.get_preprocess_shape(height, width, side):
+        if 0 in predictor.transform.get_preprocess_shape(height, width, sam.image_encoder.img_size):
             raise BadImage(f"{width}x{height} is too narrow for SAM")
-        prompt = self.prompt(width, height)
-        pictures = images.permute(0, 2, 3, 1).cpu().numpy()
-        for picture, embedding in zip(pictures, self.embeddings(pictures), strict=True):
-            mask = self.mask(embedding, (height, width), prompt)
-            self.empty += not mask.any()
-            yield picture * mask[..., None]
+        prompt = prompt_for(width, height, opt.points, opt.box)
+        for picture in images.permute(0, 2, 3, 1).cpu().numpy():
+            mask = face_mask(predictor, picture, prompt)
+            empty += not mask.any()
+            yield encoded(suffix, picture * mask[..., None])
 
-    def prompt(self, width, height):
-        """Arguments of SamPredictor.predict; BadImage where the prompt lies outside the image."""
-        if self.box is not None:
-            points, prompt = [self.box[:2], self.box[2:]], {"box": np.array(self.box)}
-        else:
-            points = self.points or [(x * width, y * height) for x, y in POINTS]
-            labels = np.ones(len(points), int)
-            prompt = {"point_coords": np.array(points, dtype=float), "point_labels": labels}
-        outside = [f"{x:g},{y:g}" for x, y in points if x > width or y > height]
-        if outside:
-            raise BadImage(f"{width}x{height}: {' '.join(outside)} of the prompt lies outside")
-        return prompt
+    extraction.run(make_files, lambda: f"; empty masks, whose files are black: {empty:,}" if empty else "")
 
-    @torch.inference_mode()
-    def embeddings(self, pictures):
-        """(1, C, h, w) of each of several pictures (H, W, 3) of one size, through the encoder together."""
-        sam = self.predictor.model
-        resized = np.stack([self.predictor.transform.apply_image(picture) for picture in pictures])
-        self.input_size = resized.shape[1:3]
-        images = torch.from_numpy(resized).to(sam.device).permute(0, 3, 1, 2).contiguous()
-        return sam.image_encoder(sam.preprocess(images)).split(1)
 
-    def mask(self, embedding, size, prompt):
-        """Mask, bool (H, W), of one embedding: the best of three, refined once."""
-        predictor = self.predictor
-        predictor.reset_image()
-        predictor.features, predictor.is_image_set = embedding, True
-        predictor.original_size, predictor.input_size = size, self.input_size
-        _, scores, logits = predictor.predict(**prompt, multimask_output=True)
-        best = logits[np.argmax(scores)][None]
-        return predictor.predict(**prompt, mask_input=best, multimask_output=False)[0][0]
+def prompt_for(width, height, points=None, box=None):
+    """Arguments of SamPredictor.predict; BadImage where the prompt lies outside the image.
 
-    def describe(self):
-        """The last words of a run."""
-        return f"; empty masks, whose files are black: {self.empty:,}" if self.empty else ""
+    points: [(x, y)] in pixels, default DFIG's; box: (left, top, right, bottom) instead.
+    """
+    if box is not None:
+        points, prompt = [box[:2], box[2:]], {"box": np.array(box)}
+    else:
+        points = points or [(x * width, y * height) for x, y in POINTS]
+        labels = np.ones(len(points), int)
+        prompt = {"point_coords": np.array(points, dtype=float), "point_labels": labels}
+    outside = [f"{x:g},{y:g}" for x, y in points if x > width or y > height]
+    if outside:
+        raise BadImage(f"{width}x{height}: {' '.join(outside)} of the prompt lies outside")
+    return prompt
+
+
+def face_mask(predictor, picture, prompt):
+    """Mask, bool (H, W), of a picture, uint8 RGB (H, W, 3): the best of three, refined once."""
+    predictor.set_image(picture)
+    _, scores, logits = predictor.predict(**prompt, multimask_output=True)
+    best = logits[np.argmax(scores)][None]
+    return predictor.predict(**prompt, mask_input=best, multimask_output=False)[0][0]
 
 
 def require_package():

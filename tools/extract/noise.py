@@ -2,9 +2,9 @@
 
 import torch
 
-from common import UserError
+from common import UserError, sha256
 from networks import cycleisp
-from tools.extract.tree import Extraction, begin, encoded, hash_of
+from tools.extract.tree import Extraction, encoded
 
 # Pixels of a pass on a CPU; larger ones are slower, since the system hands out their memory anew each time.
 CPU_PASS = 256 * 256
@@ -17,24 +17,23 @@ def extract_lnp(opt):
         raise UserError("--encoding wrapped needs --amp off: there a rounding step at 0 becomes 255")
     if opt.tile < LEAST_TILE:
         raise UserError(f"--tile is at least {LEAST_TILE}, got {opt.tile}; tiles overlap by {cycleisp.REACH}")
-    device = begin(opt)
     identity = {
-        "what": "lnp",
-        "weights_sha256": hash_of(opt.weights),
+        "weights_sha256": sha256(opt.weights),
         "encoding": opt.encoding,
         "precision": "bf16" if opt.amp == "bf16" else "fp32",
         "tile": opt.tile,
     }
     extraction = Extraction(opt, identity, ".png")
+    device = extraction.device
     denoiser = cycleisp.load(opt.weights).to(device)
 
     def make_files(images):
         most = CPU_PASS if device.type == "cpu" else opt.tile**2
         count = max(1, most // (images.shape[2] * images.shape[3]))
-        passes = [noise_values(opt, denoiser, part.to(device)) for part in images.split(count)]
-        return [encoded(".png", values) for part in passes for values in part]
+        for part in images.split(count):
+            yield from (encoded(".png", values) for values in noise_values(opt, denoiser, part.to(device)))
 
-    extraction.run(make_files, device, lambda: f"; train with --lnp_encoding {opt.encoding}")
+    extraction.run(make_files, lambda: f"; train with --lnp_encoding {opt.encoding}")
 
 
 @torch.inference_mode()

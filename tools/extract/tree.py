@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 import data
-from common import LOCK, BadImage, UserError, owned, sha256, write_json, written_whole
+from common import LOCK, BadImage, UserError, owned, write_json, written_whole
 from data.folder import RealFakeFolder
 from data.transforms import Limits
 from util import run
@@ -19,20 +19,6 @@ from util.identity import read_side_file, require_same
 RECORD = "extract.json"
 WRITTEN = (".png", ".jpg")  # suffixes that an extraction gives its files
 LISTED = 20
-
-
-def begin(opt):
-    """The device; what counts as fp32 is fp32 there, and no kernel is chosen by timing."""
-    device = run.start(opt)
-    torch.backends.cudnn.benchmark = False
-    return device
-
-
-def hash_of(path):
-    """sha256 of a weight file; UserError where there is none."""
-    if not Path(path).is_file():
-        raise UserError(f"no weight file at {path}")
-    return sha256(path)
 
 
 def encoded(suffix, picture):
@@ -47,10 +33,12 @@ class Extraction:
     """One run over a tree of images; the files that are there already are kept."""
 
     def __init__(self, opt, identity, suffix):
-        """identity: what a stopped run must share to be resumed; suffix: of the files written.
+        """Picks the device and finds the images; UserError where --input and --output do not go together.
 
-        Raises UserError where --input and --output cannot be used together.
+        identity: what a stopped run must share to be resumed; suffix: of the files written.
         """
+        self.device = run.start(opt)
+        torch.backends.cudnn.benchmark = False  # no kernel is chosen by timing
         self.opt, self.input, self.output = opt, Path(opt.input), Path(opt.output)
         if not self.input.is_dir():
             raise UserError(f"--input is a folder of images, got {self.input}")
@@ -59,28 +47,29 @@ class Extraction:
         here, there = self.input.resolve(), self.output.resolve()
         if here == there or here in there.parents or there in here.parents:
             raise UserError(f"--output {self.output} must not be --input, lie in it or around it")
-        self.identity = {**identity, "input": str(here)}
+        self.identity = {"what": opt.what, **identity, "input": str(here)}
         record = self.input / RECORD
         if record.is_file() and read_side_file(record, "restore it").get("what") == "lnp":
             raise UserError(f"{self.input} holds noise patterns already (its {RECORD} says so)")
         self.scan = data.files_scan([self.input])
-        self.targets = [self.target(sample.path, suffix) for sample in self.scan.samples]
+        names = [Path(sample.path).relative_to(self.input) for sample in self.scan.samples]
+        self.targets = [(self.output / name).with_suffix(suffix) for name in names]
         self.failed = {}  # path -> reason
         twice = [str(path) for path, count in Counter(self.targets).items() if count > 1]
         if twice:
             raise UserError(f"several images of {self.input} would become {', '.join(twice[:3])}; rename one")
 
-    def target(self, path, suffix):
-        """The file that an image becomes."""
-        return (self.output / Path(path).relative_to(self.input)).with_suffix(suffix)
+    def run(self, make_files, last_words):
+        """Writes what is missing.
 
-    def run(self, make_files, device, last_words):
-        """Writes what is missing.  make_files: uint8 images (B, 3, H, W) -> the bytes of their files."""
+        make_files: uint8 images (B, 3, H, W) -> the bytes of their files; BadImage where that cannot be.
+        last_words: () -> what is printed after the counts.
+        """
         with owned(self.output):
             self.check_output()
             record = {**self.identity, "environment": self.opt.environment}
             write_json(self.output / RECORD, record)
-            self.write_files(make_files, device, last_words)
+            self.write_files(make_files, last_words)
             write_json(self.output / RECORD, {**record, "failed": self.failed})
         print("\n".join([*self.left_out(), f"-> {self.output}"]))
         if len(self.failed) == len(self.targets):
@@ -114,13 +103,13 @@ class Extraction:
                 f"{strangers[0]}; remove them, or name another --output"
             )
 
-    def write_files(self, make_files, device, last_words):
+    def write_files(self, make_files, last_words):
         """One pass over the images whose files are not there, or older than they are."""
         opt = self.opt
         geometry, limits = data.Geometry(None, None), Limits(max_input_mpx=opt.max_mpx)
         dataset = RealFakeFolder(self.scan, geometry, limits=limits, max_mpx=opt.max_mpx)
         waiting = [index for index in range(len(dataset)) if self.is_to_do(index)]
-        loader = data.loader_over(opt, dataset, waiting, run.worker_count(opt.num_threads), device)
+        loader = data.loader_over(opt, dataset, waiting, run.worker_count(opt.num_threads), self.device)
         started, written = time.perf_counter(), 0
         bar = tqdm(total=len(dataset), initial=len(dataset) - len(waiting), unit="img", dynamic_ncols=True)
         with run.StopSignal("the same command, without --overwrite, resumes") as stop, bar:
@@ -131,7 +120,7 @@ class Extraction:
                     written += self.add(part["index"].tolist(), part["image"], make_files)
                 bar.update(len(batch["bad"]) + sum(len(part["index"]) for part in batch["parts"]))
         speed = f", {written / (time.perf_counter() - started):.2f} images/s" if written else ""
-        print(f"{written:,} of {len(dataset):,} files written{speed}, {device}{last_words()}")
+        print(f"{written:,} of {len(dataset):,} files written{speed}, {self.device}{last_words()}")
 
     def is_to_do(self, index):
         """Whether a file is not there, or older than the image that it is made of."""
@@ -141,7 +130,7 @@ class Extraction:
     def add(self, indices, images, make_files):
         """Writes the files of images (B, 3, H, W) of one size; returns how many."""
         try:
-            contents = make_files(images)
+            contents = list(make_files(images))
         except BadImage as error:
             self.failed.update({self.scan.samples[index].path: str(error) for index in indices})
             return 0

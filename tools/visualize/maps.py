@@ -24,7 +24,7 @@ SCALE = (
 
 def draw_npr(opt):
     """A column per image: the image, its NPR map, an enlarged detail of both."""
-    examples = examples_below(opt.dataroot, opt.index)
+    examples = examples_below(opt.dataroot, opt.index or 0)
     detector = networks.get("npr")()
     columns = []
     for _, path in examples:
