@@ -4,6 +4,7 @@ Imports nothing of the project.
 """
 
 import argparse
+import csv
 import difflib
 import errno
 import hashlib
@@ -215,6 +216,24 @@ def write_json(path, content):
     """Writes JSON, complete or not at all."""
     with written_whole(path) as file:
         file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_table(path, columns):
+    """Rows of a CSV as dicts, by their meaning: a spreadsheet may have saved the file again.
+
+    A byte order mark, other line ends, semicolons or tabs, another order and more columns are accepted.  A
+    cell that a short row lacks is None.  UserError for a missing column.
+    """
+    with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        heading = file.readline()
+        file.seek(0)
+        reader = csv.DictReader(file, delimiter=max(",;\t", key=heading.count))
+        missing = [name for name in columns if name not in (reader.fieldnames or ())]
+        if missing:
+            raise UserError(
+                f"{path}: expected the columns {', '.join(columns)}; there is no {', '.join(missing)}"
+            )
+        return list(reader)
 
 
 # ----- one process for each folder -----

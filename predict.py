@@ -15,51 +15,54 @@ if __name__ == "__main__":  # until `guard`, Ctrl-C ends the program without a t
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 import data
+from common import owned
 from data.folder import UNLABELLED
 from networks import checkpoint
 from options import PredictOptions
 from util import run, tables
-from util.evaluate import BadImages, describe_input, require_finite, stream, tune_kernels
 from util.metrics import THRESHOLD, measure
 from util.predictions import PredictionFile
-from util.record import sigmoid
+from util.score import BadImages, describe_input, score, tune_kernels
 
 ROWS_AT_ONCE = 512  # between two writes to --output
 
 
 def main(argv=None):
+    # Options, images, detector.
     opt = PredictOptions().parse(argv)
-    found = data.files_scan(opt.input)
+    scan = data.files_scan(opt.input)
     device = run.start(opt)
     loaded = checkpoint.load(opt.model_path, opt.arch, opt)
-    geometry = data.eval_geometry(opt, loaded.detector.data_config, trained=loaded.options)
-    dataset = data.evaluation_images(opt, found, loaded.detector.data_config, geometry)
-    left_out = f"passed over: {found.others()}" if found.passed_over else ""
-    lines = [
-        *loaded.notes,
-        *loaded.marks,
-        f"{len(dataset):,} files, {dataset.describe_input()}, {device}",
-        left_out,
-        *(found.notices() if opt.labels else ()),
-    ]
-    print("\n".join(filter(None, lines)))
-
-    identity = {**loaded.identity, **describe_input(dataset, opt.amp), "labels": opt.labels}
-    output = PredictionFile(opt.output, identity) if opt.output else None
-    if output:
-        output.open(opt.resume, opt.overwrite, opt.environment)
     detector = loaded.detector.to(device, memory_format=torch.channels_last).eval()
-    tune_kernels(dataset, opt.deterministic)
-    with run.StopSignal(
-        "the same command with --resume goes on" if output else "no scores were kept"
-    ) as stop:
-        rows = score(opt, dataset, detector, device, output, stop)
+    geometry = data.eval_geometry(opt, detector.data_config, trained=loaded.options)
+    dataset = data.evaluation_images(opt, scan, detector.data_config, geometry)
+    lines = [*loaded.notes, *loaded.marks, f"{len(dataset):,} files, {dataset.describe_input()}, {device}"]
+    lines += [f"passed over: {scan.others()}"] if scan.passed_over else []
+    lines += scan.notices() if opt.labels else []
+    print("\n".join(lines))
+
+    # The file of scores, new or resumed, which no other process can write meanwhile.
+    with owned(opt.output, file=True) if opt.output else nullcontext():
+        output = None
+        if opt.output:
+            identity = {**loaded.identity, **describe_input(dataset, opt.amp), "labels": opt.labels}
+            output = PredictionFile(opt.output, identity)
+            output.open(opt.resume, opt.overwrite, opt.environment)
+
+        # Scores.
+        tune_kernels(dataset, opt.deterministic)
+        hint = "resume with the same command and --resume" if output else "no scores were kept"
+        with run.StopSignal(hint) as stop:
+            rows = score_files(opt, dataset, detector, device, output, stop)
+
+    # Lines, or the file, and a summary.
     if not output:
         print("\n".join(map(line, rows)))
     print(summary(opt, rows))
@@ -67,46 +70,31 @@ def main(argv=None):
         sys.exit(1)
 
 
-def score(opt, dataset, detector, device, output, stop):
-    """A row per file, in the order of the files; those that --output holds already are kept."""
+def score_files(opt, dataset, detector, device, output, stop):
+    """A row per file, in the order of the files; scores that --output holds already are kept."""
     rows = {path: row for path, row in output.rows.items() if not row["error"]} if output else {}
-    waiting = [place for place, sample in enumerate(dataset.samples) if sample.path not in rows]
+    waiting = [index for index, sample in enumerate(dataset.samples) if sample.path not in rows]
     labels = {sample.path: sample.label for sample in dataset.samples} if opt.labels else {}
     bad = BadImages(opt.on_bad_image, dataset)
-    fresh = {}  # rows that are not on disk yet
     loader = data.loader_over(opt, dataset, waiting, run.worker_count(opt.num_threads), device)
+    fresh = []  # rows that are not on the disk yet
     try:
         with tqdm(total=len(waiting), unit="img", disable=not waiting, dynamic_ncols=True) as bar:
-            for index, logits in stream(detector, loader, device, bad, opt.amp == "bf16", stop, bar):
-                fresh.update(scored_rows(dataset, labels, index.numpy(), logits.cpu().numpy()))
+            for scored in score(detector, loader, device, bad, opt.amp == "bf16", stop, bar):
+                for row in scored:
+                    label = labels.get(row["path"], UNLABELLED)
+                    rows[row["path"]] = row | {"label": None if label == UNLABELLED else label}
+                    fresh.append(rows[row["path"]])
                 if output and len(fresh) >= ROWS_AT_ONCE:
-                    output.add(fresh.values())
-                    rows.update(fresh)
-                    fresh = {}
+                    output.add(fresh)
+                    fresh = []
     finally:  # an interruption keeps what was scored
-        fresh |= {path: make_row(labels, path, error=why) for path, why in bad.found.items()}
         if output:
-            output.add(fresh.values())
-    rows |= fresh
+            output.add(fresh)
     paths = [sample.path for sample in dataset.samples]
     if output:
         output.close(paths)
     return [rows[path] for path in paths]
-
-
-def scored_rows(dataset, labels, index, logits):
-    """{path: row} of one pass through the network."""
-    require_finite(index, logits, dataset)
-    paths = [dataset.samples[place].path for place in index]
-    scores = sigmoid(logits)
-    return {path: make_row(labels, path, *pair) for path, *pair in zip(paths, scores, logits, strict=True)}
-
-
-def make_row(labels, path, value=None, logit=None, error=None):
-    """One line of the CSV."""
-    label = labels.get(path, UNLABELLED)
-    label = None if label == UNLABELLED else label
-    return {"path": path, "score": value, "logit": logit, "label": label, "error": error}
 
 
 def line(row):

@@ -5,7 +5,7 @@
     python test.py --model_path checkpoints/sample/model_epoch_best.pth --dataroot datasets --protocols Sample
 
 A protocol (data/protocols.py) names its folders below --dataroot, its resize and its crop; flags override
-the latter.  Published numbers (data/published/) stand beside ours, with the difference.
+these two.  Published numbers (data/published/) are printed next to ours, with the difference.
 Results: the tables here, and results/<run name>/<protocol>/{scores.csv, meta.json, table.csv, table.md}.
 """
 
@@ -33,72 +33,75 @@ TOLERANCE = 0.002 + 1e-9  # 0.2 points: what --expect accepts as the same number
 
 
 def main(argv=None):
+    # Options and device.
     options = TestOptions()
     opt = options.parse(argv)
     print(options.describe(opt))
     device = run.start(opt)
 
+    # The protocols whose folders and images are there.
     roots, absent = locate_all(options.rows, opt.dataroot, options.asked)
     if absent:
         print("\n".join(["not found, left out:", *absent]))
     located = [(row, list_images(opt, row, root)) for row, root in roots]
     located = without_empty(located, options.asked)
+
+    # The detector.
     loaded = checkpoint.load(opt.model_path, opt.arch, opt)
     print("\n".join(loaded.notes))
     evaluator = Evaluator(loaded.detector, device, opt, opt.name or loaded.run_name, loaded.identity)
+
+    # A table for each protocol; with --expect a comparison.
     differing = []
-    with run.StopSignal("the same command with --resume (and without --overwrite) goes on") as stop:
-        for row, found in located:
-            result = evaluate_protocol(opt, row, found, loaded, evaluator, device, stop)
+    with run.StopSignal("resume with the same command and --resume (without --overwrite)") as stop:
+        for row, scan in located:
+            dataset = make_dataset(opt, row, scan, loaded)
+            print(scan.describe())
+            make_loader = data.generator_loader(opt, dataset, run.worker_count(opt.num_threads), device)
+            result = evaluator.run(make_task(opt, row, dataset, loaded), dataset, make_loader, stop)
             print(f"\n{row.slug}\n{result.describe()}")
             if opt.expect:
                 differing += differences(row, result.rows, opt.expect)
     if opt.expect:
-        sys.exit(judge(opt.expect, [row.slug for row, _ in located], differing))
+        sys.exit(report_expected(opt.expect, [row.slug for row, _ in located], differing))
 
 
 def list_images(opt, row, root):
-    """The Scan of a protocol's generators; says which have no folder."""
-    wanted = row.pick(opt.classes)
-    present = {generator.name: folder for generator in wanted if (folder := row.find(root, generator))}
-    missing = [generator.name for generator in wanted if generator.name not in present]
+    """The Scan of a protocol's generators; prints which have no folder."""
+    folders = {generator.name: row.find(root, generator) for generator in row.pick(opt.classes)}
+    missing = [name for name, folder in folders.items() if not folder]
     if missing:
         print(f"{row.slug}: no folder in {root} for {', '.join(missing)}")
-    return data.scan(root, list(present.items()), row.label_map)
+    return data.scan(root, [(name, folder) for name, folder in folders.items() if folder], row.label_map)
 
 
 def without_empty(located, asked):
-    """The protocols that have images; ValueError when one that was asked for, or all, have none."""
+    """The protocols that have images; UserError when one that was asked for, or all, have none."""
     empty = [
-        f"{row.slug} ({found.root}: {', '.join(found.folders)})"
-        for row, found in located
-        if not found.samples
+        f"{row.slug} ({scan.root}: {', '.join(scan.folders)})" for row, scan in located if not scan.samples
     ]
     if empty and (asked or len(empty) == len(located)):
         raise UserError(f"no images in the folders of {'; '.join(empty)}")
     if empty:
         print(f"no images, left out: {'; '.join(empty)}")
-    return [(row, found) for row, found in located if found.samples]
+    return [(row, scan) for row, scan in located if scan.samples]
 
 
-def evaluate_protocol(opt, row, found, loaded, evaluator, device, stop):
-    """One protocol: its geometry, one results folder."""
-    wanted = row.pick(opt.classes)
+def make_dataset(opt, row, scan, loaded):
+    """The images of a protocol, prepared as its row says unless a flag does."""
     config = loaded.detector.data_config
     geometry = data.eval_geometry(opt, config, row.geometry, loaded.options)
-    dataset = data.evaluation_images(opt, found, config, geometry)
-    print(found.describe())
-    make_loader = data.generator_loader(opt, dataset, run.worker_count(opt.num_threads), device)
-    return evaluator.run(make_task(opt, row, wanted, dataset, loaded), dataset, make_loader, stop)
+    return data.evaluation_images(opt, scan, config, geometry)
 
 
-def make_task(opt, row, wanted, dataset, loaded):
+def make_task(opt, row, dataset, loaded):
     """What a protocol's row and the published numbers add to an evaluation."""
-    beside = published.lookup(row.slug, opt.published) if opt.published != NO_COMPARISON else None
-    if beside and len(wanted) < len(row.generators):
-        beside = replace(beside, mean=None)  # it covers generators that ours leaves out
+    wanted = row.pick(opt.classes)
+    theirs = published.lookup(row.slug, opt.published) if opt.published != NO_COMPARISON else None
+    if theirs and len(wanted) < len(row.generators):
+        theirs = replace(theirs, mean=None)  # it covers generators that ours leaves out
     notes = list(loaded.marks)
-    if beside is None and opt.published != NO_COMPARISON and (others := published.methods(row.slug)):
+    if theirs is None and opt.published != NO_COMPARISON and (others := published.methods(row.slug)):
         notes.append(f"no published numbers of {opt.published} here; --published knows {', '.join(others)}")
     notes += input_notes(row, dataset)
     return Task(
@@ -107,7 +110,7 @@ def make_task(opt, row, wanted, dataset, loaded):
         identity={"protocol_sha256": row.sha256},
         about={"protocol_row": row.as_dict()},
         average=row.average,
-        published=beside,
+        published=theirs,
         notes=tuple(notes),
     )
 
@@ -127,23 +130,20 @@ def input_notes(row, dataset):
 
 def differences(row, rows, method):
     """Sentences on every generator of a protocol whose accuracy or AP is not the expected one."""
-    expected = published.lookup(row.slug, method)
     ours = {line["generator"]: line for line in rows}
-    found = []
-    for generator, cell in expected.cells.items():
-        if ours.get(generator, {}).get("reason", "no images"):
-            found.append(f"{row.slug} {generator}: {ours.get(generator, {}).get('reason', 'no images')}")
+    for generator, cell in published.lookup(row.slug, method).cells.items():
+        reason = ours.get(generator, {}).get("reason", "no images")
+        if reason:
+            yield f"{row.slug} {generator}: {reason}"
             continue
         for metric in ("acc", "ap"):
             want, got = getattr(cell, metric), ours[generator][metric]
             if not math.isnan(want) and abs(got - want) > TOLERANCE:
-                numbers = f"expected {100 * want:.1f}, got {100 * got:.1f}"
-                found.append(f"{row.slug} {generator} {metric}: {numbers}")
-    return found
+                yield f"{row.slug} {generator} {metric}: expected {100 * want:.1f}, got {100 * got:.1f}"
 
 
-def judge(method, slugs, differing):
-    """Prints the verdict of --expect and returns the exit status."""
+def report_expected(method, slugs, differing):
+    """Prints the outcome of --expect and returns the exit status."""
     if differing:
         print(f"\n--expect {method}: {len(differing)} numbers are missing or differ by more than 0.2 points")
         print("\n".join(f"  {line}" for line in differing))

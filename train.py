@@ -30,11 +30,11 @@ from networks import checkpoint
 from networks.init_weights import start
 from options import TrainOptions
 from util import run
-from util.evaluate import BadImageError, BadImages, file_list_sha256, predict
-from util.identity import require_same
+from util.identity import file_list_sha256, require_same
 from util.metrics import measure
 from util.progress import Losses, Progress, learning_rate, write_history
-from util.record import sigmoid
+from util.results import sigmoid
+from util.score import BadImageError, BadImages, predict
 
 BETA2 = 0.999
 FLUSH_STEPS = 20  # steps between two looks at the losses

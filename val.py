@@ -23,23 +23,28 @@ from util.evaluate import Evaluator, Task
 
 
 def main(argv=None):
+    # Options and device.
     options = ValOptions()
     opt = options.parse(argv)
     print(options.describe(opt))
     device = run.start(opt)
 
+    # The detector.
     loaded = checkpoint.load(opt.model_path, opt.arch, opt)
     print("\n".join(loaded.notes))
+    config = loaded.detector.data_config
     evaluator = Evaluator(loaded.detector, device, opt, opt.name or loaded.run_name, loaded.identity)
 
+    # The images.
     folders = data.discover(opt.dataroot, opt.classes)
-    config = loaded.detector.data_config
     geometry = data.eval_geometry(opt, config, trained=loaded.options)
     dataset = data.evaluation_images(opt, data.scan(opt.dataroot, folders), config, geometry)
     print("\n".join(filter(None, [data.classes_notice(opt.dataroot, opt.classes), dataset.scan.describe()])))
     make_loader = data.generator_loader(opt, dataset, run.worker_count(opt.num_threads), device)
+
+    # Scores and a table.
     task = Task(Path(opt.dataroot).resolve().name, [name for name, _ in folders], notes=loaded.marks)
-    with run.StopSignal("the same command with --resume (and without --overwrite) goes on") as stop:
+    with run.StopSignal("resume with the same command and --resume (without --overwrite)") as stop:
         result = evaluator.run(task, dataset, make_loader, stop)
     print(f"\n{result.describe()}")
 

@@ -31,7 +31,7 @@ from networks import checkpoint, describe
 from networks.npr import learned_scales
 from options import TestOptions, TrainOptions
 from util import run
-from util.record import read_scores
+from util.results import read_scores
 
 CORES = run.usable_cores()
 MOST_JOBS = 8  # on a CPU, unless --jobs says otherwise

@@ -9,7 +9,7 @@ from experiments import figures
 from experiments.cells import run_command
 from experiments.results import Sweep, pandas
 from util import stats
-from util.record import read_scores
+from util.results import read_scores
 from util.tables import markdown
 
 SPREAD = ("mean", "std", "low", "high")

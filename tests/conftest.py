@@ -65,7 +65,7 @@ class Toy(Detector):
     """A detector of three layers for tests in which the network does not matter."""
 
     arch = "toy"
-    data_config = DataConfig(load_size=32, crop_size=24)
+    data_config = DataConfig(load_size=32, crop_size=24, min_side=3)
     signature = ("toy.weight",)
 
     def __init__(self):

@@ -13,7 +13,7 @@ from data.transforms import Limits
 from networks.resnet import NPRDetector
 from util import batching
 from util.batching import WAITING_PASSES, SizeBuckets, logits_by_size, logits_of
-from util.evaluate import BadImages, predict
+from util.score import BadImages, predict
 
 CPU = torch.device("cpu")
 # (height, width); odd ones, two of equal area, and two that the network trims to the same input

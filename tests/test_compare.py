@@ -9,7 +9,7 @@ import pytest
 
 from common import UserError
 from tools import compare
-from util.record import write_scores
+from util.results import write_scores
 
 # path, generator, label, score of the first run, score of the second
 IMAGES = [

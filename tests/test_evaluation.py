@@ -9,26 +9,38 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SAMPLES, toy_image
+from conftest import SAMPLES, Toy, interrupt_after, toy_image
 from PIL import Image
 
 import test as test_script
 import val
+from common import UserError, owned
 from data import protocols
 from networks import checkpoint
 from networks.resnet import NPRDetector
 from util import run
-from util.record import read_scores, sigmoid
+from util.results import read_scores, sigmoid, write_scores
 
 
 @pytest.fixture
-def weights(tmp_path, monkeypatch):
-    """A file of untrained weights with NPR.pth's structure; the working folder is tmp_path."""
+def make_weights(tmp_path, toy, monkeypatch):
+    """make_weights(class, name) saves untrained weights as the authors do; the working folder is tmp_path."""
     monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-    state = {f"module.{name}": tensor for name, tensor in NPRDetector().state_dict().items()}
-    torch.save({"model": state, "optimizer": {}, "total_steps": 7}, tmp_path / "NPR.pth")
-    return tmp_path / "NPR.pth"
+    monkeypatch.setattr(run, "_git", lambda *_: "")
+
+    def make(kind=toy, name="toy.pth"):
+        torch.manual_seed(0)
+        state = {f"module.{name}": tensor for name, tensor in kind().state_dict().items()}
+        torch.save({"model": state, "optimizer": {}, "total_steps": 7}, tmp_path / name)
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def weights(make_weights):
+    """toy.pth, a published-like file of the toy detector."""
+    return make_weights()
 
 
 def evaluate(weights, root, *flags, script=val):
@@ -48,18 +60,18 @@ def table(folder):
 def test_an_evaluation_leaves_scores_meta_and_tables(weights, tree, capsys):
     evaluate(weights, tree(["biggan", "adm"], count=3))
     folder = results()
-    assert folder.parent.name == f"NPR-{checkpoint.sha256(weights)[:8]}"
+    assert folder.parent.name == f"toy-{checkpoint.sha256(weights)[:8]}"
     assert {path.name for path in folder.iterdir()} == {"scores.csv", "meta.json", "table.csv", "table.md"}
     rows = read_scores(folder / "scores.csv")
     assert [row[0] for row in rows[:4]] == [f"adm/0_real/{n}.png" for n in range(3)] + ["adm/1_fake/0.png"]
     meta = json.loads((folder / "meta.json").read_text())
     assert meta["checkpoint_sha256"] == checkpoint.sha256(weights)
-    assert meta["input"] == "resize 256x256, centre crop 224"
+    assert meta["input"] == "resize 32x32, centre crop 24"
     assert meta["precision"] == "fp32"
     assert meta["counts"] == {"adm": [3, 3], "biggan": [3, 3]}
     out = capsys.readouterr().out
     assert "Mean" in out
-    assert "factor 0.5" in out  # what was assumed about the foreign file
+    assert "taken as detector 'toy'" in out  # what was assumed about the foreign file
 
 
 def test_scores_are_the_float32_sigmoid_of_the_detectors_logits(weights, tree):
@@ -76,12 +88,30 @@ def test_scores_are_the_float32_sigmoid_of_the_detectors_logits(weights, tree):
 
 
 def test_scores_survive_the_csv_to_the_last_bit(tmp_path):
-    from util.record import write_scores
-
     logits = np.random.default_rng(0).normal(0, 60, 2000).astype(np.float32)
     rows = [("p", "g", 1, score, logit) for score, logit in zip(sigmoid(logits), logits, strict=True)]
     write_scores(tmp_path / "scores.csv", rows)
     assert [row[3:] for row in read_scores(tmp_path / "scores.csv")] == [row[3:] for row in rows]
+
+
+def test_scores_saved_again_by_a_spreadsheet_are_read_by_their_meaning(weights, tree, capsys):
+    root = tree(["a"])
+    evaluate(weights, root)
+    path = results() / "scores.csv"
+    before = read_scores(path)
+    lines = [[*row, "note"] for row in csv.reader(path.read_text().splitlines())]
+    text = "\n".join(";".join([label, *more[::-1]]) for *more, label in (row[::-1] for row in lines))
+    path.write_text("\ufeff" + text.replace("0.", "0,").replace(",png", ".png") + "\n", encoding="utf-8")
+    assert read_scores(path) == before
+    evaluate(weights, root, "--resume")
+    assert "1 generators had their scores already" in capsys.readouterr().out
+
+
+def test_a_results_folder_in_use_by_another_evaluation_is_refused(weights, tree):
+    root = tree(["a"])
+    with owned(Path("results/toy/tree")), pytest.raises(UserError, match="results/toy/tree is in use"):
+        evaluate(weights, root, "--name", "toy")
+    evaluate(weights, root, "--name", "toy")
 
 
 @pytest.mark.parametrize("names", [("0_real", "1_fake"), ("nature", "ai"), ("real", "fake")])
@@ -109,7 +139,7 @@ def test_batches_and_workers_do_not_change_scores(weights, tree):
 def test_a_second_run_needs_resume_or_overwrite(weights, tree, capsys):
     root = tree(["a", "b"])
     evaluate(weights, root)
-    with pytest.raises(ValueError, match="--resume keeps them, --overwrite replaces them"):
+    with pytest.raises(ValueError, match="--resume"):
         evaluate(weights, root)
     before = (results() / "scores.csv").read_bytes()
     evaluate(weights, root, "--resume")
@@ -122,13 +152,13 @@ def test_a_second_run_needs_resume_or_overwrite(weights, tree, capsys):
 def test_resume_refuses_scores_of_other_weights_input_or_files(weights, tree):
     root = tree(["a"])
     evaluate(weights, root, "--name", "n")
-    with pytest.raises(ValueError, match=r"another evaluation .*geometry"):
+    with pytest.raises(ValueError, match=r"geometry\.crop_size: there 24, now nothing"):
         evaluate(weights, root, "--name", "n", "--resume", "--no_crop")
     shutil.copy(root / "a" / "0_real" / "0.png", root / "a" / "0_real" / "new.png")
-    with pytest.raises(ValueError, match="scores of other files"):
+    with pytest.raises(ValueError, match=r"files\.a: there"):
         evaluate(weights, root, "--name", "n", "--resume")
     torch.manual_seed(1)
-    torch.save(NPRDetector().state_dict(), "other.pth")
+    torch.save(Toy().state_dict(), "other.pth")
     with pytest.raises(ValueError, match="checkpoint_sha256"):
         evaluate("other.pth", root, "--name", "n", "--resume")
 
@@ -138,14 +168,8 @@ def test_an_interrupted_evaluation_keeps_finished_generators_and_resumes_to_the_
 ):
     root = tree(["a", "b", "c"])
     evaluate(weights, root, "--name", "whole")
-    looks = iter(range(100))
-
-    def check(self):
-        if next(looks) == 1:
-            raise run.Interrupted(self.hint, 130)
-
     with monkeypatch.context() as patch:
-        patch.setattr(run.StopSignal, "check", check)
+        interrupt_after(patch, 1)
         with pytest.raises(run.Interrupted, match="--resume"):
             evaluate(weights, root, "--name", "broken")
     broken, whole = Path("results/broken/tree"), Path("results/whole/tree")
@@ -208,8 +232,8 @@ def test_a_huge_native_image_is_refused_with_its_size_or_cropped_on_request(weig
 def test_own_checkpoints_bring_their_geometry_and_flags_override_it(weights, tree):
     from options import TrainOptions
 
-    opt = TrainOptions().parse(["--no_resize", "--cropSize", "24", "--name", "mine"])
-    checkpoint.save("mine.pth", NPRDetector(), options=vars(opt))
+    opt = TrainOptions().parse(["--arch", "toy", "--no_resize", "--cropSize", "24", "--name", "mine"])
+    checkpoint.save("mine.pth", Toy(), options=vars(opt))
     root = tree(["a"])
     evaluate("mine.pth", root)
     meta = Path("results/mine/tree/meta.json")
@@ -221,7 +245,8 @@ def test_own_checkpoints_bring_their_geometry_and_flags_override_it(weights, tre
 FORENSYNTHS = ["progan", "stylegan", "stylegan2", "biggan", "cyclegan", "stargan", "gaugan", "deepfake"]
 
 
-def test_the_published_test_command_runs_unchanged(weights, tree, capsys):
+def test_the_published_test_command_runs_unchanged(make_weights, tree, capsys):
+    make_weights(NPRDetector, "NPR.pth")
     root = tree(FORENSYNTHS[1:], name="datasets/Generalization_Test/ForenSynths_test", count=1)
     for category in ("airplane", "bird"):  # ProGAN is published with a folder per category
         shutil.copytree(root / "deepfake", root / "progan" / category)
@@ -273,9 +298,7 @@ def test_a_folder_without_label_folders_is_named(weights, tree, capsys):
     assert "folder without label folders (biggan)" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "damage", ["no meta", "empty meta", "list meta", "no scores", "short scores", "blank line"]
-)
+@pytest.mark.parametrize("damage", ["no meta", "empty meta", "list meta", "no scores", "short scores"])
 def test_a_damaged_results_folder_is_neither_resumed_nor_replaced_unasked(weights, tree, damage):
     root = tree(["a"])
     evaluate(weights, root)
@@ -288,17 +311,17 @@ def test_a_damaged_results_folder_is_neither_resumed_nor_replaced_unasked(weight
     elif damage.endswith("meta"):
         meta.write_text("[]" if damage.startswith("list") else "")
     else:
-        scores.write_text(text[: text.index("a/1_fake/1")] if damage == "short scores" else text + "\n\n")
+        scores.write_text(text[: text.index("a/1_fake/1")])
     with pytest.raises(ValueError, match="--overwrite replaces"):
         evaluate(weights, root)
-    with pytest.raises(ValueError, match="is damaged and cannot be resumed"):
+    with pytest.raises(ValueError, match=r"(meta\.json|scores\.csv) is (damaged|missing)"):
         evaluate(weights, root, "--resume")
     evaluate(weights, root, "--overwrite")
     assert scores.read_text() == text
 
 
 def test_a_weight_file_cannot_name_a_results_folder_elsewhere(weights, tree, tmp_path):
-    checkpoint.save("evil.pth", NPRDetector(), options={"name": "../../elsewhere"})
+    checkpoint.save("evil.pth", Toy(), options={"name": "../../elsewhere"})
     evaluate("evil.pth", tree(["a"]))
     assert not (tmp_path.parent / "elsewhere").exists()
     assert results().parent.name.startswith("evil-")

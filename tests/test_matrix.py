@@ -17,7 +17,7 @@ from data import protocols, published
 from experiments import cells
 from experiments.cells import Experiment
 from tools import matrix
-from util.record import read_scores, write_scores
+from util.results import read_scores, write_scores
 
 NAMES = ("nature", "ai")
 FOLDERS = {  # GenImage's original names; images per class in the test folder

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from util.metrics import METRICS, THRESHOLD, accuracy, auc, average_precision, measure, reason, tabulate
-from util.record import sigmoid
+from util.results import sigmoid
 
 SEEDS = range(25)
 TWO_CLASS = ("acc", "ap", "auc")

@@ -25,7 +25,7 @@ from options import TrainOptions
 from tools.visualize import __main__ as visualize
 from tools.visualize import cam
 from util import run
-from util.record import read_scores
+from util.results import read_scores
 
 SIZES = [(20, 31), (33, 200), (32, 32), (64, 64), (200, 33), (1, 1)]  # (width, height)
 LOCAL = ("--num_threads", "0", "--device", "cpu")

@@ -13,7 +13,7 @@ from data.transforms import to_tensor
 from networks import checkpoint
 from tools.visualize import cam, images, maps
 from tools.visualize.__main__ import main
-from util.record import write_scores
+from util.results import write_scores
 
 OPTIONS = {"name": "toy", "loadSize": 64, "cropSize": 48}  # of the checkpoint that the tests save
 

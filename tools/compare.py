@@ -18,7 +18,7 @@ from data import protocols, published
 from util import run, tables
 from util.identity import read_side_file
 from util.metrics import THRESHOLD, set_beside, tabulate
-from util.record import read_scores
+from util.results import read_scores
 from util.tables import Column, count, points
 
 COLUMNS = {

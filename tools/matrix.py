@@ -30,7 +30,7 @@ from options import TestOptions, TrainOptions
 from options.test_options import ALL, NO_COMPARISON
 from util import run
 from util.metrics import tabulate
-from util.record import read_scores
+from util.results import read_scores
 from util.tables import fixed_width, markdown
 
 OURS, PROTOCOL = "ours", "GenImage-SSP"

@@ -1,6 +1,8 @@
 """Is what a folder or a file holds the same thing as what is asked for?  Only the same is resumed."""
 
+import hashlib
 import json
+import os
 import re
 
 from common import UserError
@@ -63,3 +65,9 @@ def read_side_file(path, remedy, keys=()):
     if missing:
         raise UserError(f"{path} is damaged (it has no {', '.join(missing)}); {remedy}")
     return content
+
+
+def file_list_sha256(samples):
+    """Pins down which files there are, in which order, under which generator and label."""
+    files = "\n".join(f"{sample.path}\t{sample.generator}\t{sample.label}" for sample in samples)
+    return hashlib.sha256(os.fsencode(files)).hexdigest()

@@ -6,7 +6,7 @@ import numpy as np
 
 from common import UserError
 from util.pictures import canvas
-from util.record import read_scores
+from util.results import read_scores
 
 UNIT = (-0.01, 1.01)  # limits of an axis from 0 to 1
 GRID = "0.92"

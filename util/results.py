@@ -1,0 +1,114 @@
+"""A results folder: the scores of an evaluation, what they are of, and which generators are finished.
+
+results/<name>/<protocol>/: scores.csv (path, generator, label, score, logit), meta.json, table.csv, table.md.
+"""
+
+import csv
+from collections import Counter
+
+import numpy as np
+import torch
+
+from common import UserError, read_table, write_json, written_whole
+from util.identity import read_side_file, require_same
+from util.metrics import tabulate
+
+FILES = ("meta.json", "scores.csv", "table.csv", "table.md")  # what makes up a results folder
+SCORE_COLUMNS = ("path", "generator", "label", "score", "logit")
+
+
+class Results:
+    """A results folder: the scores so far, what they are of, and which generators are finished."""
+
+    def __init__(self, folder, identity, about=None):
+        """identity: what an evaluation must have in common to be resumed; about: the rest of meta.json."""
+        self.folder, self.identity, self.about = folder, identity, about or {}
+        self.meta, self.scores, self.files = {}, [], {}
+
+    def open(self, opt, counts, files):
+        """Starts empty, or with what an equal evaluation left; never mixes, never replaces unasked.
+
+        files: {generator: hash of its list of files}; a finished generator whose files changed is refused.
+        """
+        self.files = files
+        present = [name for name in FILES if (self.folder / name).exists()]
+        if present and not opt.overwrite:
+            if not opt.resume:
+                raise UserError(
+                    f"{self.folder} has results; --resume keeps them, --overwrite replaces them, --name "
+                    "writes elsewhere"
+                )
+            self._resume(f"it holds {', '.join(present)}; --overwrite replaces it")
+            self.meta["counts"].update(counts)
+            return
+        for name in present:  # meta.json first: without it no scores count as finished
+            (self.folder / name).unlink()
+        # On the disk only with the first generator: a run that stops before it leaves no results.
+        records = {"environment": opt.environment, "counts": counts, "bad_files": {}, "finished": {}}
+        self.meta = {**self.identity, **self.about, **records}
+
+    def add(self, generator, samples, logits, bad_files):
+        """Adds a finished generator and writes both files before the next one starts."""
+        scores = sigmoid(logits)
+        self.scores += [
+            (*sample, score, logit) for sample, score, logit in zip(samples, scores, logits, strict=True)
+        ]
+        self.meta["finished"][generator] = {"images": len(samples), "files_sha256": self.files[generator]}
+        self.meta["bad_files"] = dict(bad_files)
+        # Scores first: a generator counts as finished only once its scores are on disk.
+        write_scores(self.folder / "scores.csv", self.scores)
+        write_json(self.folder / "meta.json", self.meta)
+
+    def tabulate(self, order, average="macro"):
+        """Rows per generator and their mean, from the scores."""
+        columns = zip(*self.scores, strict=True) if self.scores else [()] * len(SCORE_COLUMNS)
+        _, generators, labels, scores, _ = columns
+        labels, scores = np.array(labels, dtype=int), np.array(scores, dtype=np.float32)
+        return tabulate(generators, labels, scores, order, average)
+
+    def _resume(self, remedy):
+        """Loads what is finished; UserError if it is damaged or of another evaluation."""
+        self.meta = read_side_file(self.folder / "meta.json", remedy, ("counts", "bad_files", "finished"))
+        ways = "use --overwrite or --name"
+        require_same(self.meta, self.identity, self.folder, ways)
+        finished = self.meta["finished"]
+        known = {name: entry["files_sha256"] for name, entry in finished.items()}
+        wanted = {name: digest for name, digest in self.files.items() if name in known}
+        require_same({"files": known}, {"files": {**known, **wanted}}, self.folder, ways)
+        if not (self.folder / "scores.csv").exists():
+            raise UserError(f"{self.folder / 'scores.csv'} is missing; {remedy}")
+        self.scores = [row for row in read_scores(self.folder / "scores.csv") if row[1] in finished]
+        counted = {name: entry["images"] for name, entry in finished.items() if entry["images"]}
+        if Counter(row[1] for row in self.scores) != counted:
+            raise UserError(f"{self.folder / 'scores.csv'} is damaged: it lacks scores; {remedy}")
+
+
+def sigmoid(logits):
+    """float32 sigmoid, which accuracy and AP are computed on; it saturates and ties as upstream's does."""
+    return torch.sigmoid(torch.from_numpy(np.asarray(logits, dtype=np.float32))).numpy()
+
+
+def write_scores(path, rows):
+    """scores.csv, complete or not at all; score and logit with the 9 digits that float32 needs."""
+    with written_whole(path) as file:
+        writer = csv.writer(file)
+        writer.writerow(SCORE_COLUMNS)
+        writer.writerows((*row[:3], f"{row[3]:.9g}", f"{row[4]:.9g}") for row in rows)
+
+
+def read_scores(path):
+    """Rows (path, generator, label, score, logit) of a scores.csv, also as a spreadsheet saves it."""
+    try:
+        return [
+            (row["path"], row["generator"], int(row["label"]), number(row["score"]), number(row["logit"]))
+            for row in read_table(path, SCORE_COLUMNS)
+        ]
+    except (TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is damaged ({error}); --overwrite replaces it") from None
+
+
+def number(text):
+    """float32 of a cell; some spreadsheets write a comma before the decimals."""
+    return np.float32(text.replace(",", "."))

@@ -1,0 +1,138 @@
+"""Images -> scores, for every script: a loader goes through a detector, and nothing is lost.
+
+Nothing here prints or knows the command line.
+"""
+
+import numpy as np
+import torch
+
+from common import UserError
+from util.batching import logits_by_size
+from util.results import sigmoid
+
+LARGE_CROPPED = ", centre of inputs beyond --max_input_mpx"
+
+
+class BadImageError(UserError):
+    """A file that cannot be used, under the policy "stop"."""
+
+
+class BadImages:
+    """What to do about files that cannot be used: stop with the path, or count and list them."""
+
+    def __init__(self, policy, dataset):
+        self.policy, self.dataset = policy, dataset
+        self.found = {}  # path -> reason
+
+    def add(self, pairs):
+        """Takes [(index, reason)]; raises BadImageError under the policy "stop"."""
+        for index, reason in pairs:
+            path = self.dataset.samples[index].path
+            if self.policy == "stop":
+                raise BadImageError(
+                    f"bad image {self.dataset.root / path}: {reason} "
+                    "(--on_bad_image skip leaves such files out and lists them)"
+                )
+            self.found[path] = reason
+
+    def describe(self):
+        """ "" or a list of the files left out."""
+        if not self.found:
+            return ""
+        lines = [f"  {path}: {reason}" for path, reason in sorted(self.found.items())]
+        return "\n".join([f"{len(lines)} bad images were left out:", *lines])
+
+
+def score(detector, loader, device, bad, bf16=False, stop=None, progress=None):
+    """Scores a whole loader; yields lists of rows {"path", "score", "logit", "error"}, pass by pass.
+
+    Args:
+        detector: on the device and in evaluation mode.
+        bad: BadImages of the loader's dataset; the images that it leaves out are the last list, with the
+            reason as `error` and None for the numbers.
+        stop: a StopSignal that is looked at between batches; progress: a tqdm bar over images.
+    """
+    samples = bad.dataset.samples
+    for index, on_device in stream(detector, loader, device, bad, bf16, stop, progress):
+        logits = on_device.cpu().numpy()
+        require_finite(index.numpy(), logits, bad.dataset)
+        paths = [samples[position].path for position in index.tolist()]
+        yield [
+            {"path": path, "score": value, "logit": logit, "error": None}
+            for path, value, logit in zip(paths, sigmoid(logits), logits, strict=True)
+        ]
+    yield [{"path": path, "score": None, "logit": None, "error": why} for path, why in bad.found.items()]
+
+
+def predict(detector, loader, device, bad, bf16=False, stop=None, progress=None):
+    """Scores a whole loader with the detector in evaluation mode.
+
+    Returns {index: logit} as two arrays (indices int64, logits float32), sorted by index.  Images that `bad`
+    accepts as left out are absent; anything else that was not scored raises, so nothing is lost silently.
+    """
+    was_training = detector.training
+    detector.eval()
+    passes = list(stream(detector, loader, device, bad, bf16, stop, progress))  # logits stay on the device
+    detector.train(was_training)
+    if not passes:
+        return np.empty(0, np.int64), np.empty(0, np.float32)
+    index, logit = (torch.cat(parts).cpu().numpy() for parts in zip(*passes, strict=True))
+    require_finite(index, logit, bad.dataset)
+    order = np.argsort(index)
+    return index[order], logit[order]
+
+
+def tune_kernels(dataset, deterministic):
+    """Lets cuDNN choose kernels by trial if all images have one size; for many sizes that costs too much."""
+    torch.backends.cudnn.benchmark = dataset.fixed_size and not deterministic
+
+
+def stream(detector, loader, device, bad, bf16=False, stop=None, progress=None):
+    """Scores a whole loader; yields (index, logits on the device) pass by pass, as passes fill up.
+
+    The detector has to be in evaluation mode.  Raises at the end unless the loader gave every image.
+    """
+    asked = 0
+
+    def parts():
+        nonlocal asked
+        for batch in stop.watch(loader) if stop is not None else loader:
+            bad.add(batch["bad"])
+            yield from batch["parts"]
+            count = len(batch["bad"]) + sum(len(part["index"]) for part in batch["parts"])
+            asked += count
+            if progress is not None:
+                progress.update(count)
+
+    most = max((len(batch) for batch in loader.batch_sampler), default=1)  # --batch_size bounds a pass
+    yield from logits_by_size(detector, parts(), device, bf16, most=most)
+    expected = sum(len(batch) for batch in loader.batch_sampler)
+    if asked != expected:
+        raise RuntimeError(f"the loader delivered {asked} of {expected} images")
+
+
+def require_finite(index, logit, dataset):
+    """UserError for a logit of NaN or inf."""
+    broken = index[~np.isfinite(logit)]
+    if len(broken):
+        raise UserError(
+            f"the detector gave NaN or inf for {len(broken)} images, first "
+            f"{dataset.root / dataset.samples[broken[0]].path}; are the weights damaged?"
+        )
+
+
+def describe_input(dataset, amp):
+    """What scores depend on besides the weights and the files: geometry, limits, decoding, precision."""
+    cropped = dataset.limits.crop_large and dataset.patches is None
+    return {
+        "input": dataset.describe_input() + (LARGE_CROPPED if cropped else ""),
+        "geometry": dataset.geometry.as_dict(),
+        "limits": {
+            "max_mpx": dataset.max_mpx,
+            "max_input_mpx": dataset.limits.max_input_mpx,
+            "crop_large": dataset.limits.crop_large,
+            "exif": dataset.exif,
+        },
+        "precision": "bf16" if amp == "bf16" else "fp32",
+        "batch_rule": "equal sizes together, no padding",
+    }
