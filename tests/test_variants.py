@@ -18,9 +18,9 @@ import networks
 from common import CheckpointError
 from networks import checkpoint
 from networks.color import SPACES
-from networks.npr import local_gradient
+from networks.npr import FRONTS, FUSIONS, local_gradient
 from networks.resnet import NPRDetector
-from networks.variants import ATTENTION_KEYS, ATTENTIONS, Variant
+from networks.variants import ATTENTION_KEYS, ATTENTIONS, NORMS, STEMS, Variant
 from options import TrainOptions, ValOptions
 from tools import benchmark
 
@@ -66,6 +66,16 @@ VARIANTS = [
     "--npr_stages 4 --npr_stem 7x7s2",
     f"{THREE} --npr_fusion concat --npr_stages 3 --npr_attention channel_spatial",
 ]
+CHOICES = (  # flag, the dict of its choices, the flags that it needs, its default
+    ("front", FRONTS, "", "npr"),
+    ("fusion", FUSIONS, THREE, "weights"),
+    ("attention", ATTENTIONS, "", "none"),
+    ("norm", NORMS, "", "imagenet"),
+    ("stem", STEMS, "", "3x3s2"),
+)
+for flag, names, needed, default in CHOICES:
+    lines = [f"{needed} --npr_{flag} {name}".strip() for name in names if name != default]
+    VARIANTS += [line for line in lines if line not in VARIANTS]
 EVERY_VARIANT = pytest.mark.parametrize("line", VARIANTS)
 
 
@@ -540,6 +550,13 @@ def test_every_variant_has_its_own_description_and_configuration():
     assert len({networks.describe(detector) for detector in built}) == len(built)
     assert len({str(detector.config) for detector in built}) == len(built)
     assert [detector.config for detector in built].count({}) == 1 and VARIANTS[0] == ""
+
+
+def test_every_variant_has_its_own_logits():
+    used, images = [line for line in VARIANTS if "unused" not in line], pixels(2, 36, 36)
+    with torch.no_grad():
+        logits = [tuple(trained(line)(images).tolist()) for line in used]
+    assert len(set(logits)) == len(used)
 
 
 @pytest.mark.parametrize("attention", [*ATTENTION, "channel --npr_attention_form cbam"])
