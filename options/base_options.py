@@ -185,12 +185,13 @@ class BaseOptions:
 
     def check_detector(self, opt):
         """Rules among the detector's own flags; an evaluation knows the rest of them from its weight file."""
-        if self.needs_arch:
-            try:
-                with torch.device("meta"):  # no memory, no random numbers
-                    networks.get(opt.arch).from_options(opt)
-            except UserError as error:
-                self.parser.error(str(error))
+        if not self.needs_arch or not self.given & self.detector_flags:
+            return
+        try:
+            with torch.device("meta"):  # no memory, no random numbers
+                networks.get(opt.arch).from_options(opt)
+        except UserError as error:
+            self.parser.error(str(error))
 
     def describe(self, opt):
         """A table of all options; changed ones carry their default."""

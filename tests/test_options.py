@@ -335,8 +335,8 @@ def test_help_says_which_of_two_switches_is_on(capsys):
         assert re.search(rf"{flag} [^\[]*\[on by default\]", text.partition("start weights:")[2])
 
 
-LATE = """sklearn scipy skimage pandas statsmodels matplotlib tensorboardX pytorch_grad_cam
-    segment_anything gdown""".split()
+LATE = """torchvision sklearn scipy skimage pandas matplotlib tensorboardX requests gdown
+    pytorch_grad_cam segment_anything statsmodels""".split()
 
 
 def test_imports_that_take_long_or_are_extras_wait_until_they_are_used():
@@ -362,7 +362,7 @@ def test_a_resumed_run_keeps_what_is_not_typed_again():
     assert has(opt, batch_size=8, lr=0.01, classes=("car", "cat"), no_flip=True, recipe="cvimg", seed=5)
     assert has(opt, niter=20, continue_train=True)
     assert vars(merged(NPR_TRAINING, NPR_TRAINING)) == {**vars(train(NPR_TRAINING)), "continue_train": True}
-    assert has(merged("--arch ssp --ssp_select grid", ""), arch="ssp", ssp_select="grid")
+    assert has(merged("--arch ssp", ""), arch="ssp", ssp_select="random64")
 
 
 def test_a_resumed_run_may_change_what_is_no_part_of_its_result():
