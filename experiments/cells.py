@@ -37,6 +37,7 @@ CORES = run.usable_cores()
 MOST_JOBS = 8  # on a CPU, unless --jobs says otherwise
 ROOT = Path(__file__).resolve().parent.parent
 PER_EPOCH = ("loss", "val_acc", "val_ap")  # columns of train.csv that results.csv keeps, a value per epoch
+SCALES = ("factor", "factors", "fusion")  # what an experiment about scales varies
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 60  # for a command to save and stop
 
@@ -220,22 +221,20 @@ class Experiment:
 
 def facts(detector):
     """{column: text} of what results.csv says about a detector besides its description."""
-    variant = getattr(detector, "variant", None)
-    factors = variant and (variant.factors or ([] if variant.factor is None else [variant.factor]))
-    scales = ("factor", "factors", "fusion")  # what an experiment about scales varies
-    own = {} if variant else {"arch": detector.arch}
-    setting = own | {
-        name: value for name, value in detector.config.items() if not variant or name not in scales
-    }
-    row = {
-        "factors": " ".join(map(str, factors or [])),
-        "setting": " ".join(f"{name}={value}" for name, value in setting.items()),
-    }
-    if variant:
+    variant, setting, row = getattr(detector, "variant", None), dict(detector.config), {"factors": ""}
+    if variant is None:
+        setting = {"arch": detector.arch, **setting}
+    else:
+        for name in SCALES:
+            setting.pop(name, None)
+        single = () if variant.factor is None else (variant.factor,)
         weights, learned = learned_scales(detector)
-        row["scale_weights"] = " ".join(f"{factor}:{weight:.6f}" for factor, weight in weights.items())
-        row["scale_factor"] = "" if learned is None else learned
-    return row
+        row = {
+            "factors": " ".join(map(str, variant.factors or single)),
+            "scale_weights": " ".join(f"{factor}:{weight:.6f}" for factor, weight in weights.items()),
+            "scale_factor": "" if learned is None else learned,
+        }
+    return {**row, "setting": " ".join(f"{name}={value}" for name, value in setting.items())}
 
 
 def summary(row):
