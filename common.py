@@ -90,12 +90,12 @@ def as_typed(value):
     return ",".join(str(part) for part in value) if isinstance(value, tuple) else value
 
 
-def number(kind, accept, expected):
+def number(convert, accept, expected):
     """Type of a flag that takes one number; `expected` completes "expected ..."."""
 
     def parse(text):
         try:
-            value = kind(text)
+            value = convert(text)
         except ValueError:
             value = None
         if value is None or not accept(value):
@@ -135,10 +135,10 @@ def choice_list(choices):
     return parse
 
 
-def number_range(kind, lowest, highest):
+def number_range(convert, lowest, highest):
     """Type of 'VALUE' or 'LOW,HIGH' within [lowest, highest]: a tuple of one or two numbers."""
     words = f"a value, or LOW,HIGH, from {lowest} to {highest}"
-    part = number(kind, lambda value: lowest <= value <= highest, words)
+    part = number(convert, lambda value: lowest <= value <= highest, words)
 
     def parse(text):
         parts = tuple(part(word) for word in text.split(","))

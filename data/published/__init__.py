@@ -1,8 +1,8 @@
-"""Published figures, to be set beside one's own.
+"""Published numbers, to be compared with your own.
 
-The tables stand in the CSV files of this folder, in percent and exactly as printed; what is returned here are
-fractions.  A row called "Mean" holds the printed mean.  notes.csv says where the sources contradict each
-other; series.csv holds validation accuracies per epoch.
+The CSV files of this folder hold them in percent, exactly as printed; the functions return fractions.  A row
+called "Mean" holds the printed mean.  notes.csv says where the sources contradict each other; series.csv
+holds validation accuracies per epoch.
 """
 
 import csv
@@ -18,11 +18,11 @@ from common import UserError
 FOLDER = Path(__file__).resolve().parent
 MEAN = "Mean"  # in the column `generator`: the printed mean
 METRICS = ("acc", "ap", "r_acc", "f_acc")
-_ASIDE = ("notes.csv", "series.csv")  # files of another kind
+_ASIDE = ("notes.csv", "series.csv")  # these are no tables
 
 
 class Cell(NamedTuple):
-    """One row of a table: fractions, nan where nothing is published."""
+    """One row of a table: fractions, NaN where nothing is published."""
 
     acc: float = math.nan
     ap: float = math.nan
@@ -39,18 +39,17 @@ class Published:
     cells: dict[str, Cell]  # by generator, without the mean
     mean: Cell | None
     average: str  # of the printed mean: "macro" (over generators) or "micro" (over images)
-    kinds: tuple[str, ...]
     sources: tuple[str, ...]
     notes: list[str]
 
 
 def methods(protocol=None) -> list[str]:
-    """The names of all methods, or of those with figures on one protocol; sorted."""
+    """The names of all methods, or of those with numbers on one protocol; sorted."""
     return sorted({row["method"] for row in _rows() if protocol in (None, row["protocol"])})
 
 
 def lookup(protocol, method) -> Published | None:
-    """The figures of one method on one protocol; None where there are none."""
+    """The published numbers of one method on one protocol; None where there are none."""
     rows = [row for row in _rows() if (row["protocol"], row["method"]) == (protocol, method)]
     if not rows:
         return None
@@ -62,8 +61,7 @@ def lookup(protocol, method) -> Published | None:
         mean=cells.pop(MEAN, None),
         average="".join(averages) or "macro",
         cells=cells,
-        kinds=_unique(rows, "kind"),
-        sources=_unique(rows, "source"),
+        sources=tuple(sorted({row["source"] for row in rows})),
         notes=[
             row["note"]
             for row in _notes()
@@ -101,7 +99,3 @@ def _read(path):
 def _cell(row):
     """Percent as printed -> fractions."""
     return Cell(*(float(Decimal(row[name]) / 100) if row[name] else math.nan for name in METRICS))
-
-
-def _unique(rows, column):
-    return tuple(sorted({row[column] for row in rows}))
