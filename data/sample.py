@@ -1,4 +1,4 @@
-"""Make a small sample dataset of real and up-sampled photographs on this machine, without any download.
+"""Makes a small sample dataset of real and up-sampled photographs on this machine, without any download.
 
     python -m data.sample                       # writes datasets/sample
     python -m data.sample --fast --output tiny  # a few images only, to see that it runs
@@ -7,9 +7,9 @@ Reals are crops of photographs that ship inside the scikit-learn and scikit-imag
 the same split's photographs, drawn independently of the reals, that passed through a "generator": a small
 convolutional autoencoder with one way of up-sampling, fitted on the training photographs only. This is the
 up-sampling simulator idea of Zhang, Karaman and Chang, "Detecting and Simulating Artifacts in GAN Fake
-Images", WIFS 2019. No photograph serves two splits, and train and val know the up-sampling `nearest` alone.
-Smooth windows (sky, blur), in which no up-sampling leaves a trace, are left out of reals and fakes alike.
-It shows the machinery and the idea; it is no benchmark.
+Images", WIFS 2019. No photograph is used in two splits; train and val have only the up-sampling `nearest`.
+Smooth windows (sky, blur), in which no up-sampling leaves a trace, are left out of reals and fakes.
+It shows the program and the idea; it is not a benchmark.
 
 Results, laid out like ForenSynths (PNG only, one size, as many reals as fakes in every folder):
 
@@ -21,10 +21,7 @@ Results, laid out like ForenSynths (PNG only, one size, as many reals as fakes i
 
 import importlib.util
 import itertools
-import json
 import shutil
-import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,19 +29,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 from tqdm import tqdm
 
-from common import Parser, UserError
-from data.upsamplers import MARGIN, cut, draw_window, fit, psnr, regenerate
+from common import Parser, UserError, owned, whole_number, write_json
+from data.upsamplers import MARGIN, UPSAMPLERS, cut, draw_window, fit, psnr, regenerate
+from util import run
+from util.identity import read_side_file, require_same
 
 DATASET = "npr-lab sample"  # marks a sample.json as written here; nothing without it is ever deleted
 VERSION = 1  # raise it when the images made from the same settings change
-DEFAULT_OUTPUT = Path("datasets/sample")
 RECORD = "sample.json"
 CLASS_FOLDER = "photo"  # the one class folder of train and val
-GENERATORS = ("nearest", "bilinear", "bicubic", "transposed", "pixelshuffle")  # the first: train and val
-TEAM = 4  # fits of `nearest` whose fakes train the detector, lest it learn one fit; val has one more
+TEAM = 4  # fits of `nearest` for train, so that the detector does not learn one fit; val has one more
+LARGEST_SEED = 2**32 - 1
 
 # Files of the two wheels. Both motorcycle pictures show one scene, so they stay together; test is all colour.
 FOLDERS = {"skimage": "data", "sklearn": "datasets/images"}
@@ -74,8 +71,8 @@ FULL_PLAN = Plan(size=128, steps=250, train=400, val=100, test=200)
 FAST_PLAN = Plan(size=64, steps=12, train=24, val=8, test=8)
 
 
-def load_photograph(name: str) -> Tensor:
-    """Return a photograph of the installed wheels as (3, height, width) uint8."""
+def load_photograph(name):
+    """A photograph of the installed wheels as (3, height, width) uint8."""
     for package, folder in FOLDERS.items():
         spec = importlib.util.find_spec(package)  # finds the package without importing it
         path = Path(spec.origin).parent / folder / name if spec and spec.origin else None
@@ -87,15 +84,13 @@ def load_photograph(name: str) -> Tensor:
     )
 
 
-def save_png(image: Tensor, path: Path) -> None:
-    """Write a (1, 3, n, n) uint8 image."""
+def save_png(image, path):
+    """Writes a (1, 3, n, n) uint8 image."""
     Image.fromarray(image[0].permute(1, 2, 0).numpy()).save(path, compress_level=1)
 
 
-def write_folder(
-    folder: Path, generators: list, photographs: dict, count: int, size: int, seed: int
-) -> float:
-    """Write `count` reals and as many fakes below `folder`; return the mean PSNR of the fakes in dB."""
+def write_folder(folder, generators, photographs, count, size, seed):
+    """Writes `count` reals and as many fakes below `folder`; returns the mean PSNR of the fakes in dB."""
     rng = torch.Generator().manual_seed(seed)
     real_folder, fake_folder = folder / "0_real", folder / "1_fake"
     real_folder.mkdir(parents=True)
@@ -112,12 +107,12 @@ def write_folder(
     return round(sum(ratios) / count, 2)
 
 
-def write_dataset(folder: Path, seed: int, plan: Plan) -> dict[str, float]:
-    """Fit all generators and write all images below `folder`; return the mean PSNR in dB of each folder."""
+def write_dataset(folder, seed, plan):
+    """Fits all generators and writes all images; returns {folder: mean PSNR of its fakes in dB}."""
     photographs = {s: {Path(n).stem: load_photograph(n) for n in names} for s, names in PHOTOGRAPHS.items()}
     fitting = list(photographs["train"].values())
     streams = itertools.count(seed * STREAMS)
-    seen, *unseen = GENERATORS
+    seen, *unseen = UPSAMPLERS
     team = [fit(seen, fitting, plan.steps, next(streams)) for _ in range(TEAM)]
     held_out = fit(seen, fitting, plan.steps, next(streams))
     jobs = [
@@ -125,7 +120,7 @@ def write_dataset(folder: Path, seed: int, plan: Plan) -> dict[str, float]:
         ("val", CLASS_FOLDER, [held_out], plan.val),
         ("test", seen, [held_out], plan.test),
     ]
-    jobs += [("test", kind, [fit(kind, fitting, plan.steps, next(streams))], plan.test) for kind in unseen]
+    jobs += [("test", name, [fit(name, fitting, plan.steps, next(streams))], plan.test) for name in unseen]
     return {
         f"{split}/{name}": write_folder(
             folder / split / name, generators, photographs[split], count, plan.size, next(streams)
@@ -135,8 +130,8 @@ def write_dataset(folder: Path, seed: int, plan: Plan) -> dict[str, float]:
 
 
 @contextmanager
-def fixed_cpu() -> Iterator[None]:
-    """Compute on the CPU with THREADS threads; give back the caller's thread count and random state."""
+def fixed_cpu():
+    """Computes on the CPU with THREADS threads; gives back the caller's thread count and random state."""
     threads = torch.get_num_threads()
     try:
         with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.enable_grad():
@@ -146,94 +141,63 @@ def fixed_cpu() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def read_record(folder: Path) -> dict | None:
-    """Return the content of a sample dataset's sample.json; None if `folder` is no such dataset."""
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) and record.get("dataset") == DATASET else None
-
-
-def write_record(folder: Path, record: dict) -> None:
-    """Write sample.json."""
-    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-def is_unused(folder: Path) -> bool:
-    """Say whether `folder` is missing or empty; ValueError if it holds anything but a sample dataset."""
+def read_record(folder):
+    """The sample.json of a sample dataset, {} for a missing or empty folder; UserError for any other."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return True
-    if read_record(folder) is None:
-        raise UserError(f"{folder} is not a sample dataset and is left alone: choose another output")
-    return False
-
-
-def remove_sample(folder: Path) -> None:
-    """Delete a sample dataset or an empty folder, and nothing else."""
-    if not is_unused(folder):
-        shutil.rmtree(folder)
-    elif folder.exists():
-        folder.rmdir()
-
-
-def find_finished(output: Path, settings: dict) -> dict | None:
-    """Return the record of a dataset to reuse, None if there is none; ValueError for other settings."""
-    record = None if is_unused(output) else read_record(output)
-    changed = [key for key, value in settings.items() if record and record.get(key) != value]
-    if changed:
-        settled = ", ".join(f"{key} {record.get(key)}, not {settings[key]}" for key in changed)
-        raise UserError(
-            f"{output} holds a sample dataset of {settled}: name another --output, or --overwrite it"
-        )
+        return {}
+    remedy = f"{folder} is not a sample dataset and is left alone: name another --output"
+    record = read_side_file(folder / RECORD, remedy, ["dataset"])
+    if record["dataset"] != DATASET:
+        raise UserError(remedy)
     return record
 
 
-def build(output: str | Path, *, seed: int = 0, fast: bool = False, overwrite: bool = False) -> dict:
-    """Build the dataset at `output`, or reuse it if built with the same settings; return its sample.json.
+def remove(folder):
+    """Deletes a sample dataset or an empty folder, and nothing else."""
+    if read_record(folder) or folder.exists():
+        shutil.rmtree(folder)
 
-    ValueError: a seed out of range, a folder with something else, or (without `overwrite`) other settings.
+
+def build(output, seed=0, fast=False, overwrite=False):
+    """Makes the dataset at `output`, or keeps one of the same settings; returns its sample.json.
+
+    UserError: a folder with something else in it or, without `overwrite`, a dataset of other settings.
     """
-    if not 0 <= seed < 2**32:
-        raise UserError(f"seed must be from 0 to {2**32 - 1}, not {seed}")
     output, plan = Path(output), FAST_PLAN if fast else FULL_PLAN
     settings = {"dataset": DATASET, "version": VERSION, "seed": seed, **asdict(plan)}
     settings["photographs"] = {split: list(names) for split, names in PHOTOGRAPHS.items()}
-    finished = None if overwrite and not is_unused(output) else find_finished(output, settings)
-    if finished is not None:
-        return finished
-    part = output.with_name(output.name + ".part")
-    remove_sample(part)
-    part.mkdir(parents=True)
-    write_record(part, settings)  # first of all, so that an interrupted build can be recognised and removed
-    with fixed_cpu():
-        record = {**settings, "psnr_db": write_dataset(part, seed, plan)}
-    write_record(part, record)
-    remove_sample(output)
-    part.rename(output)
+    with owned(output, file=True):
+        record = read_record(output)
+        if record and not overwrite:
+            require_same(record, settings, output, "name another --output, or --overwrite it")
+            return record
+        part = output.with_name(output.name + ".part")
+        remove(part)
+        write_json(part / RECORD, settings)  # first, so that an interrupted build is recognised and removed
+        with fixed_cpu():
+            record = {**settings, "psnr_db": write_dataset(part, seed, plan)}
+        write_json(part / RECORD, record)
+        remove(output)
+        part.rename(output)
     return record
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the command line."""
-    parser = Parser(prog="python -m data.sample", description="Make a small sample dataset.")
+def main(argv=None):
+    """The command line."""
+    parser = Parser(prog="python -m data.sample", description="Makes a small sample dataset.")
     add = parser.add_argument
-    add("--output", type=Path, default=DEFAULT_OUTPUT, help="folder to write [default: %(default)s]")
-    add("--seed", type=int, default=0, help="seed of the crops and of the initial weights [default: 0]")
+    add("--output", type=Path, default=Path("datasets/sample"), help="folder to write")
+    add("--seed", type=whole_number(0, LARGEST_SEED), default=0, help="seed of crops and initial weights")
     add("--fast", action="store_true", help="a tiny dataset with hardly fitted generators")
     add("--overwrite", action="store_true", help="replace a sample dataset that is already there")
-    args = parser.parse_args(argv)
-    before = None if args.overwrite else read_record(args.output)
-    try:
-        record = build(args.output, seed=args.seed, fast=args.fast, overwrite=args.overwrite)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    if record == before:
-        print(f"{args.output} is already there with these settings: reused")
+    opt = parser.parse_args(argv)
+    kept = (opt.output / RECORD).exists() and not opt.overwrite
+    record = build(opt.output, opt.seed, opt.fast, opt.overwrite)
+    if kept:
+        print(f"{opt.output} is already there with these settings: reused")
     else:
-        print(f"{args.output} written; mean PSNR of the fakes in dB: {record['psnr_db']}")
+        print(f"{opt.output} written; mean PSNR of the fakes in dB: {record['psnr_db']}")
 
 
 if __name__ == "__main__":
-    main()
+    run.guard(main)

@@ -5,9 +5,11 @@ what NPR looks for.  Source: the simulator of Zhang, Karaman and Chang, "Detecti
 Artifacts in GAN Fake Images", WIFS 2019.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 MARGIN = 16  # pixels cut from every side: more than the zero padding reaches (8), and even, to keep phase
@@ -21,48 +23,59 @@ FIT_BATCH = 8
 FIT_RATE = 8e-3  # peak of the one-cycle schedule
 
 
-class Upsample(nn.Module):
-    """Double the side of (batch, channels, n, n) and map channels, by one of GENERATORS and a convolution."""
+class Interpolate(nn.Module):
+    """Doubles the side of (B, C, n, n) by nearest, bilinear or bicubic interpolation, then a convolution."""
 
-    def __init__(self, kind: str, channels: int, out_channels: int) -> None:
+    def __init__(self, mode, channels, out_channels):
         super().__init__()
-        self.kind = kind
-        if kind == "transposed":
-            self.conv = nn.ConvTranspose2d(channels, out_channels, 4, stride=2, padding=1)
-        else:
-            factor = 4 if kind == "pixelshuffle" else 1
-            self.conv = nn.Conv2d(channels, out_channels * factor, 3, padding=1)
+        self.mode, self.conv = mode, nn.Conv2d(channels, out_channels, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.kind == "transposed":
-            return self.conv(x)
-        if self.kind == "pixelshuffle":
-            return F.pixel_shuffle(self.conv(x), 2)
+    def forward(self, x):
         # Two matrix products give the same values as F.interpolate, whose bicubic is ten times slower here.
-        matrix = doubling_matrix(x.shape[-1], self.kind)
+        matrix = doubling_matrix(x.shape[-1], self.mode)
         return self.conv((matrix @ x @ matrix.T).contiguous(memory_format=torch.channels_last))
 
 
-def doubling_matrix(side: int, kind: str) -> Tensor:
-    """Return the (2 side, side) matrix that doubles a column of pixels by nearest, bilinear or bicubic."""
-    corners = {} if kind == "nearest" else {"align_corners": False}
-    return F.interpolate(torch.eye(side)[None, None], scale_factor=(2, 1), mode=kind, **corners)[0, 0]
+def doubling_matrix(side, mode):
+    """The (2 side, side) matrix that doubles a column of pixels by nearest, bilinear or bicubic."""
+    corners = {} if mode == "nearest" else {"align_corners": False}
+    return F.interpolate(torch.eye(side)[None, None], scale_factor=(2, 1), mode=mode, **corners)[0, 0]
 
 
-def make_generator(kind: str) -> nn.Module:
-    """Return an unfitted autoencoder of (batch, 3, n, n) in [-1, 1], n even, that halves and doubles n."""
+def transposed(channels, out_channels):
+    """A transposed convolution that doubles the side."""
+    return nn.ConvTranspose2d(channels, out_channels, 4, stride=2, padding=1)
+
+
+def pixel_shuffle(channels, out_channels):
+    """A convolution to four times the channels, rearranged to twice the side."""
+    return nn.Sequential(nn.Conv2d(channels, out_channels * 4, 3, padding=1), nn.PixelShuffle(2))
+
+
+# The generators by name; the first is that of train and val.
+UPSAMPLERS = {
+    "nearest": partial(Interpolate, "nearest"),
+    "bilinear": partial(Interpolate, "bilinear"),
+    "bicubic": partial(Interpolate, "bicubic"),
+    "transposed": transposed,
+    "pixelshuffle": pixel_shuffle,
+}
+
+
+def make_generator(name):
+    """An unfitted autoencoder of (B, 3, n, n) in [-1, 1], n even, that halves and doubles n."""
     return nn.Sequential(
         nn.Conv2d(3, WIDTH, 3, padding=1),
         nn.LeakyReLU(SLOPE),
         nn.Conv2d(WIDTH, LATENT, 4, stride=2, padding=1),
-        Upsample(kind, LATENT, WIDTH),
+        UPSAMPLERS[name](LATENT, WIDTH),
         nn.LeakyReLU(SLOPE),
         nn.Conv2d(WIDTH, 3, 3, padding=1),
     ).to(memory_format=torch.channels_last)
 
 
-def draw_window(photograph: Tensor, side: int, rng: torch.Generator) -> Tensor:
-    """Return a (3, side, side) window at a uniform position, drawn again while it is smooth."""
+def draw_window(photograph, side, rng):
+    """A (3, side, side) window at a uniform position, drawn again while it is smooth."""
     for _ in range(MAX_DRAWS):
         top, left = (int(torch.randint(n - side + 1, (), generator=rng)) for n in photograph.shape[1:])
         window = photograph[:, top : top + side, left : left + side]
@@ -71,24 +84,24 @@ def draw_window(photograph: Tensor, side: int, rng: torch.Generator) -> Tensor:
     return window
 
 
-def to_float(pixels: Tensor) -> Tensor:
-    """Map uint8 pixels to [-1, 1]."""
+def to_float(pixels):
+    """uint8 pixels -> [-1, 1]."""
     return (pixels.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
-def cut(images: Tensor, margin: int) -> Tensor:
-    """Return (..., height, width) without `margin` pixels on each side."""
+def cut(images, margin):
+    """(..., height, width) without `margin` pixels on each side."""
     return images[..., margin:-margin, margin:-margin]
 
 
-def fit(kind: str, photographs: list[Tensor], steps: int, seed: int) -> nn.Module:
-    """Return a generator of this kind fitted to repeat windows of the photographs (mean absolute error)."""
+def fit(name, photographs, steps, seed):
+    """A generator, fitted to repeat windows of the photographs (mean absolute error)."""
     rng = torch.Generator().manual_seed(seed)
     torch.default_generator.manual_seed(seed)  # for the initial weights
-    generator = make_generator(kind)
+    generator = make_generator(name)
     optimizer = torch.optim.Adam(generator.parameters(), FIT_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, FIT_RATE, total_steps=steps, pct_start=0.1)
-    for _ in tqdm(range(steps), desc=f"fit {kind}", unit="step"):
+    for _ in tqdm(range(steps), desc=f"fit {name}", unit="step"):
         windows = to_float(torch.stack([draw_fit_window(photographs, rng) for _ in range(FIT_BATCH)]))
         loss = cut(generator(windows) - windows, MARGIN // 2).abs().mean()
         optimizer.zero_grad()
@@ -98,8 +111,8 @@ def fit(kind: str, photographs: list[Tensor], steps: int, seed: int) -> nn.Modul
     return generator.eval()
 
 
-def draw_fit_window(photographs: list[Tensor], rng: torch.Generator) -> Tensor:
-    """Return a (3, FIT_WINDOW, FIT_WINDOW) uint8 window of a random photograph, every other one recoloured.
+def draw_fit_window(photographs, rng):
+    """A (3, FIT_WINDOW, FIT_WINDOW) uint8 window of a random photograph, every other one recoloured.
 
     The training photographs lack strong colours; without recolouring, fakes of others would have a cast.
     """
@@ -111,8 +124,8 @@ def draw_fit_window(photographs: list[Tensor], rng: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def regenerate(generator: nn.Module, window: Tensor) -> Tensor:
-    """Return the generator's version of a (1, 3, n, n) uint8 window; a grey window stays grey."""
+def regenerate(generator, window):
+    """The generator's version of a (1, 3, n, n) uint8 window; a grey window stays grey."""
     out = generator(to_float(window)).clamp(-1, 1)
     if (window == window[:, :1]).all():
         # A photograph without colour would otherwise give its fakes away by a faint tint.
@@ -120,7 +133,7 @@ def regenerate(generator: nn.Module, window: Tensor) -> Tensor:
     return ((out + 1) * 127.5).round().to(torch.uint8)
 
 
-def psnr(first: Tensor, second: Tensor) -> float:
-    """Return the peak signal-to-noise ratio of two uint8 images in dB."""
+def psnr(first, second):
+    """The peak signal-to-noise ratio of two uint8 images in dB."""
     error = (first.float() - second.float()).square().mean()
     return float(10 * torch.log10(255**2 / error.clamp_min(1e-3)))
