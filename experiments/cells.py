@@ -75,7 +75,6 @@ class Experiment:
     def run(self):
         """Runs the cells that are not finished, then concludes; exit status 1 where a cell failed."""
         ledger, wanted = self.ledger, self.grid.identity()
-        ledger.require(wanted, self.opt.overwrite)  # before a lock file is made in a folder of something else
         with run.StopSignal("the same command (without --overwrite) resumes") as stop, owned(self.folder):
             ledger.require(wanted, self.opt.overwrite)
             self.make_sample(stop)

@@ -235,6 +235,13 @@ def test_a_command_holds_the_lock_of_the_folder(tmp_path):
     assert last_line(tmp_path / "c0.log") == "True"
 
 
+def test_run_command_runs_python_in_the_root_with_the_locks_of_this_process(tmp_path):
+    with owned(tmp_path / "x"):
+        code = f"import os; os.fstat({held_locks()[0]}); print(os.getcwd())"
+        done = cells.run_command(["-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, str(ROOT))
+
+
 def test_a_folder_is_in_use_until_the_commands_of_a_killed_experiment_have_ended(tmp_path):
     command = [*python(KILLED), str(tmp_path / "x")]
     owner = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
