@@ -42,6 +42,7 @@ RETIRED = {
     "--epoch": "it never had an effect; name the file with --model_path",
     "--eval": "it never had an effect",
     "--suffix": "write the whole name in --name",
+    "--npr_unused": "what published files register without using it is found by its keys",
 }
 
 
