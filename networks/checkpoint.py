@@ -6,7 +6,6 @@ are flat, or hold their weights under a name such as 'model' or 'state_dict', wi
 `module.`.  A file either loads completely or raises CheckpointError.
 """
 
-import os
 import pickle
 from argparse import Namespace
 from dataclasses import dataclass, field
@@ -15,18 +14,16 @@ from pathlib import Path
 import torch
 
 import networks
-from common import CheckpointError, UserError, sha256
+from common import CheckpointError, UserError, sha256, written_whole
 from networks.base import describe, own_flags, shapes_on_meta
 
 FORMAT = "npr-lab/1"
 # Left by torch.nn.DataParallel in nearly every published file; removed without a notice.
 PARALLEL_PREFIX = "module."
-SHOWN_KEYS = 8
+SHOWN = 8  # names in a message before the rest is counted
 COUNTER = "num_batches_tracked"  # of a batch norm; it changes nothing here, and some files leave it out
 # Values of options that older versions wrote -> what they are called now.
 RENAMED_VALUES = {"npr_norm": {"before": "imagenet", "after": "none"}}
-# Classes besides tensors that a weight file may hold: plain data, so that loading runs no code of the file.
-PLAIN_DATA = ("argparse.Namespace", "numpy.dtype", "numpy.ndarray")
 
 
 @dataclass
@@ -67,21 +64,13 @@ class Loaded:
 
 def save(path, detector, **content):
     """Writes a checkpoint so that a crash or a full disk never leaves half a file under `path`."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = {"format": FORMAT, "arch": detector.arch, "calibration": None, **content}
     content["model"] = detector.state_dict()
-    part = path.with_name(path.name + ".part")
     try:
-        with open(part, "wb") as file:
+        with written_whole(path, binary=True) as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
     except RuntimeError as error:  # torch's archive writer reports a full disk in this way
         raise OSError(f"could not write {path} (is the disk full?): {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read(path):
@@ -121,7 +110,7 @@ def is_own(content):
 
 
 def _plain_classes():
-    """Classes of PLAIN_DATA and NumPy's scalars, which torch's safe loader refuses unless they are named."""
+    """Classes of plain data that torch's safe loader refuses unless they are named; they run no code."""
     import numpy as np
 
     scalar_types = [type(np.dtype(code)) for code in "?bBhHiIlLqQefdSU"]
@@ -201,25 +190,20 @@ def _state_dict_in(content, path):
     """(name of the entry, the only dict of tensors in a file's content), up to two levels deep."""
     found = dict(_dicts_of_tensors(content))
     if not found:
-        wrong = (
-            [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
-            if isinstance(content, dict)
-            else []
-        )
-        reason = f"entries that are not tensors: {_shorten(wrong)}" if wrong else type(content).__name__
+        reason = type(content).__name__
+        if isinstance(content, dict):
+            wrong = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
+            reason = f"entries that are not tensors: {shorten(wrong)}"
         raise CheckpointError(
             f"{path} holds no weights: expected a state_dict or {{'model': ...}}, got {reason}"
         )
-    for name in ("", "model", "state_dict"):
-        if name in found:
-            return name, dict(found[name])
-    if len(found) > 1:
+    names = [name for name in ("", "model", "state_dict") if name in found] or list(found)
+    if len(found) > 1 and names == list(found):
         raise CheckpointError(
             f"{path} holds several sets of weights ({', '.join(found)}); save one of them: "
             f"torch.save(torch.load(FILE)[{next(iter(found))!r}], OUT)"
         )
-    name, state = next(iter(found.items()))
-    return name, dict(state)
+    return names[0], dict(found[names[0]])
 
 
 def _dicts_of_tensors(content, name="", depth=2):
@@ -237,8 +221,10 @@ def _prefix(state):
     """The shortest prefix in front of all keys of some detector's signature; "" where there is none."""
     found = []
     for detector in map(networks.get, networks.names()):
-        first = detector.signature[:1]
-        prefixes = {key[: -len(name)] for name in first for key in state if key.endswith(name)}
+        first = next(iter(detector.signature), None)
+        if first is None:
+            continue
+        prefixes = {key.removesuffix(first) for key in state if key.endswith(first)}
         found += [prefix for prefix in prefixes if all(prefix + name in state for name in detector.signature)]
     parts = tuple({networks.get(name).imagenet[1] for name in networks.names()} - {""})
     found = [prefix for prefix in found if not prefix.endswith(parts)]  # the trunk of another detector
@@ -279,7 +265,7 @@ def require_fit(network, state, path, what=None, hint=""):
         "of another shape": [name for name in own if name in state and own[name].shape != state[name].shape],
     }
     if any(differing.values()):
-        lists = "; ".join(f"{len(keys)} {how}: {_shorten(keys)}" for how, keys in differing.items() if keys)
+        lists = "; ".join(f"{len(keys)} {how}: {shorten(keys)}" for how, keys in differing.items() if keys)
         what = what or f"detector {network.arch!r}"
         raise CheckpointError(f"{path} does not fit {what}: {lists}{hint}")
 
@@ -400,10 +386,11 @@ def _refuse_unknown(state, path, candidates):
             require_fit(networks.get(closest)(), state, path)  # says exactly where it differs
     raise CheckpointError(
         f"{path} fits no known detector ({', '.join(candidates)}); it has {len(state)} entries: "
-        f"{_shorten(list(state))}"
+        f"{shorten(list(state))}"
     )
 
 
-def _shorten(keys):
-    more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
-    return ", ".join(keys[:SHOWN_KEYS]) + more
+def shorten(names):
+    """The first few names in words, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -108,13 +108,8 @@ class ESSPDetector(SSPDetector):
     def add_arguments(cls, group):
         super().add_arguments(group)
         for name, what in (("perception", "blur and compression"), ("restoration", "the clean patch")):
-            group.add_argument(
-                f"--essp_{name}_weight",
-                type=non_negative_float,
-                default=1.0,
-                metavar="NUMBER",
-                help=f"weight of the loss about {what}",
-            )
+            words = {"metavar": "NUMBER", "help": f"weight of the loss about {what}"}
+            group.add_argument(f"--essp_{name}_weight", type=non_negative_float, default=1.0, **words)
 
     @classmethod
     def from_published(cls, state, given):
@@ -153,8 +148,8 @@ class ESSPDetector(SSPDetector):
         total = sum(self.weights.get(name, 1.0) * value for name, value in terms.items())
         return {
             "total": total,
-            **{name: value.detach() for name, value in terms.items()},
             "logits": logits.detach(),
+            **{name: value.detach() for name, value in terms.items()},
         }
 
 

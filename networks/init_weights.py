@@ -10,8 +10,6 @@ from networks import checkpoint
 from networks.lnp_trunks import torchvision_names
 from networks.variants import without_unused
 
-SHOWN = 6  # entries named in a notice before the rest is counted
-
 
 def start(detector, opt):
     """Gives a new detector the start weights that the options ask for; returns the notice, "" for none.
@@ -92,7 +90,8 @@ def load_matching(detector, state, source):
     }
     lines = [f"starts from {len(matching)} of {len(own)} entries, those that match, of {source}"]
     return "\n".join(
-        lines + [f"  {len(names)} {why}: {_shorten(names)}" for why, names in lists.items() if names]
+        lines
+        + [f"  {len(names)} {why}: {checkpoint.shorten(names)}" for why, names in lists.items() if names]
     )
 
 
@@ -122,8 +121,3 @@ def imagenet(name):
             f"--pretrained could not fetch {weights.url} ({reason}); put it at {file}, or name it with "
             "--init_weights, or start from random weights with --no_pretrained"
         ) from error
-
-
-def _shorten(names):
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

@@ -108,7 +108,7 @@ def factor_residual(x, factor, mode="nearest"):
     return x - F.interpolate(small, size=(height, width), mode=mode)
 
 
-def local_gradient(x):
+def local_gradient(x, _net=None):
     """Direction of the difference to the right and lower neighbour, from 0 to 1; 0.5 is horizontal or none.
 
     x: (..., H, W), padded with 0 after its last row and column.  Returns the same shape.
@@ -214,14 +214,9 @@ def npr_front(x, net):
     return scaled(maps[0])
 
 
-def local_gradient_front(x, _net):
-    """The direction of the local gradient; see `local_gradient`."""
-    return local_gradient(x)
-
-
-def plain_front(x, _net):
+def no_front(x, _net):
     """The image itself, as a control."""
     return x
 
 
-FRONTS = {"npr": npr_front, "local_grad": local_gradient_front, "none": plain_front}
+FRONTS = {"npr": npr_front, "local_grad": local_gradient, "none": no_front}
