@@ -115,6 +115,18 @@ def test_cam_has_a_column_per_checkpoint_and_a_row_per_image(tree, tmp_path, det
     assert large[0] > small[0] and large[1] > small[1]
 
 
+def test_a_title_of_two_lines_is_not_cut_off(tree, tmp_path, detector):
+    pytest.importorskip("pytorch_grad_cam")
+    root = tree(["a"], size=(60, 50))
+    files = [root / "a" / folder / "0.png" for folder in ("0_real", "1_fake")]
+    models = [save_toy(tmp_path / f"{side}.pth", detector, cropSize=side) for side in (32, 48)]
+    figure = cam.draw_cam(Namespace(images=files, index=None, model_path=models))
+    figure.draw_without_rendering()
+    title = figure.axes[0].title
+    assert title.get_text() == "image as the first\ncheckpoint gets it"
+    assert title.get_window_extent().y1 <= figure.bbox.height
+
+
 def test_cam_prepares_images_as_the_checkpoint_was_validated(tree, tmp_path, detector):
     path = tree(["a"], size=(80, 70)) / "a" / "0_real" / "0.png"
     image = images.read_image(path)

@@ -42,7 +42,9 @@ def draw_cam(opt):
     same_input = len({(geometry(one), one.detector.data_config.patches) for one in loaded}) == 1
     image_title = "image" if same_input else "image as the first checkpoint gets it"
     heads = [wrap(title, letters) for title in (image_title, *run_titles(loaded))]
-    height = 2.35 * len(rows) + (6 + max(head.count("\n") for head in heads)) * 1.3 * font / 72
+    label = wrap(f"{WARM} {note}", int(width * 72 / (0.6 * font)))
+    lines = 7 + max(head.count("\n") for head in heads) + label.count("\n")
+    height = 2.35 * len(rows) + lines * 1.3 * font / 72
     names = [wrap(title, letters) for title, _ in examples]
     figure, axes = grid(rows, heads, names, width, height, font)
     for axis, words in zip(axes.flat, verdicts, strict=True):
@@ -53,7 +55,7 @@ def draw_cam(opt):
         colours, ax=axes.ravel().tolist(), location="bottom", fraction=0.04, pad=0.02, aspect=40
     )
     bar.ax.tick_params(labelsize=font)
-    bar.set_label(wrap(f"{WARM} {note}", int(width * 72 / (0.6 * font))), fontsize=font)
+    bar.set_label(label, fontsize=font)
     return figure
 
 
