@@ -44,7 +44,7 @@ def draw_cam(opt):
     heads = [wrap(title, letters) for title in (image_title, *run_titles(loaded))]
     label = wrap(f"{WARM} {note}", int(width * 72 / (0.6 * font)))
     lines = 7 + max(head.count("\n") for head in heads) + label.count("\n")
-    height = 2.35 * len(rows) + lines * 1.3 * font / 72
+    height = 2.5 * len(rows) + lines * 1.3 * font / 72
     names = [wrap(title, letters) for title, _ in examples]
     figure, axes = grid(rows, heads, names, width, height, font)
     for axis, words in zip(axes.flat, verdicts, strict=True):
