@@ -6,11 +6,15 @@ import importlib
 import re
 import shlex
 import subprocess
+import textwrap
+from argparse import Namespace
 from dataclasses import fields
 
 import pytest
+import torch
 from conftest import ROOT
 
+import networks
 from common import Parser
 from experiments.options import ExperimentOptions
 from networks.variants import Variant
@@ -152,6 +156,21 @@ def test_every_link_between_pages_leads_somewhere(page):
 
 class Parsed(BaseException):
     """A program's command line was parsed; what comes next is not run."""
+
+
+def test_every_file_that_the_pages_name_exists():
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES if page.name != "CHANGELOG.md")
+    paths = set(re.findall(rf"`((?:{'|'.join(ROOMS)}|tests|scripts|docs)/[\w./-]+)`", text))
+    examples = {"networks/mine.py", "tests/test_mine.py"}
+    assert {path for path in paths - examples if not (ROOT / path).exists()} == set()
+
+
+def test_the_example_detector_of_the_pages_works(monkeypatch):
+    monkeypatch.setattr(networks, "_REGISTRY", dict(networks._REGISTRY))
+    exec(textwrap.dedent(fenced(ROOT / "docs" / "adding-a-detector.md", "python")[0]), {})
+    detector = networks.create(Namespace(arch="mine", mine_width=4))
+    assert detector(torch.zeros(2, 3, 8, 8, dtype=torch.uint8)).shape == (2,)
+    assert detector.head.in_features == 4
 
 
 @pytest.fixture
