@@ -1,5 +1,7 @@
 """Shared pieces of the tests: a toy tree of images, the device, the cuda marker."""
 
+import functools
+import os
 import re
 from pathlib import Path
 
@@ -23,6 +25,15 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if "cuda" in item.keywords:
                 item.add_marker(skip)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting():
+    """Spares each run of a script two waits that no test is about: for the disk, and for git's answers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        patch.setattr(run, "_git", functools.cache(run._git))
+        yield
 
 
 def toy_image(rng, fake, size=(32, 32)):

@@ -148,19 +148,8 @@ def paths_of(*flags):
 
 def trained(*flags, name="run"):
     """Runs train.py for one epoch in batches of 2; returns the run's folder."""
-    flags = [
-        "--name",
-        name,
-        "--niter",
-        "1",
-        "--batch_size",
-        "2",
-        "--num_threads",
-        "0",
-        "--device",
-        "cpu",
-        *flags,
-    ]
+    fixed = "--niter 1 --batch_size 2 --cropSize 32 --num_threads 0 --device cpu"
+    flags = ["--name", name, *fixed.split(), *flags]
     train.main([str(flag) for flag in flags])
     return Path("checkpoints") / name
 
@@ -189,10 +178,12 @@ NPR_ROW = ("--protocol", "GenImage-NPR", "--dataroot")
 
 
 def test_the_published_genimage_run_takes_geometry_seed_and_folders_from_its_row(genimage, capsys):
+    typed = options_of(*NPR_ROW, genimage)
+    assert (typed.no_resize, typed.cropSize) == (True, 224)
     folder = trained(*NPR_ROW, genimage, "--classes", "sdv4")
     opt = saved_options(folder)
     assert (opt["protocol"], opt["seed"], opt["val_fraction"]) == ("GenImage-NPR", 70, 0.1)
-    assert (opt["no_resize"], opt["cropSize"]) == (True, 224)
+    assert opt["no_resize"] is True
     assert (opt["lr"], opt["delr_freq"]) == (2e-4, 10)  # the detector's own recipe still holds
     assert steps(folder) == 3  # 8 images less 1 + 1 held out, in batches of 2
     assert "6 images (3 real, 3 fake)" in capsys.readouterr().out
@@ -246,17 +237,17 @@ def test_the_renamed_layout_of_nprs_own_scripts_works_as_well(tmp_path, monkeypa
     root = make_tree(tmp_path / "GenImage", ["train/sdv4", "test/adm", "test/biggan"], count=4, size=SMALL)
     kept, held = paths_of(*NPR_ROW, root)
     assert sorted(kept + held) == sorted(every(root, "train/sdv4", labels=("0_real", "1_fake")))
-    assert steps(trained(*NPR_ROW, root, "--cropSize", "32")) == 3
+    assert steps(trained(*NPR_ROW, root)) == 3
 
 
 def test_without_validation_all_images_train(genimage):
-    folder = trained(*NPR_ROW, genimage, "--cropSize", "32", "--val_split", "none")
+    folder = trained(*NPR_ROW, genimage, "--val_split", "none")
     assert steps(folder) == 4
     assert not (folder / "model_epoch_best.pth").exists()
 
 
 def test_select_on_test_validates_on_every_test_folder_found_and_marks_later_tables(genimage, capsys):
-    flags = (*NPR_ROW, genimage.parent, "--cropSize", "32", "--select_on_test")
+    flags = (*NPR_ROW, genimage.parent, "--select_on_test")
     kept, held = paths_of(*flags)
     assert sorted(kept) == sorted(every(genimage, f"{SDV4}/train"))  # none held out
     assert sorted(held) == sorted(every(genimage, f"{ADM}/val", 1))  # SDv1.4 is no row of NPR's table
@@ -264,7 +255,7 @@ def test_select_on_test_validates_on_every_test_folder_found_and_marks_later_tab
     assert saved_options(folder)["select_on_test"] is True
     capsys.readouterr()
     command = ["--model_path", str(folder / "model_epoch_best.pth"), "--dataroot", str(genimage.parent)]
-    command += ["--protocols", "GenImage-NPR", "--num_threads", "0", "--device", "cpu", "--cropSize", "32"]
+    command += ["--protocols", "GenImage-NPR", "--num_threads", "0", "--device", "cpu"]
     test_script.main(command)
     note = "the best epoch was chosen on the test images"
     assert note in capsys.readouterr().out
@@ -277,9 +268,9 @@ def test_select_on_test_finds_the_test_folders_of_a_dataroot_that_holds_the_gene
 
 
 def test_a_run_without_select_on_test_leaves_no_such_mark(genimage, capsys):
-    folder = trained(*NPR_ROW, genimage, "--cropSize", "32")
+    folder = trained(*NPR_ROW, genimage)
     command = ["--model_path", str(folder / "model_epoch_best.pth"), "--dataroot", str(genimage.parent)]
-    command += ["--protocols", "GenImage-NPR", "--num_threads", "0", "--device", "cpu", "--cropSize", "32"]
+    command += ["--protocols", "GenImage-NPR", "--num_threads", "0", "--device", "cpu"]
     test_script.main(command)
     assert "chosen on the test images" not in capsys.readouterr().out
 
@@ -369,7 +360,7 @@ def test_where_validation_images_come_from_is_said_once(capsys, flags, words):
 
 
 def test_the_same_command_goes_on_and_another_protocol_is_refused(genimage, capsys):
-    flags = (*NPR_ROW, genimage, "--cropSize", "32")
+    flags = (*NPR_ROW, genimage)
     folder = trained(*flags)
     trained(*flags, "--continue_train", "--niter", "2")
     assert steps(folder) == 6
@@ -388,13 +379,9 @@ def test_the_same_command_goes_on_and_another_protocol_is_refused(genimage, caps
 def test_cvimgs_recipe_is_tiny_genimage_with_its_own_numbers(tiny):
     folder = trained("--recipe", "cvimg", "--classes", "adm", "--batch_size", "4")
     opt = saved_options(folder)
-    assert (opt["protocol"], opt["seed"], opt["loadSize"], opt["cropSize"]) == (
-        "Tiny-GenImage",
-        100,
-        256,
-        224,
-    )
+    assert (opt["protocol"], opt["seed"], opt["loadSize"]) == ("Tiny-GenImage", 100, 256)
     assert (opt["no_resize"], opt["val_fraction"]) == (False, 0.1)
+    assert options_of("--recipe", "cvimg").cropSize == 224
     assert steps(folder) == 1
 
 
