@@ -1,6 +1,5 @@
 """Shared pieces of the tests: a toy tree of images, the device, the cuda marker."""
 
-import functools
 import os
 import re
 from pathlib import Path
@@ -28,11 +27,10 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_waiting():
-    """Spares each run of a script two waits that no test is about: for the disk, and for git's answers."""
+def no_waiting_for_the_disk():
+    """Nothing is flushed to the disk, which takes longer than most tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
-        patch.setattr(run, "_git", functools.cache(run._git))
         yield
 
 

@@ -17,175 +17,90 @@ import val
 from data import protocols, published
 from networks import checkpoint
 from networks.base import DataConfig, Detector
+from util import run
 from util.results import read_scores
 
-CNN8 = [
-    ("ProGAN", "progan", "airplane bird"),
-    ("StyleGAN", "stylegan", "bedroom car cat"),
-    ("StyleGAN2", "stylegan2", "cat church"),
-    ("BigGAN", "biggan", ""),
-    ("CycleGAN", "cyclegan", "apple zebra"),
-    ("StarGAN", "stargan", ""),
-    ("GauGAN", "gaugan", ""),
-    ("Deepfake", "deepfake", ""),
-]
-GENIMAGE = {
-    "ADM": "ADM/imagenet_ai_0508_adm/val",
-    "BigGAN": "BigGAN/imagenet_ai_0419_biggan/val",
-    "GLIDE": "glide/imagenet_glide/val",
-    "Midjourney": "Midjourney/imagenet_midjourney/val",
-    "SDv1.4": "stable_diffusion_v_1_4/imagenet_ai_0419_sdv4/val",
-    "SDv1.5": "stable_diffusion_v_1_5/imagenet_ai_0424_sdv5/val",
-    "VQDM": "VQDM/imagenet_ai_0419_vqdm/val",
-    "Wukong": "wukong/imagenet_ai_0424_wukong/val",
-}
-# slug: (root, real, fake, [(printed name, folder below the root, classes in it)]), rows as published.
-LAYOUTS = {
-    "ForenSynths": ("ForenSynths_test", "0_real", "1_fake", CNN8),
+# slug: (root, real, fake, "printed name=folder below the root:classes in it ..."), rows as published.
+ROWS = {
+    "ForenSynths": (
+        *("ForenSynths_test", "0_real", "1_fake"),
+        "ProGAN=progan:airplane+bird StyleGAN=stylegan:bedroom+car+cat "
+        "StyleGAN2=stylegan2:cat+church BigGAN=biggan CycleGAN=cyclegan:apple+zebra "
+        "StarGAN=stargan GauGAN=gaugan Deepfake=deepfake",
+    ),
     "CNNDetection-13": (
-        "CNN_synth_testset",
-        "0_real",
-        "1_fake",
-        [
-            ("ProGAN", "progan", "airplane bird"),
-            ("StyleGAN", "stylegan", "bedroom car cat"),
-            ("BigGAN", "biggan", ""),
-            ("CycleGAN", "cyclegan", "apple zebra"),
-            ("StarGAN", "stargan", ""),
-            ("GauGAN", "gaugan", ""),
-            ("CRN", "crn", ""),
-            ("IMLE", "imle", ""),
-            ("SITD", "seeingdark", ""),
-            ("SAN", "san", ""),
-            ("Deepfake", "deepfake", ""),
-            ("StyleGAN2", "stylegan2", "cat church"),
-            ("WFIR", "whichfaceisreal", ""),
-        ],
+        *("CNN_synth_testset", "0_real", "1_fake"),
+        "ProGAN=progan:airplane+bird StyleGAN=stylegan:bedroom+car+cat BigGAN=biggan "
+        "CycleGAN=cyclegan:apple+zebra StarGAN=stargan GauGAN=gaugan CRN=crn IMLE=imle "
+        "SITD=seeingdark SAN=san Deepfake=deepfake StyleGAN2=stylegan2:cat+church "
+        "WFIR=whichfaceisreal",
     ),
     "GANGen-Detection": (
-        "GANGen-Detection",
-        "0_real",
-        "1_fake",
-        [
-            ("AttGAN", "AttGAN", ""),
-            ("BEGAN", "BEGAN", ""),
-            ("CramerGAN", "CramerGAN", ""),
-            ("InfoMaxGAN", "InfoMaxGAN", ""),
-            ("MMDGAN", "MMDGAN", ""),
-            ("RelGAN", "RelGAN", ""),
-            ("S3GAN", "S3GAN", ""),
-            ("SNGAN", "SNGAN", ""),
-            ("STGAN", "STGAN", ""),
-        ],
+        *("GANGen-Detection", "0_real", "1_fake"),
+        "AttGAN=AttGAN BEGAN=BEGAN CramerGAN=CramerGAN InfoMaxGAN=InfoMaxGAN MMDGAN=MMDGAN "
+        "RelGAN=RelGAN S3GAN=S3GAN SNGAN=SNGAN STGAN=STGAN",
     ),
     "DiffusionForensics": (
-        "DiffusionForensics",
-        "0_real",
-        "1_fake",
-        [
-            ("ADM", "adm", ""),
-            ("DDPM", "ddpm", ""),
-            ("IDDPM", "iddpm", ""),
-            ("LDM", "ldm", ""),
-            ("PNDM", "pndm", ""),
-            ("VQDiffusion", "vqdiffusion", ""),
-            ("SDv1", "sdv1_new", ""),
-            ("SDv2", "sdv2", ""),
-        ],
+        *("DiffusionForensics", "0_real", "1_fake"),
+        "ADM=adm DDPM=ddpm IDDPM=iddpm LDM=ldm PNDM=pndm VQDiffusion=vqdiffusion SDv1=sdv1_new SDv2=sdv2",
     ),
     "UniversalFakeDetect": (
-        "UniversalFakeDetect",
-        "0_real",
-        "1_fake",
-        [
-            ("DALLE", "dalle", ""),
-            ("Glide100_10", "glide_100_10", ""),
-            ("Glide100_27", "glide_100_27", ""),
-            ("Glide50_27", "glide_50_27", ""),
-            ("ADM", "guided", ""),
-            ("LDM100", "ldm_100", ""),
-            ("LDM200", "ldm_200", ""),
-            ("LDM200cfg", "ldm_200_cfg", ""),
-        ],
+        *("UniversalFakeDetect", "0_real", "1_fake"),
+        "DALLE=dalle Glide100_10=glide_100_10 Glide100_27=glide_100_27 Glide50_27=glide_50_27 "
+        "ADM=guided LDM100=ldm_100 LDM200=ldm_200 LDM200cfg=ldm_200_cfg",
     ),
     "Diffusion1kStep": (
-        "Diffusion1kStep",
-        "0_real",
-        "1_fake",
-        [
-            ("DDPM", "ddpm", ""),
-            ("IDDPM", "improved-diffusion", ""),
-            ("ADM", "guided-diffusion", ""),
-            ("Midjourney", "midjourney", ""),
-            ("DALLE", "DALLE", ""),
-        ],
+        *("Diffusion1kStep", "0_real", "1_fake"),
+        "DDPM=ddpm IDDPM=improved-diffusion ADM=guided-diffusion Midjourney=midjourney DALLE=DALLE",
     ),
     "AIGCDetectBenchmark": (
-        "AIGCDetectBenchmark",
-        "0_real",
-        "1_fake",
-        [
-            ("ProGAN", "progan", "airplane bird"),
-            ("StyleGAN", "stylegan", "bedroom car cat"),
-            ("BigGAN", "biggan", ""),
-            ("CycleGAN", "cyclegan", "apple zebra"),
-            ("StarGAN", "stargan", ""),
-            ("GauGAN", "gaugan", ""),
-            ("StyleGAN2", "stylegan2", "cat church"),
-            ("WFIR", "whichfaceisreal", ""),
-            ("ADM", "ADM", ""),
-            ("Glide", "Glide", ""),
-            ("Midjourney", "Midjourney", ""),
-            ("SDv1.4", "stable_diffusion_v_1_4", ""),
-            ("SDv1.5", "stable_diffusion_v_1_5", ""),
-            ("VQDM", "VQDM", ""),
-            ("Wukong", "wukong", ""),
-            ("DALLE2", "DALLE2", ""),
-        ],
+        *("AIGCDetectBenchmark", "0_real", "1_fake"),
+        "ProGAN=progan:airplane+bird StyleGAN=stylegan:bedroom+car+cat BigGAN=biggan "
+        "CycleGAN=cyclegan:apple+zebra StarGAN=stargan GauGAN=gaugan "
+        "StyleGAN2=stylegan2:cat+church WFIR=whichfaceisreal ADM=ADM Glide=Glide "
+        "Midjourney=Midjourney SDv1.4=stable_diffusion_v_1_4 SDv1.5=stable_diffusion_v_1_5 "
+        "VQDM=VQDM Wukong=wukong DALLE2=DALLE2",
     ),
     "GenImage-NPR": (
-        "GenImage",
-        "nature",
-        "ai",
-        [(name, GENIMAGE[name], "") for name in "ADM BigGAN GLIDE Midjourney SDv1.5 VQDM Wukong".split()],
+        *("GenImage", "nature", "ai"),
+        "ADM=ADM/imagenet_ai_0508_adm/val BigGAN=BigGAN/imagenet_ai_0419_biggan/val "
+        "GLIDE=glide/imagenet_glide/val Midjourney=Midjourney/imagenet_midjourney/val "
+        "SDv1.5=stable_diffusion_v_1_5/imagenet_ai_0424_sdv5/val "
+        "VQDM=VQDM/imagenet_ai_0419_vqdm/val Wukong=wukong/imagenet_ai_0424_wukong/val",
     ),
     "GenImage-SSP": (
-        "GenImage",
-        "nature",
-        "ai",
-        [
-            (name, GENIMAGE[name], "")
-            for name in "Midjourney SDv1.4 SDv1.5 ADM GLIDE Wukong VQDM BigGAN".split()
-        ],
+        *("GenImage", "nature", "ai"),
+        "Midjourney=Midjourney/imagenet_midjourney/val "
+        "SDv1.4=stable_diffusion_v_1_4/imagenet_ai_0419_sdv4/val "
+        "SDv1.5=stable_diffusion_v_1_5/imagenet_ai_0424_sdv5/val ADM=ADM/imagenet_ai_0508_adm/val "
+        "GLIDE=glide/imagenet_glide/val Wukong=wukong/imagenet_ai_0424_wukong/val "
+        "VQDM=VQDM/imagenet_ai_0419_vqdm/val BigGAN=BigGAN/imagenet_ai_0419_biggan/val",
     ),
     "Tiny-GenImage": (
-        "genimage",
-        "nature",
-        "ai",
-        [
-            ("ADM", "val/adm", ""),
-            ("BigGAN", "val/biggan", ""),
-            ("GLIDE", "val/glide", ""),
-            ("Midjourney", "val/midjourney", ""),
-            ("SDv1.5", "val/sdv5", ""),
-            ("VQDM", "val/vqdm", ""),
-            ("Wukong", "val/wukong", ""),
-        ],
+        *("genimage", "nature", "ai"),
+        "ADM=val/adm BigGAN=val/biggan GLIDE=val/glide Midjourney=val/midjourney SDv1.5=val/sdv5 "
+        "VQDM=val/vqdm Wukong=val/wukong",
     ),
-    "DFIG": ("DFIG", "0_real", "1_fake", [("StyleGAN", "test", "")]),
+    "DFIG": (
+        *("DFIG", "0_real", "1_fake"),
+        "StyleGAN=test",
+    ),
     "Sample": (
-        "sample/test",
-        "0_real",
-        "1_fake",
-        [
-            ("nearest", "nearest", ""),
-            ("bilinear", "bilinear", ""),
-            ("bicubic", "bicubic", ""),
-            ("transposed", "transposed", ""),
-            ("pixelshuffle", "pixelshuffle", ""),
-        ],
+        *("sample/test", "0_real", "1_fake"),
+        "nearest=nearest bilinear=bilinear bicubic=bicubic transposed=transposed pixelshuffle=pixelshuffle",
     ),
 }
+
+
+def parsed(words):
+    """ "A=a:x+y B=b" -> [("A", "a", ["x", "y"]), ("B", "b", [""])]."""
+    pairs = [word.partition("=")[::2] for word in words.split()]
+    return [(name, place.partition(":")[0], place.partition(":")[2].split("+")) for name, place in pairs]
+
+
+LAYOUTS = {slug: (root, real, fake, parsed(words)) for slug, (root, real, fake, words) in ROWS.items()}
+CNN8 = LAYOUTS["ForenSynths"][3]
+GENIMAGE = {name: folder for name, folder, _ in LAYOUTS["GenImage-SSP"][3]}
 # Stored (width, height) of the images in every label folder, and what reaches the detector.
 REAL_SIZE, FAKE_SIZES = (225, 226), ((37, 41), (300, 211))
 SQUARE = {(37, 41): (256, 256), (225, 226): (256, 256), (300, 211): (256, 256)}
@@ -228,6 +143,7 @@ class Brightness(Detector):
 def bright(tmp_path, monkeypatch):
     """A weight file of the Brightness detector, named as a published one; the working folder is tmp_path."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "_git", lambda *_: "")
     monkeypatch.setitem(networks._REGISTRY, "brightness", Brightness)
     monkeypatch.setattr(Brightness, "seen", [])
     checkpoint.save(tmp_path / "bright.pth", Brightness(), options={"name": "bright"})
@@ -250,7 +166,7 @@ def publish(slug, real=(50,), fake=(200,), only=None, dataroot="data"):
     """A protocol's tree of small grey images below `dataroot`; only: printed names."""
     root, real_name, fake_name, rows = LAYOUTS[slug]
     for name, folder, classes in rows:
-        for inner in classes.split() or [""]:
+        for inner in classes:
             if only is None or name in only:
                 greys(Path(dataroot, root, folder, inner), real, fake, (real_name, fake_name))
 
@@ -306,7 +222,7 @@ def test_a_published_tree_gives_the_papers_rows_from_the_papers_input(slug):
     root, real, fake, rows = LAYOUTS[slug]
     leaves = Counter()
     for name, folder, classes in rows:
-        for inner in classes.split() or [""]:
+        for inner in classes:
             place = Path("data", root, folder, inner)
             grey(place / real / "0.PNG", 50, REAL_SIZE)
             grey(place / fake / "0.JPEG", 200, FAKE_SIZES[0])
@@ -416,9 +332,7 @@ def test_the_root_of_a_protocol_is_found_without_case():
 def test_dataroot_may_be_the_protocols_own_root(slug):
     publish(slug)
     run_test("--protocols", slug, dataroot=str(Path("data", LAYOUTS[slug][0])))
-    assert int(table(slug)["Mean"]["images"]) == 2 * sum(
-        len(classes.split()) or 1 for _, _, classes in LAYOUTS[slug][3]
-    )
+    assert int(table(slug)["Mean"]["images"]) == 2 * sum(len(classes) for _, _, classes in LAYOUTS[slug][3])
 
 
 def test_a_run_without_protocols_takes_upstreams_four_and_diffusion1kstep():
