@@ -551,9 +551,7 @@ def expecting(monkeypatch, **cells):
     """Makes "issue4" on ForenSynths these accuracies, or (accuracy, AP) pairs, and nothing else."""
     cells = {name: value if isinstance(value, tuple) else (value, math.nan) for name, value in cells.items()}
     numbers = {name: published.Cell(*pair) for name, pair in cells.items()}
-    figures = published.Published(
-        "ForenSynths", "issue4", numbers, None, "macro", ("issue",), ("a test",), []
-    )
+    figures = published.Published("ForenSynths", "issue4", numbers, None, "macro", ("a test",), [])
     keys = ("ForenSynths", "issue4")
     monkeypatch.setattr(published, "lookup", lambda *key: figures if key == keys else None)
 
