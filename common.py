@@ -283,9 +283,10 @@ def _lock(path, lock):
         with suppress(FileNotFoundError):
             # The owner before may have removed the file between open and flock: then try once more.
             if os.path.samestat(os.fstat(descriptor), os.stat(lock)):
-                os.ftruncate(descriptor, 0)
-                os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
                 _locks.add(descriptor)
+                with suppress(OSError):  # a full disk leaves the lock without a name
+                    os.ftruncate(descriptor, 0)
+                    os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
                 return descriptor
         os.close(descriptor)
 

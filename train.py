@@ -224,12 +224,11 @@ class State:
 
 def keep_best(folder, progress):
     """Copies the last checkpoint to model_epoch_best.pth if its epoch is the best."""
-    if progress.is_best():
-        with (
-            open(folder / "model_epoch_last.pth", "rb") as last,
-            written_whole(folder / "model_epoch_best.pth", binary=True) as best,
-        ):
-            shutil.copyfileobj(last, best)
+    last, best = folder / "model_epoch_last.pth", folder / "model_epoch_best.pth"
+    copied = best.exists() and best.stat().st_mtime_ns >= last.stat().st_mtime_ns
+    if progress.is_best() and not copied:
+        with open(last, "rb") as source, written_whole(best, binary=True) as target:
+            shutil.copyfileobj(source, target)
 
 
 def files_of(lists, companions):
