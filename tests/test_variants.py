@@ -536,11 +536,14 @@ def test_every_choice_keeps_the_contract(own, line):
     trains(build(line))
 
 
-def test_every_choice_has_its_own_words_and_config():
+def test_every_choice_has_its_own_words_config_and_logits():
     built = [trained(line) for line in dict.fromkeys(["", *EVERY_CHOICE, *COMBINED])]
     assert len({networks.describe(detector) for detector in built}) == len(built)
     assert len({str(detector.config) for detector in built}) == len(built)
     assert [detector.config for detector in built].count({}) == 1
+    with torch.no_grad():
+        used = [detector for detector in built if detector.variant.unused == "none"]
+        assert len({tuple(detector(pixels(2, 36, 36)).tolist()) for detector in used}) == len(used)
 
 
 def laplacian(x, _net):
