@@ -18,86 +18,71 @@ LSUN = """airplane bicycle bird boat bottle bus car cat chair cow diningtable do
     pottedplant sheep sofa train tvmonitor""".split()  # the classes of ProGAN's images
 
 
-def _family(family, *rows):
-    """Generators of one family: a name (its folder is the same word), or (name, folders, extras)."""
-    entries = [(row, (row,), {}) if isinstance(row, str) else (*row, {})[:3] for row in rows]
-    return [Generator(name, tuple(folders), family, **extras) for name, folders, extras in entries]
+def _family(family, words, count=None, within=0, nested=False):
+    """Generators of one family, from "Name=folder,other_folder Name2=folder ..."; count: images per class."""
+    pairs = (word.split("=") for word in words.split())
+    images = {"images": (count, count), "images_within": within} if count else {}
+    return tuple(
+        Generator(name, tuple(folders.split(",")), family, nested=nested, **images) for name, folders in pairs
+    )
 
 
-def _counted(per_class, within=0, nested=False):
-    return {"images": (per_class, per_class), "images_within": within, "nested": nested}
+def _named(generators, names):
+    known = {generator.name: generator for generator in generators}
+    return tuple(known[name] for name in names.split())
 
 
 # Images of the CNNDetection test set as its paper gives them, half of the total per class, rounded there.
-_CNN = {
-    row.name: row
-    for row in (
-        *_family(
-            "gan",
-            ("ProGAN", ["progan"], _counted(4000, 25, nested=True)),
-            ("StyleGAN", ["stylegan"], _counted(6000, 25, nested=True)),
-            ("StyleGAN2", ["stylegan2"], _counted(8000, 50, nested=True)),
-            ("BigGAN", ["biggan"], _counted(2000, 25)),
-            ("CycleGAN", ["cyclegan"], _counted(1300, 25, nested=True)),
-            ("StarGAN", ["stargan"], _counted(2000, 25)),
-            ("GauGAN", ["gaugan"], _counted(5000, 25)),
-        ),
-        *_family("face-swap", ("Deepfake", ["deepfake"], _counted(2700, 25))),
-        *_family(
-            "rendering",
-            ("CRN", ["crn"], _counted(6400, 25)),
-            ("IMLE", ["imle"], _counted(6400, 25)),
-            ("SITD", ["seeingdark", "sitd"], _counted(180)),
-            ("SAN", ["san"], _counted(220, 5)),
-        ),
-        *_family("gan", ("WFIR", ["whichfaceisreal", "wfir"], _counted(1000))),
-    )
-}
-
-
-def _cnn(names):
-    return tuple(_CNN[name] for name in names.split())
-
-
+_CNN = (
+    *_family("gan", "ProGAN=progan", 4000, 25, nested=True),
+    *_family("gan", "StyleGAN=stylegan", 6000, 25, nested=True),
+    *_family("gan", "StyleGAN2=stylegan2", 8000, 50, nested=True),
+    *_family("gan", "BigGAN=biggan StarGAN=stargan", 2000, 25),
+    *_family("gan", "CycleGAN=cyclegan", 1300, 25, nested=True),
+    *_family("gan", "GauGAN=gaugan", 5000, 25),
+    *_family("gan", "WFIR=whichfaceisreal,wfir", 1000),
+    *_family("face-swap", "Deepfake=deepfake", 2700, 25),
+    *_family("rendering", "CRN=crn IMLE=imle", 6400, 25),
+    *_family("rendering", "SITD=seeingdark,sitd", 180),
+    *_family("rendering", "SAN=san", 220, 5),
+)
 # GenImage's validation folders, which are its test set: 6,000 + 6,000 images, SDv1.5 8,000 + 8,000.
-_GENIMAGE = {
-    name: Generator(name, (inner, f"{outer}/{inner}", short), family, images=(count, count))
-    for name, outer, inner, short, family, count in (
-        ("ADM", "ADM", "imagenet_ai_0508_adm", "adm", "diffusion", 6000),
-        ("BigGAN", "BigGAN", "imagenet_ai_0419_biggan", "biggan", "gan", 6000),
-        ("GLIDE", "glide", "imagenet_glide", "glide", "diffusion", 6000),
-        ("Midjourney", "Midjourney", "imagenet_midjourney", "midjourney", "diffusion", 6000),
-        ("SDv1.4", "stable_diffusion_v_1_4", "imagenet_ai_0419_sdv4", "sdv4", "diffusion", 6000),
-        ("SDv1.5", "stable_diffusion_v_1_5", "imagenet_ai_0424_sdv5", "sdv5", "diffusion", 8000),
-        ("VQDM", "VQDM", "imagenet_ai_0419_vqdm", "vqdm", "diffusion", 6000),
-        ("Wukong", "wukong", "imagenet_ai_0424_wukong", "wukong", "diffusion", 6000),
-    )
-}
+_GENIMAGE = (
+    *_family(
+        "diffusion",
+        "ADM=imagenet_ai_0508_adm,ADM/imagenet_ai_0508_adm,adm "
+        "GLIDE=imagenet_glide,glide/imagenet_glide,glide "
+        "Midjourney=imagenet_midjourney,Midjourney/imagenet_midjourney,midjourney "
+        "SDv1.4=imagenet_ai_0419_sdv4,stable_diffusion_v_1_4/imagenet_ai_0419_sdv4,sdv4 "
+        "VQDM=imagenet_ai_0419_vqdm,VQDM/imagenet_ai_0419_vqdm,vqdm "
+        "Wukong=imagenet_ai_0424_wukong,wukong/imagenet_ai_0424_wukong,wukong",
+        6000,
+    ),
+    *_family("gan", "BigGAN=imagenet_ai_0419_biggan,BigGAN/imagenet_ai_0419_biggan,biggan", 6000),
+    *_family(
+        "diffusion",
+        "SDv1.5=imagenet_ai_0424_sdv5,stable_diffusion_v_1_5/imagenet_ai_0424_sdv5,sdv5",
+        8000,
+    ),
+)
+_GENIMAGE_ORDER = "ADM BigGAN GLIDE Midjourney SDv1.4 SDv1.5 VQDM Wukong"
 _GENIMAGE_FOLDERS = {
     "roots": ("GenImage", "genimage"),
     "places": ("{generator}/val", "test/{generator}", "{generator}"),  # original; as NPR's train.py has it
     "train_places": ("{generator}/train", "train/{generator}"),
     "labels": ("nature", "ai"),
     "split": "val",
-    "training": tuple(replace(row, images=None) for row in _GENIMAGE.values()),
+    "training": tuple(replace(row, images=None) for row in _named(_GENIMAGE, _GENIMAGE_ORDER)),
     "train_on": ("SDv1.4",),
     "url": "https://github.com/GenImage-Dataset/GenImage",
 }
-
-
-def _genimage(names):
-    return tuple(_GENIMAGE[name] for name in names.split())
-
-
-_TINY = tuple(
-    replace(row, images=(500, 500)) for row in _genimage("ADM BigGAN GLIDE Midjourney SDv1.5 VQDM Wukong")
-)
+_TINY = _named(_GENIMAGE, "ADM BigGAN GLIDE Midjourney SDv1.5 VQDM Wukong")
 
 ROWS = (
     Protocol(
         slug="ForenSynths",
         roots=("ForenSynths_test", "ForenSynths"),
-        generators=_cnn("ProGAN StyleGAN StyleGAN2 BigGAN CycleGAN StarGAN GauGAN Deepfake"),
+        generators=_named(_CNN, "ProGAN StyleGAN StyleGAN2 BigGAN CycleGAN StarGAN GauGAN Deepfake"),
         geometry=SQUARE_256,
         training=tuple(Generator(name, images=(18_000, 18_000)) for name in LSUN),
         train_roots=("ForenSynths_train_val", "../ForenSynths_train_val"),
@@ -113,8 +98,8 @@ ROWS = (
         slug="CNNDetection-13",
         roots=("CNN_synth_testset", "CNNDetection"),
         borrowed=("ForenSynths_test", "ForenSynths"),
-        generators=_cnn(
-            "ProGAN StyleGAN BigGAN CycleGAN StarGAN GauGAN CRN IMLE SITD SAN Deepfake StyleGAN2 WFIR"
+        generators=_named(
+            _CNN, "ProGAN StyleGAN BigGAN CycleGAN StarGAN GauGAN CRN IMLE SITD SAN Deepfake StyleGAN2 WFIR"
         ),
         geometry=Geometry(None, 224),  # theirs pads images below 224; here they repeat
         source="Wang et al., CVPR 2020 (eval.py: stored size, centre crop 224)",
@@ -123,14 +108,11 @@ ROWS = (
     Protocol(
         slug="GANGen-Detection",
         roots=("GANGen-Detection",),
-        generators=tuple(
-            _family(
-                "gan",
-                *(
-                    (name, [name], _counted(2000))
-                    for name in "AttGAN BEGAN CramerGAN InfoMaxGAN MMDGAN RelGAN S3GAN SNGAN STGAN".split()
-                ),
-            )
+        generators=_family(
+            "gan",
+            "AttGAN=AttGAN BEGAN=BEGAN CramerGAN=CramerGAN InfoMaxGAN=InfoMaxGAN MMDGAN=MMDGAN "
+            "RelGAN=RelGAN S3GAN=S3GAN SNGAN=SNGAN STGAN=STGAN",
+            2000,
         ),
         geometry=STORED,
         seed=100,
@@ -141,18 +123,10 @@ ROWS = (
     Protocol(
         slug="DiffusionForensics",
         roots=("DiffusionForensics",),
-        generators=tuple(
-            _family(
-                "diffusion",
-                ("ADM", ["adm"]),
-                ("DDPM", ["ddpm"]),
-                ("IDDPM", ["iddpm"]),
-                ("LDM", ["ldm"]),
-                ("PNDM", ["pndm"]),
-                ("VQDiffusion", ["vqdiffusion"]),
-                ("SDv1", ["sdv1_new", "sdv1"]),
-                ("SDv2", ["sdv2"]),
-            )
+        generators=_family(
+            "diffusion",
+            "ADM=adm DDPM=ddpm IDDPM=iddpm LDM=ldm PNDM=pndm VQDiffusion=vqdiffusion "
+            "SDv1=sdv1_new,sdv1 SDv2=sdv2",
         ),
         geometry=SQUARE_256,
         seed=100,
@@ -164,16 +138,12 @@ ROWS = (
         slug="UniversalFakeDetect",
         roots=("UniversalFakeDetect",),
         generators=(
-            *_family("autoregressive", ("DALLE", ["dalle"], _counted(1000))),
+            *_family("autoregressive", "DALLE=dalle", 1000),
             *_family(
                 "diffusion",
-                ("Glide100_10", ["glide_100_10"], _counted(1000)),
-                ("Glide100_27", ["glide_100_27"], _counted(1000)),
-                ("Glide50_27", ["glide_50_27"], _counted(1000)),
-                ("ADM", ["guided"], _counted(1000)),
-                ("LDM100", ["ldm_100"], _counted(1000)),
-                ("LDM200", ["ldm_200"], _counted(1000)),
-                ("LDM200cfg", ["ldm_200_cfg"], _counted(1000)),
+                "Glide100_10=glide_100_10 Glide100_27=glide_100_27 Glide50_27=glide_50_27 ADM=guided "
+                "LDM100=ldm_100 LDM200=ldm_200 LDM200cfg=ldm_200_cfg",
+                1000,
             ),
         ),
         geometry=SQUARE_256,
@@ -188,12 +158,9 @@ ROWS = (
         generators=(
             *_family(
                 "diffusion",
-                ("DDPM", ["ddpm"]),
-                ("IDDPM", ["improved-diffusion", "iddpm"]),
-                ("ADM", ["guided-diffusion", "adm"]),
-                ("Midjourney", ["midjourney"]),
+                "DDPM=ddpm IDDPM=improved-diffusion,iddpm ADM=guided-diffusion,adm Midjourney=midjourney",
             ),
-            *_family("autoregressive", ("DALLE", ["DALLE"])),
+            *_family("autoregressive", "DALLE=DALLE"),
         ),
         geometry=SQUARE_256,  # upstream's test.py has no line for it; taken as its neighbours
         seed=100,
@@ -205,18 +172,12 @@ ROWS = (
         slug="AIGCDetectBenchmark",
         roots=("AIGCDetectBenchmark", "AIGCDetectBenchmark/test", "AIGCDetect_testset/test"),
         generators=(
-            *_cnn("ProGAN StyleGAN BigGAN CycleGAN StarGAN GauGAN StyleGAN2 WFIR"),
-            *_family(
-                "diffusion",
-                ("ADM", ["ADM"], _counted(6000)),
-                ("Glide", ["Glide"], _counted(6000)),
-                ("Midjourney", ["Midjourney"], _counted(6000)),
-                ("SDv1.4", ["stable_diffusion_v_1_4", "sdv4"], _counted(6000)),
-                ("SDv1.5", ["stable_diffusion_v_1_5", "sdv5"], _counted(8000)),
-                ("VQDM", ["VQDM"], _counted(6000)),
-                ("Wukong", ["wukong"], _counted(6000)),
-                ("DALLE2", ["DALLE2"], _counted(1000)),
-            ),
+            *_named(_CNN, "ProGAN StyleGAN BigGAN CycleGAN StarGAN GauGAN StyleGAN2 WFIR"),
+            *_family("diffusion", "ADM=ADM Glide=Glide Midjourney=Midjourney", 6000),
+            *_family("diffusion", "SDv1.4=stable_diffusion_v_1_4,sdv4", 6000),
+            *_family("diffusion", "SDv1.5=stable_diffusion_v_1_5,sdv5", 8000),
+            *_family("diffusion", "VQDM=VQDM Wukong=wukong", 6000),
+            *_family("diffusion", "DALLE2=DALLE2", 1000),
         ),
         geometry=Geometry(load_size=None, crop_size=None, even=True),
         seed=100,
@@ -225,7 +186,7 @@ ROWS = (
     ),
     Protocol(
         slug="GenImage-NPR",
-        generators=_genimage("ADM BigGAN GLIDE Midjourney SDv1.5 VQDM Wukong"),
+        generators=_named(_GENIMAGE, "ADM BigGAN GLIDE Midjourney SDv1.5 VQDM Wukong"),
         geometry=Geometry(load_size=None, crop_size=224),
         seed=70,
         source="README of NPR-DeepfakeDetection, GenImage; images of Zhu et al., NeurIPS 2023",
@@ -233,7 +194,7 @@ ROWS = (
     ),
     Protocol(
         slug="GenImage-SSP",
-        generators=_genimage("Midjourney SDv1.4 SDv1.5 ADM GLIDE Wukong VQDM BigGAN"),
+        generators=_named(_GENIMAGE, "Midjourney SDv1.4 SDv1.5 ADM GLIDE Wukong VQDM BigGAN"),
         geometry=SQUARE_256,  # for a whole image; SSP itself takes patches at the stored size
         average="micro",
         seed=42,
@@ -243,7 +204,7 @@ ROWS = (
     Protocol(
         slug="Tiny-GenImage",
         roots=("Tiny-GenImage", "tiny_genimage", "genimage"),
-        generators=_TINY,
+        generators=tuple(replace(row, images=(500, 500)) for row in _TINY),
         geometry=Geometry(load_size=256, crop_size=224),
         places=("val/{generator}",),
         train_places=("train/{generator}",),
@@ -270,7 +231,8 @@ ROWS = (
         slug="Sample",
         roots=("sample/test", "test"),
         generators=tuple(
-            _family("upsampler", "nearest", "bilinear", "bicubic", "transposed", "pixelshuffle")
+            Generator(name, (name,), "upsampler")
+            for name in ("nearest", "bilinear", "bicubic", "transposed", "pixelshuffle")
         ),
         geometry=STORED,
         source="data/sample.py; trained on `nearest`, the others are unseen",
