@@ -82,7 +82,7 @@ def test_whole_runs_are_compared_on_the_protocols_both_have(tmp_path, capsys):
     assert "\nTwo\n" in out and "\nOne\n" not in out and "\nThree\n" not in out
 
 
-def test_a_published_method_stands_second(tmp_path, capsys):
+def test_a_published_method_is_the_second(tmp_path, capsys):
     rows = [(f"progan/{n}.png", "ProGAN", n % 2, np.float32(n % 2), np.float32(0)) for n in range(4)]
     folder = tmp_path / "run" / "ForenSynths"
     folder.mkdir(parents=True)

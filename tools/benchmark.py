@@ -132,17 +132,12 @@ def mixed_parts(number, sizes):
 
 
 def variants(opt):
-    """Prints what VARIANTS cost for one image of --side pixels."""
-    print(variants_table(opt.side))
-
-
-def variants_table(side):
-    """Markdown: flags of each of VARIANTS, parameters, multiply-adds of one image of side x side pixels."""
+    """Prints a Markdown table of VARIANTS: parameters, multiply-adds of one image of --side pixels."""
     lines = [["flags", "parameters", "multiply-adds"]]
     for flags in VARIANTS:
         detector = create(TrainOptions().parse(flags.split())).eval()
-        lines.append([f"`{flags}`" if flags else "(none)", *cost(detector, side)])
-    return markdown(lines, "lrr")
+        lines.append([f"`{flags}`" if flags else "(none)", *cost(detector, opt.side)])
+    print(markdown(lines, "lrr"))
 
 
 def cost(detector, side):

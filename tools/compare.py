@@ -11,7 +11,6 @@ Results: the tables here, and with --output compare.csv, compare.md and flips.cs
 
 import csv
 from pathlib import Path
-from typing import NamedTuple
 
 from common import Parser, UserError, file_path, owned, written_whole
 from data import protocols, published
@@ -70,15 +69,8 @@ def parse(argv):
     return opt
 
 
-class Results(NamedTuple):
-    """One results folder: rows of scores.csv, and meta.json, {} where there is none."""
-
-    scores: list
-    meta: dict
-
-
 def results_of(folder):
-    """{protocol: Results} of results/<name>/<protocol> or of every protocol below results/<name>."""
+    """{protocol: (scores, meta)} of results/<name>/<protocol> or of every protocol below results/<name>."""
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"no results folder {folder}")
@@ -90,13 +82,13 @@ def results_of(folder):
 
 
 def read_results(folder):
-    """Results of one folder; UserError when one of its files is damaged."""
+    """Rows of scores.csv and meta.json ({} where there is none); UserError when one of them is damaged."""
     scores, path = read_scores(folder / "scores.csv"), folder / "meta.json"
     meta = read_side_file(path, "evaluate again with --overwrite") if path.is_file() else {}
     finished = meta.get("finished", {}).values()
     if finished and sum(generator["images"] for generator in finished) != len(scores):
         raise UserError(f"{folder} is damaged: scores.csv lacks scores that meta.json counts")
-    return Results(scores, meta)
+    return scores, meta
 
 
 def compare_runs(first, second):
@@ -109,10 +101,10 @@ def compare_runs(first, second):
         raise UserError(f"no protocol in common: {names}")
     compared, flips = {}, []
     for protocol in shared:
-        one, other = first[protocol], second[protocol]
-        average = one.meta.get("protocol_row", {}).get("average", "macro")
-        rows, notes, changed = pair(one.scores, other.scores, average)
-        compared[protocol] = rows, notes + settings(one.meta, other.meta)
+        (scores, meta), (other_scores, other_meta) = first[protocol], second[protocol]
+        average = meta.get("protocol_row", {}).get("average", "macro")
+        rows, notes, changed = pair(scores, other_scores, average)
+        compared[protocol] = rows, notes + settings(meta, other_meta)
         flips += [(protocol, *flip) for flip in changed]
     return compared, flips
 
@@ -169,14 +161,14 @@ def compare_published(first, name):
     except UserError as error:
         raise UserError(f"{name} is not a results folder; {error}") from None
     compared = {}
-    for protocol, results in first.items():
+    for protocol, (scores, _) in first.items():
         theirs = published.lookup(protocol, method)
         if theirs is None:
             continue
         row = protocols.PROTOCOLS[protocol]
-        _, generators, labels, scores, _ = (list(column) for column in zip(*results.scores, strict=True))
+        _, generators, labels, values, _ = (list(column) for column in zip(*scores, strict=True))
         order = [generator.name for generator in row.generators]
-        rows = tabulate(generators, labels, scores, order, row.average)
+        rows = tabulate(generators, labels, values, order, row.average)
         set_beside(rows, theirs, row.average)
         for line in rows:
             for metric in ("acc", "ap"):

@@ -1,7 +1,6 @@
 """Where checkpoints find evidence for "fake": Grad-CAM over the images as each of them gets them."""
 
 from argparse import Namespace
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,12 +83,9 @@ def verdict(logit):
 
 
 def run_titles(loaded):
-    """Run names; where several are equal, with the name of the file, then with its hash."""
-    titles = [one.run_name for one in loaded]
-    for extra in (lambda one: Path(one.path).stem, lambda one: one.sha256[:8]):
-        shared = Counter(titles)
-        titles = [
-            f"{title} {extra(one)}" if shared[title] > 1 else title
-            for title, one in zip(titles, loaded, strict=True)
-        ]
-    return titles
+    """Run names; with the names of the files where some are equal, with their hashes where those are, too."""
+    names = [one.run_name for one in loaded]
+    with_file = [f"{one.run_name} {Path(one.path).stem}" for one in loaded]
+    with_hash = [f"{name} {one.sha256[:8]}" for name, one in zip(with_file, loaded, strict=True)]
+    distinct = [titles for titles in (names, with_file) if len(set(titles)) == len(titles)]
+    return [*distinct, with_hash][0]
