@@ -6,7 +6,7 @@
 
 Images are prepared as in the checkpoint's own validation, and for a published file as the detector's own code
 does it (NPR: 256x256, centre crop 224); --no_resize, --no_crop, --loadSize and --cropSize override that.
-A file that cannot be used becomes a row with the reason.  --output takes up a stopped run with --resume.
+A file that cannot be used becomes a row with the reason.  --resume resumes a stopped run with --output.
 """
 
 if __name__ == "__main__":  # until `guard`, Ctrl-C ends the program without a traceback
@@ -76,7 +76,7 @@ def score_files(opt, dataset, detector, device, output, stop):
     waiting = [index for index, sample in enumerate(dataset.samples) if sample.path not in rows]
     labels = {sample.path: sample.label for sample in dataset.samples} if opt.labels else {}
     bad = BadImages(opt.on_bad_image, dataset)
-    loader = data.loader_over(opt, dataset, waiting, run.worker_count(opt.num_threads), device)
+    loader = data.loader_over(opt, dataset, waiting, device)
     fresh = []  # rows that are not on the disk yet
     try:
         with tqdm(total=len(waiting), unit="img", disable=not waiting, dynamic_ncols=True) as bar:
@@ -125,9 +125,7 @@ def accuracy(labelled, scored):
     if not scored:
         return "--labels folder: nothing to measure"
     if not labelled:
-        return (
-            "--labels folder: no file lies below a folder with a label name (0_real, 1_fake, nature, ai, ...)"
-        )
+        return "--labels folder: no file is in a folder with a label name (0_real, 1_fake, nature, ai, ...)"
     labels = np.array([row["label"] for row in labelled])
     row = measure(labels, np.array([row["score"] for row in labelled], dtype=np.float32))
     table = tables.results([{"generator": "labelled files", **row}])

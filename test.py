@@ -17,6 +17,7 @@ if __name__ == "__main__":  # until `guard`, Ctrl-C ends the program without a t
 import math
 import sys
 from dataclasses import replace
+from functools import partial
 
 import data
 from common import UserError
@@ -57,7 +58,7 @@ def main(argv=None):
         for row, scan in located:
             dataset = make_dataset(opt, row, scan, loaded)
             print(scan.describe())
-            make_loader = data.generator_loader(opt, dataset, run.worker_count(opt.num_threads), device)
+            make_loader = partial(data.loader_over, opt, dataset, device=device)
             result = evaluator.run(make_task(opt, row, dataset, loaded), dataset, make_loader, stop)
             print(f"\n{row.slug}\n{result.describe()}")
             if opt.expect:

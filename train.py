@@ -5,9 +5,9 @@
 
     python train.py --protocol GenImage-NPR --dataroot ./datasets/GenImage --classes sdv4 --niter 1
 
-Below --dataroot stand train/ and val/, in each the classes with 0_real/1_fake, nature/ai or real/fake; or,
+--dataroot holds train/ and val/, in each the classes with 0_real/1_fake, nature/ai or real/fake; or,
 with --protocol, a benchmark's own folders.
-Ctrl-C saves and stops; the same command with --continue_train goes on at the next batch.
+Ctrl-C saves and stops; the same command with --continue_train resumes at the next batch.
 Results: checkpoints/<name>/{opt.json, env.json, train.csv, tensorboard/, model_epoch_{last,best}.pth}.
 """
 
@@ -135,12 +135,12 @@ def open_run(options, opt, folder):
 
 def make_loaders(opt, trainset, valset, device):
     """(order of the training batches, loader of them, loader of the validation images or None)."""
-    workers = run.worker_count(opt.num_threads)
     sampler = data.EpochBatches(
         trainset.labels, opt.batch_size, opt.seed, not opt.serial_batches, opt.class_bal
     )
+    workers = run.worker_count(opt.num_threads)
     train_loader = data.create_dataloader(trainset, sampler, workers, device.type == "cuda")
-    val_loader = data.loader_over(opt, valset, range(len(valset)), workers, device) if valset else None
+    val_loader = data.loader_over(opt, valset, range(len(valset)), device) if valset else None
     return sampler, train_loader, val_loader
 
 
@@ -177,7 +177,7 @@ class State:
 
     def save(self):
         """Writes model_epoch_last.pth, train.csv, and model_epoch_best.pth when this epoch is the best."""
-        self.progress.bad_files = dict(self.bad.found)
+        self.progress.bad_files = dict(self.bad.reasons)
         checkpoint.save(
             self.folder / "model_epoch_last.pth",
             self.detector,
@@ -204,7 +204,7 @@ class State:
         self.optimizer.load_state_dict(saved["optimizer"])
         vars(self.progress).update(saved["progress"])
         self.history = saved["metrics"]
-        self.bad.found.update(self.progress.bad_files)
+        self.bad.reasons.update(self.progress.bad_files)
         run.set_rng_state(saved["rng"])
         keep_best(self.folder, self.progress)  # a full disk may have prevented it
         print(f"resumes epoch {self.progress.epoch} at batch {self.progress.batch}")
@@ -307,7 +307,7 @@ def validate(state, loader, device, stop):
     with progress_bar(valset, "validation") as bar:
         index, logit = predict(state.detector, loader, device, bad, stop=stop, progress=bar)
     prefix = "" if valset.root == state.trainset.root else f"{valset.root.name}/"
-    state.bad.found.update({prefix + path: reason for path, reason in bad.found.items()})
+    state.bad.reasons.update({prefix + path: reason for path, reason in bad.reasons.items()})
     scores = measure(valset.labels[index], sigmoid(logit))
     if scores["reason"]:
         tqdm.write(bad.describe())

@@ -2,7 +2,7 @@
 
     python val.py --model_path checkpoints/NAME/model_epoch_best.pth --dataroot DIR
 
-Below DIR stand generators, each with 0_real/1_fake, nature/ai or real/fake (or DIR itself holds such a pair).
+DIR holds generators, each with 0_real/1_fake, nature/ai or real/fake, or is itself such a pair of folders.
 Images are prepared as in the checkpoint's own validation, and for a published file as the detector's own code
 does it (NPR: 256x256, centre crop 224); --no_resize, --no_crop, --loadSize and --cropSize override that.
 Results: the table here, and results/<run name>/<folder name>/{scores.csv, meta.json, table.csv, table.md}.
@@ -13,6 +13,7 @@ if __name__ == "__main__":  # until `guard`, Ctrl-C ends the program without a t
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
+from functools import partial
 from pathlib import Path
 
 import data
@@ -40,7 +41,7 @@ def main(argv=None):
     geometry = data.eval_geometry(opt, config, trained=loaded.options)
     dataset = data.evaluation_images(opt, data.scan(opt.dataroot, folders), config, geometry)
     print("\n".join(filter(None, [data.classes_notice(opt.dataroot, opt.classes), dataset.scan.describe()])))
-    make_loader = data.generator_loader(opt, dataset, run.worker_count(opt.num_threads), device)
+    make_loader = partial(data.loader_over, opt, dataset, device=device)
 
     # Scores and a table.
     task = Task(Path(opt.dataroot).resolve().name, [name for name, _ in folders], notes=loaded.marks)

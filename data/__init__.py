@@ -9,7 +9,6 @@ from data.loader import (
     EpochBatches,
     create_dataloader,
     evaluation_images,
-    generator_loader,
     loader_over,
 )
 from data.training import training_sets
@@ -25,7 +24,6 @@ __all__ = [
     "eval_geometry",
     "evaluation_images",
     "files_scan",
-    "generator_loader",
     "loader_over",
     "scan",
     "training_sets",

@@ -1,10 +1,9 @@
-"""Batches from a RealFakeFolder: which samples, in which order, joined how."""
+"""Batches from a RealFakeFolder: which samples, in which order, joined how, by how many processes."""
 
 import math
 import os
 import signal
 from collections import defaultdict
-from itertools import groupby
 
 import numpy as np
 import torch
@@ -12,16 +11,15 @@ from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from data.folder import RealFakeFolder
 from data.transforms import Degradation, Limits
-from util.run import STOP_SIGNALS
+from util.run import STOP_SIGNALS, worker_count
 
 ORDER = 1  # keeps the stream of an epoch's order apart from those of its images, (seed, epoch, index)
 
 
 class EpochBatches(Sampler):
-    """Training batches of (epoch, index) pairs, in an order that depends on (seed, epoch) alone.
+    """Training batches of (epoch, index) pairs, in an order that depends only on (seed, epoch).
 
-    `start(epoch, batch)` sets where the next iteration begins, so an interrupted epoch goes on where it
-    stopped.
+    `start(epoch, batch)` sets where the next iteration begins, so an interrupted epoch is resumed there.
     """
 
     def __init__(self, labels, batch_size, seed, shuffle=True, class_balance=False):
@@ -50,16 +48,6 @@ class EpochBatches(Sampler):
             yield [(epoch, index) for index in order[first : first + self.batch_size]]
 
 
-def generator_batches(samples, batch_size, wanted=None):
-    """Evaluation batches in dataset order that never mix generators: a list of index lists."""
-    batches = []
-    for name, group in groupby(range(len(samples)), key=lambda index: samples[index].generator):
-        indices = list(group)
-        if wanted is None or name in wanted:
-            batches += _chunks(indices, batch_size)
-    return batches
-
-
 def collate(items):
     """Items -> {"parts": one batch per image size, "bad": [(index, reason)]}; nothing is padded."""
     by_shape = defaultdict(list)
@@ -84,11 +72,11 @@ def create_dataloader(dataset, batch_sampler, num_threads=0, pin_memory=False):
     )
 
 
-def evaluation_images(opt, found, data_config, geometry):
+def evaluation_images(opt, scan, data_config, geometry):
     """The dataset of a Scan, prepared as an evaluation prepares it."""
     limits = Limits(data_config.min_side, opt.max_input_mpx, opt.large_images == "crop")
     return RealFakeFolder(
-        found,
+        scan,
         geometry,
         limits=limits,
         seed=opt.seed,
@@ -100,24 +88,10 @@ def evaluation_images(opt, found, data_config, geometry):
     )
 
 
-def generator_loader(opt, dataset, num_threads, device):
-    """Function(generator names) -> loader over these, in dataset order, batches never mixing generators."""
-
-    def make(names):
-        batches = generator_batches(dataset.samples, opt.batch_size, set(names))
-        return create_dataloader(dataset, batches, num_threads, pin_memory=device.type == "cuda")
-
-    return make
-
-
-def loader_over(opt, dataset, indices, num_threads, device):
+def loader_over(opt, dataset, indices, device):
     """A loader over these samples, in this order."""
-    batches = _chunks(indices, opt.batch_size)
-    return create_dataloader(dataset, batches, num_threads, pin_memory=device.type == "cuda")
-
-
-def _chunks(indices, size):
-    return [indices[first : first + size] for first in range(0, len(indices), size)]
+    batches = [indices[first : first + opt.batch_size] for first in range(0, len(indices), opt.batch_size)]
+    return create_dataloader(dataset, batches, worker_count(opt.num_threads), device.type == "cuda")
 
 
 def _join(items):

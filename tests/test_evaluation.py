@@ -71,7 +71,7 @@ def test_an_evaluation_leaves_scores_meta_and_tables(weights, tree, capsys):
     assert meta["counts"] == {"adm": [3, 3], "biggan": [3, 3]}
     out = capsys.readouterr().out
     assert "Mean" in out
-    assert "taken as detector 'toy'" in out  # what was assumed about the foreign file
+    assert "published file" in out  # what was assumed about the foreign file
 
 
 def test_scores_are_the_float32_sigmoid_of_the_detectors_logits(weights, tree):

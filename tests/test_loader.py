@@ -9,14 +9,13 @@ import pytest
 import torch
 from conftest import make_tree
 
-from data.folder import RealFakeFolder, Sample, discover, scan
+from data.folder import RealFakeFolder, discover, scan
 from data.loader import (
     EpochBatches,
     collate,
     create_dataloader,
     evaluation_images,
-    generator_batches,
-    generator_loader,
+    loader_over,
 )
 from data.transforms import Augment, Geometry
 from networks.base import DataConfig
@@ -30,6 +29,7 @@ EVERYTHING = Augment(
     interpolations=("bilinear", "bicubic"),
 )
 CROP = Geometry(None, 16)
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +69,11 @@ def test_workers_do_not_change_the_training_batches(root, workers):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_evaluation_batches_do_not_depend_on_workers_or_repetition(root, workers):
     dataset = training_set(root, augment=None)
-    loader = create_dataloader(dataset, generator_batches(dataset.samples, 4), workers)
+    loader = loader_over(options(num_threads=workers), dataset, range(20), CPU)
     first = contents(loader)
     assert first == contents(loader)
     assert [index for batch in first for indices, _, _ in batch for index in indices] == list(range(20))
-    assert first == contents(create_dataloader(dataset, generator_batches(dataset.samples, 4)))
+    assert first == contents(loader_over(options(), dataset, range(20), CPU))
 
 
 def test_an_epoch_repeats_exactly_and_another_differs(root):
@@ -189,26 +189,6 @@ def test_class_balance_repeats_for_the_same_epoch_and_differs_between_epochs():
     assert first == again != other
 
 
-def samples_of(names):
-    return [Sample(f"{name}/{number}", name, number % 2) for number, name in enumerate(names)]
-
-
-@pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 50])
-def test_evaluation_batches_never_mix_generators_and_keep_the_order(batch_size):
-    names = ["c"] * 5 + ["a"] * 7 + ["b"]
-    batches = generator_batches(samples_of(names), batch_size)
-    assert flat(batches) == list(range(13))
-    assert all(len({names[index] for index in batch}) == 1 for batch in batches)
-    assert all(1 <= len(batch) <= batch_size for batch in batches)
-    assert len(batches) == sum(-(-count // batch_size) for count in (5, 7, 1))
-
-
-def test_only_the_wanted_generators_are_batched():
-    samples = samples_of(["c"] * 3 + ["a"] * 3 + ["b"] * 3)
-    assert generator_batches(samples, 2, {"b", "c"}) == [[0, 1], [2], [6, 7], [8]]
-    assert generator_batches(samples, 2, set()) == []
-
-
 def item(index, size):
     return {"image": torch.full((3, *size), index, dtype=torch.uint8), "label": index % 2, "index": index}
 
@@ -241,7 +221,7 @@ def test_a_bad_file_does_not_stop_the_loader(tmp_path, workers):
     root = make_tree(tmp_path, ["a"], count=3)
     (root / "a/0_real/1.png").write_bytes(b"")
     dataset = training_set(root, augment=None)
-    batches = list(create_dataloader(dataset, generator_batches(dataset.samples, 6), workers))
+    batches = list(loader_over(options(num_threads=workers, batch_size=6), dataset, range(6), CPU))
     assert len(batches) == 1 and batches[0]["bad"] == [(1, "empty file")]
     assert batches[0]["parts"][0]["index"].tolist() == [0, 2, 3, 4, 5]
 
@@ -250,6 +230,7 @@ def options(**changes):
     return Namespace(
         **{
             "batch_size": 4,
+            "num_threads": 0,
             "max_input_mpx": 16.0,
             "large_images": "refuse",
             "max_mpx": 100,
@@ -263,12 +244,12 @@ def options(**changes):
     )
 
 
-def test_a_generator_loader_gives_the_wanted_generators_alone(root):
+def test_a_loader_gives_the_samples_asked_for_in_this_order(root):
     dataset = evaluation_images(options(), scan(root, discover(root)), DataConfig(), Geometry(None, None))
-    make = generator_loader(options(), dataset, 0, torch.device("cpu"))
-    batches = [part["index"].tolist() for batch in make(["b"]) for part in batch["parts"]]
-    assert batches == [[10, 11, 12, 13], [14, 15, 16, 17], [18, 19]]
-    assert sum(len(part["index"]) for batch in make(["b", "a"]) for part in batch["parts"]) == 20
+    for indices in ([*range(10, 20)], [7, 3, 5], []):
+        loader = loader_over(options(), dataset, indices, CPU)
+        batches = [part["index"].tolist() for batch in loader for part in batch["parts"]]
+        assert batches == [indices[first : first + 4] for first in range(0, len(indices), 4)]
 
 
 @pytest.mark.parametrize(

@@ -135,9 +135,10 @@ def test_scores_are_sigmoids_of_the_detectors_own_logits_at_mixed_native_sizes(s
     assert [row["path"] for row in rows] == photos
     for row in rows:
         logit = by_hand(row["path"])
-        assert float(row["logit"]) == pytest.approx(logit, rel=1e-5, abs=1e-6)
-        # Here images went together and the weights lay channels last: another order of float32 sums.
-        assert float(row["score"]) == pytest.approx(share(logit), rel=1e-5)
+        # Other batches and another memory layout are another order of float32 sums: the error is relative to
+        # their terms, which are about 1, and not to the logit.
+        assert float(row["logit"]) == pytest.approx(logit, rel=1e-5, abs=1e-5)
+        assert float(row["score"]) == pytest.approx(share(logit), rel=1e-5, abs=1e-5)
     assert len({float(row["score"]) > 0.5 for row in rows}) == 2
 
 
@@ -152,7 +153,7 @@ def test_scores_are_those_of_val_py(scored, picture):
     theirs = {f"set/{row['path']}": float(row["logit"]) for row in table(folder / "scores.csv")}
     assert {row["path"] for row in rows} == theirs.keys()
     for row in rows:
-        assert float(row["logit"]) == pytest.approx(theirs[row["path"]], rel=1e-5, abs=1e-6)
+        assert float(row["logit"]) == pytest.approx(theirs[row["path"]], rel=1e-5, abs=1e-5)
 
 
 def test_nine_digits_bring_back_the_float32_values(scored, photos):
@@ -168,7 +169,7 @@ def test_rows_stand_in_the_order_of_the_inputs_whatever_their_sizes_and_batches(
     assert [row["path"] for row in first] == order
     again = {row["path"]: row for row in scored("--input", *photos, *NATIVE, output="again.csv")}
     for row in first:
-        assert float(row["logit"]) == pytest.approx(float(again[row["path"]]["logit"]), rel=1e-5, abs=1e-6)
+        assert float(row["logit"]) == pytest.approx(float(again[row["path"]]["logit"]), rel=1e-5, abs=1e-5)
 
 
 def test_a_folder_gives_its_images_recursively_sorted_without_hidden_and_other_files(
@@ -365,7 +366,7 @@ def test_one_class_only_gives_its_own_accuracy_and_the_reason(scored, picture, c
 def test_labels_without_any_label_folder_say_so(scored, photos, capsys):
     rows = scored("--input", "photos", *NATIVE, "--labels", "folder")
     assert {row["label"] for row in rows} == {""}
-    assert "no file lies below a folder with a label name" in capsys.readouterr().out
+    assert "no file is in a folder with a label name" in capsys.readouterr().out
 
 
 def test_bad_files_keep_their_label_and_do_not_count(scored, labelled, tmp_path, capsys):
@@ -687,7 +688,7 @@ def test_a_page_gets_rows_from_the_function_below_the_script(weights, photos, to
     detector = checkpoint.load(weights).detector.eval()
     geometry = data.eval_geometry(opt, detector.data_config, trained={})
     dataset = data.evaluation_images(opt, data.files_scan(["photos"]), detector.data_config, geometry)
-    loader = data.loader_over(opt, dataset, range(7), 0, torch.device("cpu"))
+    loader = data.loader_over(opt, dataset, range(7), torch.device("cpu"))
     passes = score.score(detector, loader, torch.device("cpu"), score.BadImages("skip", dataset))
     rows = [row for scored in passes for row in scored]
     assert {row["path"] for row in rows} == set(photos)

@@ -16,7 +16,7 @@ from common import Parser, UserError, file_path, owned, written_whole
 from data import protocols, published
 from util import run, tables
 from util.identity import read_side_file
-from util.metrics import THRESHOLD, set_beside, tabulate
+from util.metrics import THRESHOLD, add_published, tabulate
 from util.results import read_scores
 from util.tables import Column, count, points
 
@@ -169,7 +169,7 @@ def compare_published(first, name):
         _, generators, labels, values, _ = (list(column) for column in zip(*scores, strict=True))
         order = [generator.name for generator in row.generators]
         rows = tabulate(generators, labels, values, order, row.average)
-        set_beside(rows, theirs, row.average)
+        add_published(rows, theirs, row.average)
         for line in rows:
             for metric in ("acc", "ap"):
                 line[f"other_{metric}"] = line[f"published_{metric}"]

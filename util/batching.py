@@ -1,6 +1,6 @@
 """Images of any size -> logits: equal sizes go through the network together, nothing is padded or resized.
 
-Each image's logit is the one it has alone up to float32 rounding (relative 1e-6), so the batch is a matter of
+Up to float32 rounding (relative 1e-6) an image has the same logit in every batch, so batches only change the
 speed.
 """
 
@@ -9,7 +9,7 @@ import math
 import torch
 
 # Pixels per forward pass.  On a CPU in fp32 larger passes leave the cache and are slower, so small images are
-# joined up to this and larger ones go alone (tools/benchmark.py measures it).
+# joined up to this and larger ones get a pass each (tools/benchmark.py measures it).
 CPU_PIXELS = 2 * 256 * 256
 GPU_PIXELS = 64 * 1024 * 1024  # on a GPU the bound only keeps activations within its memory
 BYTES_PER_PIXEL = 600  # of a GPU's free memory; the NPR network needs about half of it in fp32
@@ -51,7 +51,7 @@ class SizeBuckets:
 
     def rest(self):
         """The passes that will not fill up any more."""
-        return [one for size in list(self.waiting) for one in self._take(size, full_only=False)]
+        return [full for size in list(self.waiting) for full in self._take(size, full_only=False)]
 
     def _take(self, size, full_only):
         images, index = (torch.cat(parts) for parts in zip(*self.waiting.pop(size), strict=True))

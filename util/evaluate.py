@@ -12,7 +12,7 @@ from tqdm import tqdm
 from common import UserError, owned
 from util import tables
 from util.identity import file_list_sha256
-from util.metrics import set_beside
+from util.metrics import add_published
 from util.results import Results
 from util.score import BadImages, describe_input, predict, tune_kernels
 
@@ -66,55 +66,53 @@ class Evaluator:
     def run(self, task, dataset, make_loader, stop=None):
         """Scores what is not scored yet, writes the results folder and returns a Result.
 
-        Args:
-            make_loader: function(list of generators) -> loader over these in dataset order.
+        make_loader: function(indices of samples) -> loader over these, in this order.
         """
         if not dataset.samples:
             folders = ", ".join(task.order)
             raise UserError(f"no images below {dataset.root}; looked in the folders of {folders}")
+        tune_kernels(dataset, self.opt.deterministic)
         identity = {**self.identity, "protocol": task.name, **task.identity}
         identity.update(describe_input(dataset, self.opt.amp))
         results = Results(self.root / task.name, identity, {**task.about, "notes": list(task.notes)})
+        generators = samples_by_generator(dataset)
         with owned(results.folder):
-            files = {name: file_list_sha256(samples) for name, samples in by_generator(dataset).items()}
+            files = {name: file_list_sha256(group.values()) for name, group in generators.items()}
             results.open(self.opt, dataset.scan.counts(), files)
             bad = BadImages(self.opt.on_bad_image, dataset)
-            bad.found.update(results.meta["bad_files"])
-            reused = sum(name in results.meta["finished"] for name in task.order)
-            self._score(results, task, dataset, make_loader, bad, stop)
+            bad.reasons.update(results.meta["bad_files"])
+            present = [name for name in task.order if name in generators]
+            waiting = [name for name in present if name not in results.meta["finished"]]
+            for name in waiting:
+                title = f"{task.name} {present.index(name) + 1}/{len(present)} {name}"
+                self._score(results, name, generators[name], title, make_loader, bad, stop)
             rows = results.tabulate(task.order, task.average)
             if task.published is not None:
-                set_beside(rows, task.published, task.average)
+                add_published(rows, task.published, task.average)
+            reused = len(present) - len(waiting)
             result = Result(rows, results.folder, bad, caption(identity, bad, task), reused)
             tables.write_results(results.folder, rows, result.caption)
         return result
 
-    def _score(self, results, task, dataset, make_loader, bad, stop):
-        """Generator after generator, each on the disk before the next one starts."""
-        tune_kernels(dataset, self.opt.deterministic)
-        counts = {name: sum(pair) for name, pair in dataset.scan.counts().items()}
-        present = [name for name in task.order if counts.get(name)]
-        for number, name in enumerate(present, start=1):
-            if name in results.meta["finished"]:
-                continue
-            title = f"{task.name} {number}/{len(present)} {name}"
-            with tqdm(total=counts[name], desc=title, unit="img", dynamic_ncols=True) as progress:
-                bf16, loader = self.opt.amp == "bf16", make_loader([name])
-                index, logit = predict(self.detector, loader, self.device, bad, bf16, stop, progress)
-            results.add(name, [dataset.samples[position] for position in index], logit, bad.found)
+    def _score(self, results, name, samples, title, make_loader, bad, stop):
+        """One generator: its scores are on the disk before the next one starts."""
+        with tqdm(total=len(samples), desc=title, unit="img", dynamic_ncols=True) as progress:
+            bf16, loader = self.opt.amp == "bf16", make_loader(list(samples))
+            index, logit = predict(self.detector, loader, self.device, bad, bf16, stop, progress)
+        results.add(name, [samples[position] for position in index], logit, bad.reasons)
 
 
-def by_generator(dataset):
-    """{generator: its samples}, in the dataset's order."""
+def samples_by_generator(dataset):
+    """{generator: {index: sample}}, in the dataset's order."""
     groups = {}
-    for sample in dataset.samples:
-        groups.setdefault(sample.generator, []).append(sample)
+    for index, sample in enumerate(dataset.samples):
+        groups.setdefault(sample.generator, {})[index] = sample
     return groups
 
 
 def caption(identity, bad, task):
     """The lines under a table: what was measured, on which input, and what to know about it."""
-    left_out = f"; {len(bad.found)} bad images left out" if bad.found else ""
+    left_out = f"; {len(bad.reasons)} bad images left out" if bad.reasons else ""
     measured = (
         f"{identity['protocol']}: {identity['input']}, {identity['precision']}, "
         f"weights {identity['checkpoint']} (sha256 {identity['checkpoint_sha256'][:12]}){left_out}"

@@ -92,7 +92,7 @@ def tabulate(generators, labels, scores, order=None, average="macro"):
     return [*rows, {"generator": "Mean", **mean, "images": len(labels), "reason": "; ".join(notes)}]
 
 
-def set_beside(rows, published, average="macro"):
+def add_published(rows, published, average="macro"):
     """Adds published_acc, published_ap, diff_acc and diff_ap (ours minus published) to rows of `tabulate`.
 
     The mean is compared only over the same generators and taken the same way: the published mean where ours
@@ -104,8 +104,8 @@ def set_beside(rows, published, average="macro"):
     for metric in ("acc", "ap"):
         for row in singles:
             _compare(row, metric, getattr(published.cells.get(row["generator"]), metric, math.nan))
-        alike = whole and published.average == average
-        printed = getattr(published.mean, metric, math.nan) if alike else math.nan
+        same = whole and published.average == average
+        printed = getattr(published.mean, metric, math.nan) if same else math.nan
         if math.isnan(printed) and average == "macro":
             printed = _mean([getattr(cell, metric, math.nan) for cell in covered])
         _compare(mean, metric, printed)

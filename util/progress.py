@@ -1,4 +1,4 @@
-"""Where a training run stands: counters saved with the weights, sums over an epoch, the best epoch."""
+"""How far a training run is: counters saved with the weights, sums over an epoch, the best epoch."""
 
 import csv
 import math
@@ -15,9 +15,9 @@ VAL_METRICS = ("acc", "ap", "r_acc", "f_acc", "auc")
 
 @dataclass
 class Progress:
-    """Saved in every checkpoint, so that a run goes on as if it had never stopped.  Epochs count from 0."""
+    """Saved in every checkpoint, so that a resumed run is as if never stopped.  Epochs count from 0."""
 
-    epoch: int = 0  # the one in training
+    epoch: int = 0  # in training now
     batch: int = 0  # its next batch
     step: int = 0  # optimiser steps so far
     seen: int = 0  # images of this epoch so far, and sums over them
@@ -95,7 +95,7 @@ class Progress:
 
 
 def learning_rate(opt, progress):
-    """The rate of the epoch in training, from options and Progress alone, so that a resumed run has it too.
+    """The rate of the epoch in training, from options and Progress only, so that a resumed run has it too.
 
     step: x0.9 after the steps of epochs delr_freq, 2 * delr_freq, ... counted from 0 (upstream's trainer.py);
     poly: (1 - e / niter)^0.9 with e from 1, so that the last epoch's rate is 0 (SSP's utils/util.py);

@@ -62,7 +62,7 @@ def guard(main):
         remedy = next((hint for words, hint in REMEDIES.items() if words in str(error)), None)
         if remedy is None:
             raise
-        sys.exit(f"error: {cause(error)}; {remedy}")
+        sys.exit(f"error: {one_line(error)}; {remedy}")
     except KeyboardInterrupt:
         sys.exit(130)
     finally:
@@ -94,19 +94,10 @@ def seed_everything(seed, deterministic=False):
 def one_line(error):
     """An exception's message for the user: one line, operating-system errors with their path in words."""
     if isinstance(error, OSError) and error.strerror and error.filename:
-        hint = (
-            " (a file stands where a folder is needed)"
-            if error.errno in (errno.ENOTDIR, errno.EEXIST)
-            else ""
-        )
-        return f"{error.strerror}: {error.filename}{hint}"
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def cause(error):
-    """The line of a torch error that says what happened; loader processes put a traceback above it."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1 if "Traceback" in str(error) else 0].strip()
+        is_file = error.errno in (errno.ENOTDIR, errno.EEXIST)
+        return f"{error.strerror}: {error.filename}{' (a file, not a folder)' if is_file else ''}"
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1 if "Traceback" in str(error) else 0]  # loader processes put theirs above the message
 
 
 def start(opt):
@@ -262,7 +253,7 @@ def empty(folder):
 class Interrupted(BaseException):
     """The user or the scheduler asked the program to stop; `status` is the exit status that says so.
 
-    Like KeyboardInterrupt it is not an Exception, so that no handler for bad images takes it for one.
+    Like KeyboardInterrupt it is not an Exception, so that no handler of bad images catches it.
     """
 
     def __init__(self, message, status):

@@ -22,7 +22,7 @@ class BadImages:
 
     def __init__(self, policy, dataset):
         self.policy, self.dataset = policy, dataset
-        self.found = {}  # path -> reason
+        self.reasons = {}  # path -> reason
 
     def add(self, pairs):
         """Takes [(index, reason)]; raises BadImageError under the policy "stop"."""
@@ -33,13 +33,13 @@ class BadImages:
                     f"bad image {self.dataset.root / path}: {reason} "
                     "(--on_bad_image skip leaves such files out and lists them)"
                 )
-            self.found[path] = reason
+            self.reasons[path] = reason
 
     def describe(self):
         """ "" or a list of the files left out."""
-        if not self.found:
+        if not self.reasons:
             return ""
-        lines = [f"  {path}: {reason}" for path, reason in sorted(self.found.items())]
+        lines = [f"  {path}: {reason}" for path, reason in sorted(self.reasons.items())]
         return "\n".join([f"{len(lines)} bad images were left out:", *lines])
 
 
@@ -61,7 +61,7 @@ def score(detector, loader, device, bad, bf16=False, stop=None, progress=None):
             {"path": path, "score": value, "logit": logit, "error": None}
             for path, value, logit in zip(paths, sigmoid(logits), logits, strict=True)
         ]
-    yield [{"path": path, "score": None, "logit": None, "error": why} for path, why in bad.found.items()]
+    yield [{"path": path, "score": None, "logit": None, "error": why} for path, why in bad.reasons.items()]
 
 
 def predict(detector, loader, device, bad, bf16=False, stop=None, progress=None):

@@ -109,7 +109,7 @@ class Extraction:
         geometry, limits = data.Geometry(None, None), Limits(max_input_mpx=opt.max_mpx)
         dataset = RealFakeFolder(self.scan, geometry, limits=limits, max_mpx=opt.max_mpx)
         waiting = [index for index in range(len(dataset)) if self.is_to_do(index)]
-        loader = data.loader_over(opt, dataset, waiting, run.worker_count(opt.num_threads), self.device)
+        loader = data.loader_over(opt, dataset, waiting, self.device)
         started, written = time.perf_counter(), 0
         bar = tqdm(total=len(dataset), initial=len(dataset) - len(waiting), unit="img", dynamic_ncols=True)
         with run.StopSignal("the same command, without --overwrite, resumes") as stop, bar:
