@@ -165,6 +165,11 @@ def test_every_file_that_the_pages_name_exists():
     assert {path for path in paths - examples if not (ROOT / path).exists()} == set()
 
 
+def test_the_page_of_the_tests_names_every_test_file():
+    named = re.findall(r"`(test_\w+\.py)`", (ROOT / "tests" / "README.md").read_text(encoding="utf-8"))
+    assert sorted(named) == sorted(path.name for path in (ROOT / "tests").glob("test_*.py"))
+
+
 def test_the_example_detector_of_the_pages_works(monkeypatch):
     monkeypatch.setattr(networks, "_REGISTRY", dict(networks._REGISTRY))
     exec(textwrap.dedent(fenced(ROOT / "docs" / "adding-a-detector.md", "python")[0]), {})
