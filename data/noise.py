@@ -1,6 +1,6 @@
 """Files of noise patterns (tools.extract lnp): 8 bits wrapped around 256, or 16 bits around 32768.
 
-Their values are no colours: a detector of one kind must not meet the other, nor a photograph.
+Their values are not colours: a detector of one kind must not be given the other, or a photograph.
 """
 
 import cv2
@@ -30,7 +30,7 @@ def decode_noise(path, bits, max_mpx):
     if bits == 8:
         return _wrapped(content, max_mpx)
     if content and not is_deep(content):
-        raise BadImage("no 16-bit RGB PNG: the detector takes signed noise (tools.extract lnp)")
+        raise BadImage("not a 16-bit RGB PNG: the detector takes signed noise (tools.extract lnp)")
     with opened(content, max_mpx):
         values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if values is None:
@@ -42,17 +42,19 @@ def decode_noise(path, bits, max_mpx):
 def _wrapped(content, max_mpx):
     if is_deep(content):
         raise BadImage(
-            "16 bits a channel: signed noise, not the wrapped kind of this detector (train with "
+            "16 bits a channel: signed noise, but this detector takes wrapped noise (train with "
             "--lnp_encoding signed)"
         )
     if content and content[:8] != PNG:
-        raise BadImage("no PNG, so no noise pattern (tools.extract lnp); photographs: --lnp_input image")
+        raise BadImage(
+            "not a PNG, so not a noise pattern (tools.extract lnp); photographs: --lnp_input image"
+        )
     image = decode_bytes(content, max_mpx)
     strong = (np.asarray(image) - np.uint8(1) < STRONG).mean()
     if strong > MOST_STRONG:
         raise BadImage(
-            f"no noise pattern: {100 * strong:.0f} % of its values would be noise beyond half of the range; "
-            "photographs: --lnp_input image"
+            f"not a noise pattern: {100 * strong:.0f} % of its values would be noise beyond half of the "
+            "range; photographs: --lnp_input image"
         )
     return image
 

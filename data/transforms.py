@@ -126,9 +126,9 @@ class Geometry:
         return f"{resize}, {crop}" + (", trimmed to even sides" if self.even else "")
 
     def as_dict(self):
-        """Plain values for a record of results; those of a square equal the records from before the rule."""
+        """Plain values for a record of results; the rule only where it is not the square of older records."""
         values = asdict(self)
-        if self.resize == "square":
+        if self.resize == "square" or self.load_size is None:
             del values["resize"]
         return values
 

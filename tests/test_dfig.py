@@ -180,7 +180,7 @@ def test_classes_of_a_flat_root_choose_nothing_and_that_is_said(start, capsys):
 @pytest.mark.parametrize(
     ("stored", "asked", "words"),
     [
-        ("wrapped", "signed", r"no 16-bit RGB PNG: the detector takes signed noise \(tools.extract lnp\)"),
+        ("wrapped", "signed", r"not a 16-bit RGB PNG: the detector takes signed noise \(tools.extract lnp\)"),
         ("signed", "wrapped", r"16 bits a channel: signed noise.*--lnp_encoding"),
     ],
 )

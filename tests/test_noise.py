@@ -83,7 +83,7 @@ def test_a_file_without_sixteen_bits_of_three_channels_is_no_signed_noise(tmp_pa
     else:
         Image.new("RGB", (8, 8), (9, 8, 7)).convert(mode).save(path)
     assert not is_deep(path.read_bytes())
-    with pytest.raises(BadImage, match=r"no 16-bit RGB PNG.*tools\.extract lnp"):
+    with pytest.raises(BadImage, match=r"not a 16-bit RGB PNG.*tools\.extract lnp"):
         decode_noise(path, 16, 100)
 
 
