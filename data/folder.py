@@ -128,7 +128,7 @@ def discover(root, classes=()):
     _refuse_label_folder(root)
     if label_folders(root):  # --classes has nothing to choose from here; see classes_notice
         return [(root.resolve().name, root)]
-    folders = {child.name: child for child in subfolders(root) if holds_labels(child, (root,))}
+    folders = {child.name: child for child in subfolders(root) if labels_below(child, (root,))}
     if not folders:
         inside = ", ".join(sorted(os.listdir(root))[:SHOWN]) or "nothing"
         raise UserError(
@@ -160,7 +160,7 @@ def scan(root, folders, labels=LABELS):
         result.passed_over.update(_passed_over(root))
         known = {Path(folder).relative_to(root).parts[0] for _, folder in folders}
         others = [child for child in subfolders(root) if child.name not in known]
-        strangers = [child.name for child in others if not holds_labels(child, (result.root,), labels)]
+        strangers = [child.name for child in others if not labels_below(child, (result.root,), labels)]
         result.passed_over.update(f"folder without label folders ({name})" for name in strangers)
     for name, folder in folders:
         _scan_generator(result, name, Path(folder), (result.root,))
@@ -233,28 +233,19 @@ def subfolders(folder):
     return [Path(folder) / name for name in names]
 
 
-def holds_labels(folder, above=(), labels=LABELS):
-    """Whether there are label folders inside, at any depth; `above`: the folders that lead here."""
+def labels_below(folder, above=(), labels=LABELS):
+    """The set of labels of the outermost label folders inside; `above`: the folders that lead here."""
     above = (*above, folder)
-    return bool(label_folders(folder, labels)) or any(
-        holds_labels(child, above, labels) for child in _inner(folder, above)
-    )
+    inside = label_folders(folder, labels)
+    children = [child for child in _inner(folder, above) if child not in inside.values()]
+    return set(inside).union(*(labels_below(child, above, labels) for child in children))
 
 
 def _refuse_label_folder(root):
     """UserError where a root is itself the folder of one label, and folders in it would give the other."""
     own = label_of([root.resolve().name])
-    below = set() if own == UNLABELLED else _labels_below(root, ())
-    if below == {1 - own}:
+    if own != UNLABELLED and labels_below(root) == {1 - own}:
         raise UserError(f"{root} is itself a label folder; name the folder above it")
-
-
-def _labels_below(folder, above):
-    """The labels of the outermost label folders below."""
-    above = (*above, folder)
-    inside = label_folders(folder)
-    children = [child for child in _inner(folder, above) if child not in inside.values()]
-    return set(inside).union(*(_labels_below(child, above) for child in children))
 
 
 def _is_system(name):
@@ -272,10 +263,10 @@ def _scan_generator(result, name, folder, above):
     inside = label_folders(folder, result.labels)
     result.passed_over.update(_passed_over(folder))
     for label in sorted(inside):
-        for place, names in image_files(inside[label], result.passed_over, above):
-            relative = Path(os.path.relpath(place, result.root)).as_posix()
+        for current, names in image_files(inside[label], result.passed_over, above):
+            relative = Path(os.path.relpath(current, result.root)).as_posix()
             paths = [f"{relative}/{file}" for file in names]
-            result.add(paths, name, Path(place).relative_to(folder).parts)
+            result.add(paths, name, Path(current).relative_to(folder).parts)
     children = [child for child in _inner(folder, above) if child not in inside.values()]
     splits = {child.name.lower() for child in children} & SPLITS
     if len(splits) > 1:
@@ -287,17 +278,17 @@ def _scan_generator(result, name, folder, above):
 def image_files(folder, passed_over, above=()):
     """Yields (folder, names of its image files) in sorted order; what is passed over is counted."""
     seen = {os.path.realpath(parent) for parent in above}
-    for place, inside, names in os.walk(folder, followlinks=True, onerror=_raise):
-        real_place = os.path.realpath(place)
-        if real_place in seen:  # a link that leads back to where we were
+    for current, inside, names in os.walk(folder, followlinks=True, onerror=_raise):
+        real_path = os.path.realpath(current)
+        if real_path in seen:  # a link that leads back to where we were
             inside[:] = []
             continue
-        seen.add(real_place)
+        seen.add(real_path)
         passed_over.update(_system_folder(name) for name in inside if _is_system(name))
         inside[:] = sorted(name for name in inside if not _is_system(name))
         reasons = {name: _reason(name) for name in sorted(names)}
         passed_over.update(filter(None, reasons.values()))
-        yield place, [name for name, reason in reasons.items() if reason is None]
+        yield current, [name for name, reason in reasons.items() if reason is None]
 
 
 def _raise(error):  # os.walk leaves unreadable folders out by default

@@ -66,8 +66,8 @@ def _check_scans(content, headers):
 
 
 def _check_restarts(scan):
-    found = b"".join(RESTART.findall(scan))
-    if found != (RESTART_CYCLE * (len(found) // 8 + 1))[: len(found)]:
+    restarts = b"".join(RESTART.findall(scan))
+    if restarts != (RESTART_CYCLE * (len(restarts) // 8 + 1))[: len(restarts)]:
         raise BadImage("damaged: a part of the JPEG is missing (its restart markers are out of order)")
 
 

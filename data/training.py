@@ -12,7 +12,7 @@ from data.folder import (
     Scan,
     classes_notice,
     discover,
-    holds_labels,
+    labels_below,
     require_both_classes,
     scan,
     subfolders,
@@ -110,7 +110,7 @@ def _missing_split(dataroot, split, validation):
             f"{problem}{use_test}--val_fraction 0.1 holds out a share of the training images, "
             "--val_split NAME names another folder, --val_split none does not validate"
         )
-    if holds_labels(dataroot):
+    if labels_below(dataroot):
         problem += "--train_split . --val_fraction 0.1 trains on all of it and holds out a tenth; "
     return f"{problem}--train_split NAME names another folder"
 
