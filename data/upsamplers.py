@@ -42,11 +42,6 @@ def doubling_matrix(side, mode):
     return F.interpolate(torch.eye(side)[None, None], scale_factor=(2, 1), mode=mode, **corners)[0, 0]
 
 
-def transposed(channels, out_channels):
-    """A transposed convolution that doubles the side."""
-    return nn.ConvTranspose2d(channels, out_channels, 4, stride=2, padding=1)
-
-
 def pixel_shuffle(channels, out_channels):
     """A convolution to four times the channels, rearranged to twice the side."""
     return nn.Sequential(nn.Conv2d(channels, out_channels * 4, 3, padding=1), nn.PixelShuffle(2))
@@ -57,7 +52,7 @@ UPSAMPLERS = {
     "nearest": partial(Interpolate, "nearest"),
     "bilinear": partial(Interpolate, "bilinear"),
     "bicubic": partial(Interpolate, "bicubic"),
-    "transposed": transposed,
+    "transposed": partial(nn.ConvTranspose2d, kernel_size=4, stride=2, padding=1),
     "pixelshuffle": pixel_shuffle,
 }
 

@@ -281,6 +281,7 @@ def test_inputs_of_one_shape_even_where_images_are_smaller_than_the_crop(start, 
     assert len(rows_of(start(niter=1))) == 1
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_says_how_to_resume(dataroot, tmp_path):
     command = [sys.executable, str(ROOT / "train.py"), "--dataroot", str(dataroot), "--niter", "5000"]
     command += "--no_resize --cropSize 24 --batch_size 4 --num_threads 1 --device cpu".split()
