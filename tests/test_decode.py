@@ -234,9 +234,10 @@ def test_tiffs_come_upright_either_way_as_pillow_reads_them(read, orientation, e
     np.testing.assert_array_equal(pixels, UPRIGHT[orientation](NOISE[:5, :7]))
 
 
-def test_a_photograph_with_a_film_behind_its_end_marker_is_whole(read):
-    photograph = encoded(NOISE, "JPEG", quality=95)
-    np.testing.assert_array_equal(read(photograph + b"film \xff\xda and no other marker"), read(photograph))
+@pytest.mark.parametrize("behind", [b"film \xff\xda and no other marker", bytes(4096)], ids=["film", "zeros"])
+def test_a_photograph_with_other_bytes_behind_its_end_marker_is_whole(read, behind):
+    photograph = encoded(NOISE, "JPEG", quality=95, restart_marker_rows=1, comment=bytes(1000))
+    np.testing.assert_array_equal(read(photograph + behind), read(photograph))
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
