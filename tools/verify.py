@@ -188,11 +188,8 @@ def plan(opt):
     """(entries to check, notes); UserError for what was asked for wrongly or when nothing is there."""
     if not Path(opt.dataroot).is_dir():
         raise UserError(f"--dataroot: no folder {opt.dataroot}")
-    asked = [name for name in opt.protocols if name.lower() != ALL]
-    if asked and len(asked) < len(opt.protocols):
-        raise UserError(f"--protocols takes names or all, not both, got {' '.join(opt.protocols)}")
-    known = protocols.known(opt.protocol_file)
-    rows = {row.slug: row for row in (protocols.get(slug, opt.protocol_file) for slug in asked)} or known
+    asked = asked_for(opt)
+    rows = asked or protocols.known(opt.protocol_file)
     roots = {slug: root for slug, row in rows.items() if (root := row.locate(opt.dataroot))}
     if not roots and not asked:
         return list_own_folder(opt), [f"{opt.dataroot} is not a known benchmark; checked as val.py takes it"]
@@ -202,6 +199,14 @@ def plan(opt):
     if asked:
         return [entry for own in entries.values() for entry in own], []
     return without_subsets(entries)
+
+
+def asked_for(opt):
+    """{slug: row} of the protocols that --protocols names; none for all."""
+    names = [name for name in opt.protocols if name.lower() != ALL]
+    if names and len(names) < len(opt.protocols):
+        raise UserError(f"--protocols takes names or all, not both, got {' '.join(opt.protocols)}")
+    return {row.slug: row for row in (protocols.get(name, opt.protocol_file) for name in names)}
 
 
 def list_own_folder(opt):
@@ -540,10 +545,15 @@ def report_entry(entry, findings, opt):
             "duplicates": None if opt.no_hash else sum(path.startswith(start) for path in copies),
             "passed_over": dict(held.scan.passed_over),
         }
-        for name in ("format", "size"):
-            counts = [held.histogram(label, name).most_common() for label in (0, 1)]
-            line[f"{name}s"] = [{as_text(value): count for value, count in pairs} for pairs in counts]
+        line |= {
+            f"{name}s": [counts_of(held, label, name) for label in (0, 1)] for name in ("format", "size")
+        }
     return line
+
+
+def counts_of(held, label, name):
+    """{format or size as text: number of files} of one class, the most frequent first."""
+    return {as_text(value): count for value, count in held.histogram(label, name).most_common()}
 
 
 def cells(title, line, dataroot):
