@@ -91,7 +91,7 @@ def _tree_flags(add, images):
     add("--output", type=file_path, required=True, help="folder to write, with the same folders inside")
     add("--overwrite", action="store_true", help="replace the files of another extraction there")
     add("--batch_size", type=positive_int, default=images, help="images of a pass")
-    mpx = "refuse images of more million pixels"
+    mpx = "refuse images of more than X million pixels"
     add("--max_mpx", type=positive_float, default=DEFAULT_MAX_MPX, help=mpx)
     add("--num_threads", type=non_negative_int, help="loader processes; default: one per core, at most 8")
     add("--device", type=torch_device, default="auto", help="where to run: auto, cpu, cuda, cuda:1, mps")
