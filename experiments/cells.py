@@ -10,14 +10,15 @@ The experiment's folder holds:
 
 import csv
 import os
-import queue
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -40,10 +41,6 @@ PER_EPOCH = ("loss", "val_acc", "val_ap")  # columns of train.csv that results.c
 SCALES = ("factor", "factors", "fusion")  # what an experiment about scales varies
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 60  # for a command to save and stop
-
-
-class Stopped(Exception):
-    """A cell was stopped before its end; the next call resumes it."""
 
 
 class CommandFailed(Exception):
@@ -74,17 +71,17 @@ class Experiment:
 
     def run(self):
         """Runs the cells that are not finished, then concludes; exit status 1 where a cell failed."""
-        ledger, wanted = self.ledger, self.grid.identity()
+        overwrite = self.opt.overwrite
         with run.StopSignal("the same command (without --overwrite) resumes") as stop, owned(self.folder):
-            ledger.require(wanted, self.opt.overwrite)
+            identity = self.ledger.require(self.grid.identity(), overwrite)
             self.make_sample(stop)
             self.require_images()
-            ledger.start(wanted, self.opt.overwrite)
+            self.ledger.start(identity, overwrite)
             self.run_cells(stop)
             self.conclude(self)
-        failed = [cell for cell in self.grid.cells if ledger.status(cell) == FAILED]
+        failed = [self.ledger.status(cell) for cell in self.grid.cells].count(FAILED)
         if failed:
-            sys.exit(f"error: {len(failed)} cells failed; the same command tries them again")
+            sys.exit(f"error: {failed} cells failed; the same command tries them again")
 
     def make_sample(self, stop):
         """The sample dataset, where the grid asks for it and it is not there."""
@@ -92,8 +89,7 @@ class Experiment:
             done = run_command(["-m", "data.sample", "--output", Path(self.grid.sample).resolve()])
             stop.check()
             if done.returncode:
-                status = f"status {done.returncode}"
-                raise UserError(f"could not make the sample dataset at {self.grid.sample} ({status})")
+                raise UserError(f"could not make {self.grid.sample} (status {done.returncode})")
 
     def require_images(self):
         """UserError before hours of training where the images to train or to test on are not there."""
@@ -148,11 +144,11 @@ class Experiment:
 
     def done(self):
         """Epochs trained and tests finished so far."""
-        counts = []
-        for cell in self.grid.cells:
-            finished = self.ledger.status(cell) == FINISHED
-            counts.append(self.training[cell.variant].niter + 1 if finished else self.ledger.epochs(cell))
-        return sum(counts)
+        ledger = self.ledger
+        return sum(
+            self.training[cell.variant].niter + 1 if ledger.status(cell) == FINISHED else ledger.epochs(cell)
+            for cell in self.grid.cells
+        )
 
     def slots(self):
         """Environment variables of each cell that runs at the same time."""
@@ -186,21 +182,22 @@ class Experiment:
     def measure(self, cell):
         """A finished cell in numbers: the columns of results.csv."""
         detector = checkpoint.load(self.weights(cell.name)).detector
-        row = {
-            "description": describe(detector),
-            "parameters": sum(parameter.numel() for parameter in detector.parameters()),
-            **facts(detector),
-        }
         with open(self.runs / cell.name / "train.csv", newline="", encoding="utf-8") as file:
             history = list(csv.DictReader(file))
         for line in history:
             line["loss"] = line.get("loss_bce") or line["loss"]
-        row["epochs"] = len(history)
+        row = {
+            "description": describe(detector),
+            "parameters": sum(parameter.numel() for parameter in detector.parameters()),
+            **facts(detector),
+            "epochs": len(history),
+            "train_seconds": round(sum(float(line["seconds"]) for line in history), 1),
+        }
         for name in PER_EPOCH:
             row[name] = " ".join(line[name] for line in history if name in line)
         for scores in sorted((self.tests / cell.name).glob("*/scores.csv")):
             row |= tested(scores.parent.name, read_scores(scores))
-        return {**row, "train_seconds": round(sum(float(line["seconds"]) for line in history), 1)}
+        return row
 
     def weights(self, name):
         """The weight file of a cell that is tested."""
@@ -211,29 +208,29 @@ class Experiment:
         reason = run.one_line(error)
         if not isinstance(error, (CommandFailed, UserError, OSError)):
             reason = f"{type(error).__name__}: {reason}"
-            log = self.folder / "logs" / f"{cell.name}.log"
-            log.parent.mkdir(exist_ok=True)
-            with open(log, "a", encoding="utf-8") as file:
-                file.writelines(traceback.format_exception(error))
+            (self.folder / "logs").mkdir(exist_ok=True)
+            with open(self.folder / "logs" / f"{cell.name}.log", "a", encoding="utf-8") as log:
+                log.writelines(traceback.format_exception(error))
         self.ledger.record(cell, status=FAILED, error=reason)
 
 
 def facts(detector):
     """{column: text} of what results.csv says about a detector besides its description."""
-    variant, setting, row = getattr(detector, "variant", None), dict(detector.config), {"factors": ""}
+    variant, setting = getattr(detector, "variant", None), dict(detector.config)
     if variant is None:
-        setting = {"arch": detector.arch, **setting}
-    else:
-        for name in SCALES:
-            setting.pop(name, None)
-        single = () if variant.factor is None else (variant.factor,)
-        weights, learned = learned_scales(detector)
-        row = {
-            "factors": " ".join(map(str, variant.factors or single)),
-            "scale_weights": " ".join(f"{factor}:{weight:.6f}" for factor, weight in weights.items()),
-            "scale_factor": "" if learned is None else learned,
-        }
-    return {**row, "setting": " ".join(f"{name}={value}" for name, value in setting.items())}
+        return {"setting": _words({"arch": detector.arch, **setting})}
+    weights, learned = learned_scales(detector)
+    factors = variant.factors or (variant.factor,)
+    return {
+        "factors": " ".join(str(factor) for factor in factors if factor is not None),
+        "scale_weights": " ".join(f"{factor}:{weight:.6f}" for factor, weight in weights.items()),
+        "scale_factor": "" if learned is None else learned,
+        "setting": _words({name: value for name, value in setting.items() if name not in SCALES}),
+    }
+
+
+def _words(setting):
+    return " ".join(f"{name}={value}" for name, value in setting.items())
 
 
 def summary(row):
@@ -259,10 +256,7 @@ class Jobs:
     """Runs cells, at most one per slot at once; a slot is a dict of environment variables."""
 
     def __init__(self, slots, logs):
-        self.count, self.logs, self.stopping = len(slots), Path(logs), False
-        self.free = queue.SimpleQueue()
-        for slot in slots:
-            self.free.put(slot)
+        self.slots, self.logs, self.stopping = slots, Path(logs), False
 
     def run(self, cells, work, look):
         """Calls work(cell, execute) for every cell; yields (cell, error or None) as they end.
@@ -271,32 +265,30 @@ class Jobs:
             work: uses execute([argument, ...]) for each of its commands; an exception is the cell's result.
             look: called twice a second; what it raises stops all cells, and then is raised here.
         """
-        with ThreadPoolExecutor(self.count) as pool:
-            waiting = {pool.submit(self._in_slot, cell, work): cell for cell in cells}
-            try:
-                while waiting:
-                    done, _ = wait(waiting, POLL_SECONDS, FIRST_COMPLETED)
-                    for future in done:
-                        cell, error = waiting.pop(future), future.exception()
-                        if not isinstance(error, Stopped):
-                            yield cell, error
-                    look()
-            finally:
-                self.stopping = True
-                for future in waiting:
-                    future.cancel()
+        thread, free = threading.local(), iter(self.slots)
 
-    def _in_slot(self, cell, work):
-        slot = self.free.get()
+        def take_slot():
+            thread.slot = next(free)
+
+        def run_cell(cell):
+            work(cell, lambda command: self._execute(command, cell, thread.slot))
+
+        pool = ThreadPoolExecutor(len(self.slots), initializer=take_slot)
+        waiting = {pool.submit(run_cell, cell): cell for cell in cells}
         try:
-            if self.stopping:
-                raise Stopped
-            work(cell, lambda command: self._execute(command, cell, slot))
+            while waiting:
+                done, _ = wait(waiting, POLL_SECONDS, FIRST_COMPLETED)
+                for future in done:
+                    yield waiting.pop(future), future.exception()
+                look()
         finally:
-            self.free.put(slot)
+            self.stopping = True
+            pool.shutdown(cancel_futures=True)
 
     def _execute(self, command, cell, slot):
         """Runs one command to its end; its output goes to the cell's log."""
+        if self.stopping:
+            raise CommandFailed("stopped")
         self.logs.mkdir(parents=True, exist_ok=True)
         path = self.logs / f"{cell.name}.log"
         with open(path, "a", encoding="utf-8") as log:
@@ -314,24 +306,21 @@ class Jobs:
                 start_new_session=True,  # Ctrl-C reaches it once, from here
             )
             status = self._wait(process)
-        if status and self.stopping:
-            raise Stopped
         if status:
             reason = last_line(path, start).removeprefix("error: ") or "no output"
             raise CommandFailed(f"{reason} (status {status}; {path})")
 
     def _wait(self, process):
         """The exit status; when the experiment stops, the command is asked to stop, later killed."""
-        asked = None
-        while True:
-            try:
+        while not self.stopping:
+            with suppress(subprocess.TimeoutExpired):
                 return process.wait(POLL_SECONDS)
-            except subprocess.TimeoutExpired:
-                if self.stopping and asked is None:
-                    process.terminate()
-                    asked = time.monotonic()
-                elif asked is not None and time.monotonic() - asked > GRACE_SECONDS:
-                    os.killpg(process.pid, signal.SIGKILL)  # it hangs; its session is its own
+        process.terminate()
+        try:
+            return process.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # it hangs; its session is its own
+            return process.wait()
 
 
 def last_line(path, start=0):

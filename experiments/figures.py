@@ -10,20 +10,7 @@ import math
 import numpy as np
 
 from experiments.results import pandas
-from util.pictures import (
-    COLOURS,
-    FONT,
-    GREY,
-    HATCHES,
-    RULE,
-    WIDTH,
-    canvas,
-    ink,
-    legend_below,
-    save,
-    style,
-    wrap,
-)
+from util.pictures import FONT, GREY, HATCHES, RULE, WIDTH, canvas, ink, legend_below, save, style, wrap
 from util.stats import summarise
 
 METRICS = {"acc": "accuracy", "ap": "average precision"}
@@ -32,6 +19,12 @@ OTHER = "other"  # family of a generator that `families` does not name
 STRIP, STEP = 1.14, 0.12  # where it starts, and the distance of two variants
 LABEL = 20  # characters in a line of their names
 NEXT_TO = 3  # so many of them fit where accuracy and AP are next to each other
+
+
+def split_by_family(frame, families):
+    """{family: the columns of its generators}, in the order of the columns."""
+    names = frame.columns.map(lambda pair: families.get(pair) or OTHER)
+    return {family: frame.loc[:, names == family] for family in names.unique()}
 
 
 def factor_table(sweep, families, metric="acc"):
@@ -48,15 +41,13 @@ def factor_table(sweep, families, metric="acc"):
         factor = math.nan if fused or factors[variant][0] in drawn else factors[variant][0]
         drawn.add(factor)
         label = f"fused: {variant}" if fused and not variant.startswith("fus") else variant
-        groups = {}
-        for pair in frame.columns:
-            groups.setdefault(families.get(pair) or OTHER, []).append(pair)
-        for family, pairs in groups.items():
-            total = summarise(frame[pairs])
-            numbers = 100 * total.mean, 100 * total.low, 100 * total.high
-            if not math.isnan(total.mean):
-                rows.append((variant, label, factor, family, *numbers))
-    return pandas().DataFrame(rows, columns=["variant", "label", "factor", "family", "mean", "low", "high"])
+        for family, group in split_by_family(frame, families).items():
+            total = summarise(group)
+            rows.append((variant, label, factor, family, total.mean, total.low, total.high))
+    columns = ["mean", "low", "high"]
+    table = pandas().DataFrame(rows, columns=["variant", "label", "factor", "family", *columns])
+    table[columns] *= 100
+    return table.dropna(subset="mean").reset_index(drop=True)
 
 
 def by_factor(sweep, families, path):
@@ -148,8 +139,7 @@ def heatmap(sweep, path, metric="acc"):
     image = axis.imshow(numbers, aspect="auto", cmap="cividis", norm=norm, interpolation="nearest")
     for (row, column), value in np.ndenumerate(numbers):
         if lines[row][2] != "head":
-            missing = math.isnan(value)
-            _write(axis, column, row, "-" if missing else f"{value:.1f}", None if missing else image)
+            _write(axis, image, row, column, "-" if math.isnan(value) else f"{value:.1f}")
     axis.set_yticks(range(len(lines)), [name for name, _, _ in lines], fontsize=FONT)
     for row, tick in enumerate(axis.get_yticklabels()):
         if lines[row][2] != "plain":
@@ -165,19 +155,19 @@ def heatmap(sweep, path, metric="acc"):
 
 def _heatmap_lines(table):
     """[(name, numbers, role)] from top to bottom: a protocol's "head", its "plain" rows, ..., the "mean"."""
-    lines, protocol = [], None
-    for (name, generator), numbers in table.iterrows():
-        if name not in (protocol, ""):
-            lines.append((name, np.full(len(numbers), math.nan), "head"))
-        protocol = name
-        lines.append((generator, numbers.to_numpy(), "plain" if name else "mean"))
+    lines = []
+    for protocol, rows in table.groupby(level=0, sort=False):
+        if protocol:
+            lines.append((protocol, np.full(len(table.columns), math.nan), "head"))
+        role = "plain" if protocol else "mean"
+        lines += [(generator, numbers.to_numpy(), role) for (_, generator), numbers in rows.iterrows()]
     return lines
 
 
-def _write(axis, column, row, text, image=None):
+def _write(axis, image, row, column, text):
     """Text in the middle of a cell, in black or white as the colour of the image there allows."""
-    value = None if image is None else image.get_array()[row, column]
-    colour = "black" if image is None else ink(image.cmap(image.norm(value)))
+    value = image.get_array()[row, column]
+    colour = "black" if np.ma.is_masked(value) else ink(image.cmap(image.norm(value)))
     axis.text(column, row, text, ha="center", va="center", fontsize=FONT, color=colour)
 
 
@@ -220,7 +210,7 @@ def confusion(sweep, path):
         shares = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
         image = axis.imshow(shares, cmap="cividis", vmin=0, vmax=100)
         for (row, column), share in np.ndenumerate(shares):
-            _write(axis, column, row, f"{matrix[row, column]:,}\n{share:.1f} %", image)
+            _write(axis, image, row, column, f"{matrix[row, column]:,}\n{share:.1f} %")
         axis.set_xticks([0, 1], ["real", "fake"], fontsize=FONT)
         axis.set_yticks([0, 1], ["real", "fake"], fontsize=FONT, rotation=90, va="center")
         axis.set_xlabel("called", fontsize=FONT)
@@ -242,9 +232,9 @@ def scale_weights(sweep, path):
     width = 0.8 / len(factors)
     for number, factor in enumerate(factors):
         centres = np.arange(len(frames)) + width * (number - (len(factors) - 1) / 2)
-        columns = [frame[factor].to_numpy() if factor in frame else np.zeros(0) for frame in frames.values()]
-        means = [column.mean() if column.size else math.nan for column in columns]
-        look = {"color": COLOURS[number % 7] + "99", "edgecolor": "black", "hatch": HATCHES[number % 6]}
+        columns = [frame.get(factor, pandas().Series(dtype=float)) for frame in frames.values()]
+        means = [column.mean() for column in columns]
+        look = {"color": style(number)["color"] + "99", "edgecolor": "black", "hatch": HATCHES[number % 6]}
         axis.bar(centres, means, 0.92 * width, label=f"factor {factor:g}", **look)
         for centre, column in zip(centres, columns, strict=True):
             spread = centre + 0.25 * width * np.linspace(-1, 1, len(column)) * (len(column) > 1)
@@ -260,30 +250,26 @@ def scale_weights(sweep, path):
     return save(figure, path)
 
 
-def differences(sweep, comparisons, path, what="accuracy"):
-    """A forest plot: difference of every variant from its reference in points, interval, verdict."""
-    order = {variant: number for number, variant in enumerate(sweep.variants)}
-    rows = sorted(comparisons, key=lambda row: order.get(row.variant, len(order)))
-    if not rows:
+def differences(comparisons, path, what="accuracy"):
+    """A forest plot: difference of every variant from the reference in points, interval, verdict."""
+    if not comparisons:
         return None
-    references = list(dict.fromkeys(row.reference for row in rows))
-    names = [row.variant if len(references) == 1 else f"{row.variant} - {row.reference}" for row in rows]
-    figure, ((axis,),) = canvas(1, 1, WIDTH, 1.2 + 0.34 * len(rows))
-    looks = {"better": (COLOURS[0], "^", "black"), "worse": (COLOURS[3], "v", "black")}
+    figure, ((axis,),) = canvas(1, 1, WIDTH, 1.2 + 0.34 * len(comparisons))
+    looks = {"better": (style(0)["color"], "^", "black"), "worse": (style(3)["color"], "v", "black")}
     text = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": FONT}
-    for number, row in enumerate(rows):
+    for number, row in enumerate(comparisons):
         colour, marker, written = looks.get(row.verdict, ("0.55", "o", GREY))
         axis.plot([100 * row.low, 100 * row.high], [number, number], color=colour, linewidth=2)
         axis.plot(100 * row.difference, number, marker, color=colour, markersize=7)
         points = "" if math.isnan(row.difference) else f"{100 * row.difference:+z.1f}  "
         axis.text(1.02, number, points + row.verdict, color=written, **text)
     axis.axvline(0, color="black", linewidth=1, zorder=1)
-    axis.set_yticks(range(len(rows)), [wrap(name, 34) for name in names])
-    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.set_yticks(range(len(comparisons)), [wrap(row.variant, 34) for row in comparisons])
+    axis.set_ylim(len(comparisons) - 0.5, -0.5)
     axis.tick_params(labelsize=FONT)
     axis.grid(axis="x", color=RULE)
     axis.set_axisbelow(True)
-    figure.suptitle(wrap(f"{what}: difference from {' or '.join(references)}", 80), fontsize=FONT + 2)
+    figure.suptitle(wrap(f"{what}: difference from {comparisons[0].reference}", 80), fontsize=FONT + 2)
     axis.set_xlabel("points, mean over seeds and generators, with its 95 % interval", fontsize=FONT)
     return save(figure, path)
 
@@ -297,7 +283,7 @@ def draw_all(sweep, families, comparisons, folder, suffix=".png"):
         learning_curves(sweep, folder / f"learning_curves{suffix}"),
         confusion(sweep, folder / f"confusion{suffix}"),
         scale_weights(sweep, folder / f"scale_weights{suffix}"),
-        differences(sweep, comparisons, folder / f"differences{suffix}"),
+        differences(comparisons, folder / f"differences{suffix}"),
     ]
     return [path for path in drawn if path is not None]
 

@@ -110,11 +110,7 @@ def read_grid(path, seeds=None, train_flags=(), test_flags=()):
     seeds, train_flags and test_flags of the command line win over the file's.
     """
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader)
-    except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
-    try:
-        grid = _build(content, seeds, {"train": train_flags, "test": test_flags})
+        grid = _build(_load(path), seeds, train_flags, test_flags)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     for cell in grid.cells[: len(grid.variants)]:
@@ -126,8 +122,12 @@ def read_grid(path, seeds=None, train_flags=(), test_flags=()):
     return grid
 
 
-def _build(content, seeds, typed):
-    """typed: {"train": words, "test": words} of the command line."""
+def _load(path):
+    """The keys of a file that have a value."""
+    try:
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader)
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise UserError(f"not readable YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"expected keys {', '.join(KEYS)}, got {type(content).__name__}")
     unknown = [str(key) for key in content if key not in KEYS]
@@ -135,27 +135,31 @@ def _build(content, seeds, typed):
         raise UserError(f"unknown key {', '.join(unknown)}; known: {', '.join(KEYS)}")
     if ("variants" in content) == ("grid" in content):
         raise UserError("give either variants or grid")
-    content = {key: value for key, value in content.items() if value is not None}
-    variants = content.get("variants") if "grid" not in content else _product(content["grid"])
+    return {key: value for key, value in content.items() if value is not None}
+
+
+def _build(content, seeds, train_flags, test_flags):
+    variants = _product(content["grid"]) if "grid" in content else content.get("variants")
     if not isinstance(variants, dict) or not variants:
         raise UserError(f"variants takes names and their flags, got {variants!r}")
-    variants = {
-        str(name): argv(_flags(flags, "train", f"variant {name!r}")) for name, flags in variants.items()
-    }
-    _require_names(variants)
+    variants = {str(name): _words(flags, f"variant {name!r}") for name, flags in variants.items()}
+    folders = [slug(name).lower() for name in variants]
+    same = [name for name, folder in zip(variants, folders, strict=True) if folders.count(folder) > 1]
+    if same:
+        raise UserError(f"variants need names that differ as folders: {' and '.join(map(repr, same))}")
+    train = [*_words(content.get("train"), "train"), *train_flags]
+    test = [*_words(content.get("test"), "test"), *test_flags]
+    refuse_managed(sum(variants.values(), train), "train")
+    refuse_managed(test, "test")
     reference = str(content.get("reference", next(iter(variants))))
     if reference not in variants:
         raise UserError(f"reference {reference!r} is not one of the variants {', '.join(variants)}")
     checkpoint = content.get("checkpoint", "last")
     if checkpoint not in CHECKPOINTS:
         raise UserError(f"checkpoint is one of {', '.join(CHECKPOINTS)}, got {checkpoint!r}")
-    words = {}
-    for script, flags in typed.items():
-        refuse_managed(flags, script, f"--{script}_flags", MANAGED[script])
-        words[script] = [*argv(_flags(content.get(script, {}), script, script)), *flags]
-    texts = {name: str(content.get(name, "")) for name in ("question", "sample")}
     seeds = _seeds(seeds or content.get("seeds", DEFAULT_SEEDS))
-    return Grid(variants, **words, seeds=seeds, reference=reference, checkpoint=checkpoint, **texts)
+    texts = [str(content.get(name, "")) for name in ("question", "sample")]
+    return Grid(variants, train, test, seeds, reference, checkpoint, *texts)
 
 
 def argv(flags):
@@ -165,8 +169,8 @@ def argv(flags):
         if value is False or value is None:
             continue
         words.append(f"--{name}")
-        if name == "protocols":
-            words += [str(part) for part in (value if isinstance(value, list) else [value])]
+        if name == "protocols" and isinstance(value, list):
+            words += map(str, value)
         elif value is not True:
             words.append(_text(value))
     return words
@@ -177,12 +181,12 @@ def slug(name):
     return re.sub(r"[^\w.+=-]+", "_", name).strip("_.") or "variant"
 
 
-def refuse_managed(words, script, where, managed):
-    """UserError where a command line sets flags of `managed`, which the experiment sets itself."""
+def refuse_managed(words, script, others=()):
+    """UserError where a command line sets flags, MANAGED or `others`, that are not for the user to set."""
     names = [word.lstrip("-").split("=")[0] for word in words if word.startswith("-")]
-    taken = [f"--{name}" for name in names if name in managed]
+    taken = [f"--{name}" for name in dict.fromkeys(names) if name in (*others, *MANAGED[script])]
     if taken:
-        raise UserError(f"{where}: the experiment itself sets {', '.join(taken)} of {script}.py")
+        raise UserError(f"the experiment itself sets {', '.join(taken)} of {script}.py")
 
 
 def parsed(options, words, where):
@@ -198,15 +202,11 @@ def parsed(options, words, where):
 def _product(axes):
     """{"0.25 nearest": {"npr_factor": 0.25, "npr_mode": "nearest"}, ...} of lists of values."""
     axes = axes if isinstance(axes, dict) else {}
-    lists = {name: values if isinstance(values, list) else [values] for name, values in axes.items()}
-    if not lists or not all(lists.values()):
-        raise UserError("grid needs lists of values, e.g. {npr_factor: [0.25, 0.5]}")
-    combinations = list(itertools.product(*lists.values()))
-    variants = {
-        " ".join(map(_text, values)): dict(zip(lists, values, strict=True)) for values in combinations
-    }
-    if len(variants) < len(combinations):
-        raise UserError("grid has a value twice, so that two variants have the same name")
+    lists = [values if isinstance(values, list) else [values] for values in axes.values()]
+    combinations = list(itertools.product(*lists))
+    variants = {" ".join(map(_text, values)): dict(zip(axes, values, strict=True)) for values in combinations}
+    if not axes or not variants or len(variants) < len(combinations):
+        raise UserError("grid needs lists of different values, e.g. {npr_factor: [0.25, 0.5]}")
     return variants
 
 
@@ -214,21 +214,11 @@ def _text(value):
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _flags(flags, script, where):
-    """The flags themselves ({} for none), or a UserError."""
-    flags = {} if flags is None else flags
-    if not isinstance(flags, dict):
+def _words(flags, where):
+    """Flags and values as a command line, [] for none, or a UserError."""
+    if not isinstance(flags, dict | None):
         raise UserError(f"{where} takes flags and values, e.g. {{npr_factor: 0.25}}, got {flags!r}")
-    refuse_managed([f"--{name}" for name in flags], script, where, MANAGED[script])
-    return flags
-
-
-def _require_names(variants):
-    folders = {}
-    for name in variants:
-        other = folders.setdefault(slug(name).lower(), name)
-        if other != name:
-            raise UserError(f"variants need names that differ as folders: {other!r} and {name!r}")
+    return argv(flags or {})
 
 
 def _seeds(value):

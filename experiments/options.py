@@ -1,8 +1,8 @@
 """Options of train_multiscale_experiment.py; tools/matrix.py shares those about running cells."""
 
 import argparse
-import os
 import shlex
+from pathlib import Path
 
 from common import Parser, UserError, file_path, names_list, positive_int, whole_number
 from experiments.grid import LARGEST_SEED, PRESETS, read_grid
@@ -22,9 +22,7 @@ class ExperimentOptions:
         add("--output", type=file_path, help="folder of the experiment; default: results/experiment-NAME")
         add("--seeds", type=_seeds, help="how many seeds, or which (100,101); default: the grid's")
         add("--figures", choices=("png", "pdf"), default="png", help="format of the figures")
-        add_running(parser)
-        opt = parser.parse_args(argv)
-        check_jobs(parser, opt)
+        opt = parse_running(parser, argv)
         path = opt.grid or str(PRESETS / f"{opt.preset}.yaml")
         try:
             opt.grid = read_grid(path, opt.seeds, opt.train_flags, opt.test_flags)
@@ -32,13 +30,12 @@ class ExperimentOptions:
             parser.error(str(error))
         except OSError as error:
             parser.error(f"{error.strerror}: {path}")
-        name = os.path.splitext(os.path.basename(path))[0]
-        opt.output = opt.output or os.path.join("results", f"experiment-{name}")
+        opt.output = opt.output or str(Path("results", f"experiment-{Path(path).stem}"))
         return opt
 
 
-def add_running(parser):
-    """Adds the flags about running cells."""
+def parse_running(parser, argv):
+    """Parses a command line that also takes the flags about running cells."""
     add = parser.add_argument
     for script in ("train", "test"):
         text = f"flags of {script}.py for all cells, as in --{script}_flags='--num_threads 2'"
@@ -47,12 +44,10 @@ def add_running(parser):
     add("--jobs", type=positive_int, help=text)
     add("--gpus", type=numbers, default=(), metavar="N,N", help="numbers of the CUDA devices, one cell each")
     add("--overwrite", action="store_true", help="start over; without it, finished cells are kept")
-
-
-def check_jobs(parser, opt):
-    """More cells at a time than GPUs is a mistake."""
+    opt = parser.parse_args(argv)
     if opt.gpus and opt.jobs and opt.jobs > len(opt.gpus):
         parser.error(f"--jobs {opt.jobs} is more than the {len(opt.gpus)} devices of --gpus")
+    return opt
 
 
 def numbers(text):

@@ -1,6 +1,7 @@
 """What an experiment says: its tables, verdicts and answers, in words and numbers, from results.csv only."""
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 from common import UserError, written_whole
@@ -10,10 +11,9 @@ from experiments.cells import run_command
 from experiments.results import Sweep, pandas
 from util import stats
 from util.results import read_scores
-from util.tables import markdown
+from util.tables import count, markdown, percent
 
 SPREAD = ("mean", "std", "low", "high")
-OF_SUMMARY = ("description", "parameters", "epochs", "seeds", "generators", *SPREAD)
 EXAMPLES = 6  # images and variants in the picture of Grad-CAM
 COARSE, PUBLISHED = 0.25, 0.5  # the two factors that the first question compares
 QUESTIONS = (
@@ -64,10 +64,10 @@ def draw_examples(experiment, sweep):
         path = experiment.folder / "figures" / f"{name}.{experiment.opt.figures}"
         command = ["-m", "tools.visualize", *words, "--output", path.resolve()]
         done = run_command(command, capture_output=True, text=True)
-        if done.returncode:
-            print(f"no {path.name}: {(done.stderr.splitlines() or ['no output'])[-1]}")
-        else:
+        if done.returncode == 0:
             drawn.append(path)
+        else:
+            print(f"no {path.name}: {(done.stderr.splitlines() or ['no output'])[-1]}")
     return drawn
 
 
@@ -78,23 +78,22 @@ def families_of(protocol_file=None):
 
 
 def summary(sweep, metric="acc"):
-    """A row per variant: description, parameters, seeds, mean, std over seeds, interval (fractions).
+    """A row per variant: description, parameters, epochs, and a stats.Summary (fractions).
 
     The generators are those that every cell has.  Further columns are the mean of each protocol, where there
     are several.
     """
-    several = sweep.protocols if len(sweep.protocols) > 1 else []
     rows = {}
     for variant, frame in common(sweep.values(metric)).items():
         cell = next(row for row in sweep.finished if row["variant"] == variant)
-        row = {"description": cell["description"], "parameters": int(cell["parameters"])}
-        row["epochs"] = int(cell["epochs"])
-        total = stats.summarise(frame)
-        row |= {name: getattr(total, name) for name in ("seeds", "generators", *SPREAD)}
-        for protocol in several:
-            if protocol in frame.columns.get_level_values(0):
-                row[protocol] = stats.summarise(frame.xs(protocol, axis=1, level=0)).mean
-        rows[variant] = row
+        facts = {name: int(cell[name]) for name in ("parameters", "epochs")}
+        rows[variant] = {"description": cell["description"], **facts, **asdict(stats.summarise(frame))}
+        protocols = frame.columns.unique(0) if len(sweep.protocols) > 1 else []
+        rows[variant] |= {name: stats.summarise(frame[name]).mean for name in protocols}
+    return _table_of(rows)
+
+
+def _table_of(rows):
     return pandas().DataFrame.from_dict(rows, orient="index").rename_axis("variant")
 
 
@@ -109,20 +108,16 @@ def by_family(sweep, families, metric="acc"):
     """Mean of each variant over the generators of each family (fractions): a row per variant."""
     rows = {}
     for variant, frame in common(sweep.values(metric)).items():
-        names = frame.columns.map(lambda pair: families.get(pair) or figures.OTHER)
-        rows[variant] = {
-            name: stats.summarise(frame.loc[:, names == name]).mean for name in dict.fromkeys(names)
-        }
-    return pandas().DataFrame.from_dict(rows, orient="index").rename_axis("variant")
+        groups = figures.split_by_family(frame, families)
+        rows[variant] = {family: stats.summarise(group).mean for family, group in groups.items()}
+    return _table_of(rows)
 
 
 def verdicts(sweep, reference, metric="acc"):
     """A sentence per variant other than the reference."""
     name = {"acc": "accuracy", "ap": "AP"}.get(metric, metric)
-    return [
-        f"{name}, {stats.sentence(comparison)}"
-        for comparison in stats.compare(sweep.values(metric), reference)
-    ]
+    comparisons = stats.compare(sweep.values(metric), reference)
+    return [f"{name}, {stats.sentence(comparison)}" for comparison in comparisons]
 
 
 def answers(sweep, families, reference, metric="acc"):
@@ -190,15 +185,15 @@ def _apart(factor, values, published, families, comparisons):
             f"Not answered for {factor}: needs two generators of each family that it and {PUBLISHED} have; "
             f"there are {sizes[0]} GANs and {sizes[1]} diffusion models."
         )
-    difference, p = stats.between_groups(gans.mean(), diffusion.mean())
-    ps = [min(1.0, value * comparisons) for value in (p, stats.over_seeds(gans, diffusion))]  # Bonferroni
-    changes = [_points(group.mean().mean()) for group in (gans, diffusion)]
+    changes = [float(group.mean().mean()) for group in (gans, diffusion)]
+    ps = stats.between_groups(gans.mean(), diffusion.mean()), stats.over_seeds(gans, diffusion)
+    ps = [min(1.0, p * comparisons) for p in ps]  # Bonferroni
     corrected = "" if comparisons == 1 else f", corrected for {comparisons} comparisons"
     return (
         f"{_verdict(*ps, 'Yes', 'the families do not differ for sure')}; {factor} against {PUBLISHED} gives "
-        f"{changes[0]} points on {sizes[0]} GANs, {changes[1]} points on {sizes[1]} diffusion models "
-        f"(difference {_points(difference)}, p = {ps[0]:.3g} over generators, {ps[1]:.3g} over seeds"
-        f"{corrected})."
+        f"{_points(changes[0])} points on {sizes[0]} GANs, {_points(changes[1])} points on {sizes[1]} "
+        f"diffusion models (difference {_points(changes[0] - changes[1])}, p = {ps[0]:.3g} over generators, "
+        f"{ps[1]:.3g} over seeds{corrected})."
     )
 
 
@@ -207,20 +202,18 @@ def _fusion(single, fused):
         return ["Not answered: needs a variant with several factors and one with a single factor."]
     lines = []
     for name, values in fused.items():
-        comparisons = [
-            stats.turned(comparison) for comparison in stats.compare({**single, name: values}, name)
-        ]
-        seen = {comparison.verdict for comparison in comparisons}
-        if seen == {"better"}:
+        comparisons = stats.compare_pairs({**single, name: values}, [(name, other) for other in single])
+        verdicts = {comparison.verdict for comparison in comparisons}
+        if verdicts == {"better"}:
             lines.append(f"Yes: {name} is better than every single scale.")
-        elif seen == {"worse"}:
+        elif verdicts == {"worse"}:
             lines.append(f"No: {name} is worse than every single scale.")
-        elif seen & {"better", "worse"}:
+        elif verdicts & {"better", "worse"}:
             lines.append(f"In part: what {name} does depends on the scale it is compared with.")
-        elif any("noise" in verdict for verdict in seen):
+        elif any("noise" in verdict for verdict in verdicts):
             lines.append(f"Within noise: {name} is neither better nor worse than a single scale for sure.")
         else:
-            lines.append(f"Not answered for {name}: {', '.join(sorted(seen))}.")
+            lines.append(f"Not answered for {name}: {', '.join(sorted(verdicts))}.")
         lines += [f"{stats.sentence(comparison)}." for comparison in comparisons]
     return lines
 
@@ -235,7 +228,7 @@ def write_report(folder, sweep, reference, families, question="", drawn=(), note
     columns = accuracy.rename(columns={name: f"acc_{name}" for name in SPREAD})
     columns = columns.join(precision[[*SPREAD]].add_prefix("ap_"))
     columns.to_csv(folder / "table.csv", lineterminator="\n")
-    table = _table(accuracy, precision)
+    table = _table(accuracy, precision, [name for name in accuracy.columns if name in sweep.protocols])
     sentences = [*verdicts(sweep, reference), *verdicts(sweep, reference, "ap")]
     parts = [f"# {question or 'Experiment'}", *notes, table, _caption(sweep), f"## Against {reference}"]
     parts += [_bullets(sentences) or "There is only one variant."]
@@ -256,12 +249,11 @@ def _bullets(sentences):
     return "\n".join(f"* {text}" for text in sentences)
 
 
-def _table(accuracy, precision):
-    names = [name for name in accuracy.columns if name not in OF_SUMMARY]
-    lines = [["variant", "acc %", "AP %", *names, "seeds", "parameters", "what it is"]]
+def _table(accuracy, precision, protocols):
+    lines = [["variant", "acc %", "AP %", *protocols, "seeds", "parameters", "what it is"]]
     for variant, row in accuracy.iterrows():
-        means = [f"{100 * row[name]:.1f}" for name in names]
-        facts = [str(row["seeds"]), f"{row['parameters']:,}", row["description"]]
+        means = [percent(row[name]) for name in protocols]
+        facts = [str(row["seeds"]), count(row["parameters"]), row["description"]]
         lines.append([variant, _spread(row), _spread(precision.loc[variant]), *means, *facts])
     return markdown(lines)
 
@@ -287,5 +279,5 @@ def _spread(row):
 
 
 def _percent(frame):
-    rows = [[name, *(f"{100 * value:.1f}" for value in row)] for name, row in frame.iterrows()]
+    rows = [[name, *map(percent, row)] for name, row in frame.iterrows()]
     return markdown([["variant", *frame.columns], *rows])

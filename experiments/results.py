@@ -10,11 +10,12 @@ counts), and its times in seconds (`train_seconds`, `test_seconds`).  Empty: no 
 import csv
 import math
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
-from common import UserError, write_json, written_whole
+from common import UserError, read_table, write_json, written_whole
 from util.identity import read_side_file, require_same
 from util.metrics import tabulate
 
@@ -35,38 +36,39 @@ class Ledger:
         self.folder = Path(folder)
         self.path, self.rows, self.runs = (self.folder / name for name in ("grid.json", "rows", "runs"))
 
-    def require(self, wanted, overwrite):
-        """UserError where the folder holds another experiment, or files of another kind.
+    def require(self, wanted, overwrite=False):
+        """What the folder is to record; UserError where it holds another experiment, or other files.
 
-        wanted: {"variants": {name: flags}, ...}; variants may be added to those that are there.
+        wanted: {"variants": {name: flags}, ...}; variants of earlier calls stay, new ones may be added.
         """
-        if self.contents() and not self.path.is_file():
-            names = ", ".join(self.contents()[:3])
-            raise UserError(f"{self.folder} holds {names}, not an experiment; name another --output")
-        if not overwrite and self.path.is_file():
-            known = self.identity(wanted)
-            variants = {**known["variants"], **wanted["variants"]}
-            wanted = {**wanted, "variants": {name: variants[name] for name in known["variants"]}}
-            require_same(known, wanted, self.folder, "--overwrite starts over, --output names another folder")
+        if not self.path.is_file():
+            if self.contents():
+                names = ", ".join(path.name for path in self.contents()[:3])
+                raise UserError(f"{self.folder} holds {names}, not an experiment; name another --output")
+            return wanted
+        if overwrite:
+            return wanted
+        known = self.identity(wanted)
+        variants = {**known["variants"], **wanted["variants"]}
+        same = {**wanted, "variants": {name: variants[name] for name in known["variants"]}}
+        require_same(known, same, self.folder, "--overwrite starts over, --output names another folder")
+        return {**wanted, "variants": variants}
 
-    def start(self, wanted, overwrite):
+    def start(self, identity, overwrite):
         """Records what the folder is for; `overwrite` empties it first."""
         if overwrite:
-            for name in sorted(self.contents(), key=lambda name: name != "rows"):  # first what counts as done
-                path = self.folder / name
+            for path in sorted(self.contents(), key=lambda path: path != self.rows):  # first what is done
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        elif self.path.is_file():  # variants of earlier calls stay
-            wanted = {**wanted, "variants": {**self.identity(wanted)["variants"], **wanted["variants"]}}
-        write_json(self.path, wanted)
+        write_json(self.path, identity)
 
     def identity(self, keys):
         """What the folder was made for, with these keys."""
         return read_side_file(self.path, "--overwrite starts over", keys)
 
     def contents(self):
-        """Names in the folder other than grid.json and hidden files, such as the lock."""
-        paths = self.folder.iterdir() if self.folder.is_dir() else ()
-        return sorted(path.name for path in paths if not path.name.startswith((".", self.path.name)))
+        """Paths in the folder other than grid.json and hidden files, such as the lock."""
+        paths = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
+        return [path for path in paths if not path.name.startswith((".", self.path.name))]
 
     def row(self, cell):
         """The row of a cell; {} before its end."""
@@ -96,11 +98,10 @@ class Ledger:
 
     def write_results(self, cells, reference):
         """results.csv: these cells in their order, then those of earlier calls."""
-        rows = {row["cell"]: row for cell in cells if (row := self.row(cell))}
-        for path in sorted(self.rows.glob("*.json")):
-            if path.stem not in rows:
-                rows[path.stem] = _read_row(path)
-        rows = [{**row, "reference": reference} for row in rows.values()]
+        order = [cell.name for cell in cells]
+        paths = sorted(self.rows.glob("*.json"))
+        paths.sort(key=lambda path: order.index(path.stem) if path.stem in order else len(order))
+        rows = [{**_read_row(path), "reference": reference} for path in paths]
         write_results(self.folder / "results.csv", rows)
 
 
@@ -120,13 +121,14 @@ def write_results(path, rows):
 def tested(protocol, scores):
     """{"protocol/generator/metric": number or ""} from the rows of a scores.csv."""
     _, generators, labels, values, _ = zip(*scores, strict=True)
+    counts = Counter(zip(generators, labels, strict=True))
     columns = {}
     for line in tabulate(generators, labels, values)[:-1]:
-        own = [label for name, label in zip(generators, labels, strict=True) if name == line["generator"]]
-        line |= {"reals": own.count(0), "fakes": own.count(1)}
+        generator = line["generator"]
+        line |= {"reals": counts[generator, 0], "fakes": counts[generator, 1]}
         for name in TEST_METRICS:
             value = "" if math.isnan(line[name]) else line[name]
-            columns[SEPARATOR.join((protocol, line["generator"], name))] = value
+            columns[SEPARATOR.join((protocol, generator, name))] = value
     return columns
 
 
@@ -142,9 +144,8 @@ def pandas():
 class Sweep:
     """The rows of results.csv and views of them, as pandas tables."""
 
-    def __init__(self, rows, source="results.csv"):
+    def __init__(self, rows):
         """rows: list of {column: text}, as csv reads them."""
-        self.source = str(source)
         self.rows = rows
         self.finished = [row for row in rows if row["status"] == FINISHED]
         self.failed = [row for row in rows if row["status"] == FAILED]
@@ -152,15 +153,7 @@ class Sweep:
     @classmethod
     def read(cls, path):
         """Reads results.csv; UserError where it is another file or a line is damaged."""
-        try:
-            with open(path, newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file)
-                missing = [name for name in FIRST if name not in (reader.fieldnames or ())]
-                if missing:
-                    raise UserError(f"no column {', '.join(missing)}")
-                rows = list(reader)
-        except (ValueError, csv.Error) as error:
-            raise UserError(f"{path} is not a results.csv of an experiment: {error}") from None
+        rows = read_table(path, FIRST)
         for number, row in enumerate(rows, start=2):
             try:
                 int(row["seed"])
@@ -168,7 +161,7 @@ class Sweep:
                 _ = [float(value) for name, value in row.items() if SEPARATOR in name and value != ""]
             except (TypeError, ValueError) as error:  # a None stands for too few or too many values
                 raise UserError(f"{path}, line {number} is damaged: {error}") from None
-        return cls(rows, path)
+        return cls(rows)
 
     @property
     def reference(self):
@@ -196,27 +189,38 @@ class Sweep:
 
         Generators without a value in any cell are left out.
         """
-        pd = pandas()
         wanted = [pair for pair in self.columns if protocol in (None, pair[0])]
         if protocol is not None and not wanted:
-            raise UserError(f"no protocol {protocol!r} in {self.source}; it has {', '.join(self.protocols)}")
-        frames = {}
-        for variant in self.variants if wanted else ():
-            rows = [row for row in self.finished if row["variant"] == variant]
-            columns = [SEPARATOR.join((*pair, metric)) for pair in wanted]
-            table = [[float(row.get(name) or "nan") for name in columns] for row in rows]
-            index = pd.Index([int(row["seed"]) for row in rows], name="seed")
-            frames[variant] = pd.DataFrame(table, index, pd.MultiIndex.from_tuples(wanted), dtype=float)
+            raise UserError(f"no results on protocol {protocol!r}; there are {', '.join(self.protocols)}")
+        names = {pair: SEPARATOR.join((*pair, metric)) for pair in wanted}
+        frames = self._by_variant(
+            lambda row: {pair: float(row.get(name) or "nan") for pair, name in names.items()}
+        )
         empty = [pair for pair in wanted if all(frame[pair].isna().all() for frame in frames.values())]
         return {variant: frame.drop(columns=empty) for variant, frame in frames.items()}
 
     def curves(self, column):
         """{variant: DataFrame} of `loss`, `val_acc` or `val_ap`: a row per seed, a column per epoch."""
-        curves = {}
+        return self._by_variant(lambda row: dict(enumerate(map(float, row[column].split()), start=1)))
+
+    def scale_weights(self):
+        """{variant: DataFrame} of learned fusion weights: a row per seed, a column per factor."""
+
+        def weights(row):
+            pairs = [part.split(":") for part in row["scale_weights"].split()]
+            return {float(factor): float(weight) for factor, weight in pairs}
+
+        return self._by_variant(weights)
+
+    def _by_variant(self, numbers):
+        """{variant: DataFrame}, a row per seed, of {column: number} of each finished row."""
+        tables = {}
         for row in self.finished:
-            values = [float(part) for part in row[column].split()]
-            curves.setdefault(row["variant"], {})[int(row["seed"])] = dict(enumerate(values, start=1))
-        frames = {variant: pandas().DataFrame(seeds, dtype=float).T for variant, seeds in curves.items()}
+            tables.setdefault(row["variant"], {})[int(row["seed"])] = numbers(row)
+        frames = {
+            variant: pandas().DataFrame.from_dict(seeds, orient="index", dtype=float).rename_axis("seed")
+            for variant, seeds in tables.items()
+        }
         return {variant: frame for variant, frame in frames.items() if frame.size}
 
     def factors(self):
@@ -226,16 +230,6 @@ class Sweep:
     def settings(self):
         """{variant: how it is built, apart from its factors and their fusion}."""
         return {row["variant"]: row["setting"] for row in self.finished}
-
-    def scale_weights(self):
-        """{variant: DataFrame} of learned fusion weights: a row per seed, a column per factor."""
-        weights = {}
-        for row in self.finished:
-            pairs = [part.split(":") for part in row["scale_weights"].split()]
-            if pairs:
-                seeds = weights.setdefault(row["variant"], {})
-                seeds[int(row["seed"])] = {float(factor): float(weight) for factor, weight in pairs}
-        return {name: pandas().DataFrame.from_dict(seeds, orient="index") for name, seeds in weights.items()}
 
     def confusion(self, variant):
         """[[reals called real, reals called fake], [fakes called real, called fake]], over all its cells."""

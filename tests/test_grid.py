@@ -175,8 +175,8 @@ def test_managed_flags_are_refused_on_the_command_line_as_well(read, flags):
         (ONE + "grid: {npr_factor: [0.5]}", "give either variants or grid"),
         ("seeds: 3", "give either variants or grid"),
         ("variants: [a, b]", r"variants takes .*\['a', 'b'\]"),
-        ("grid: {}", "grid needs lists of values"),
-        ("grid: {npr_factor: []}", "grid needs lists of values"),
+        ("grid: {}", "grid needs lists of different values"),
+        ("grid: {npr_factor: []}", "grid needs lists of different values"),
         ("variants: {a: 0.5}", "variant 'a' takes flags and values"),
         ("variants: {a: {npr_factor: {x: 1}}}", "variant 'a', train.py: argument --npr_factor"),
         ("variants: {a: {npr_fctor: 0.5}}", r"variant 'a', train\.py: unrecognized arguments: --npr_fctor"),
@@ -209,7 +209,7 @@ def test_a_wrong_file_is_refused_with_its_name_and_the_place(read, text, message
     "text", ["a: b: c", "variants: {a", "? [a]\n: 1", b"\x00\x01\x02", b"\xff\xfe\x00\xd8"]
 )
 def test_a_file_that_is_no_yaml_is_refused_with_its_name(read, text):
-    with pytest.raises(UserError, match=r"my\.yaml is not readable YAML: ") as refused:
+    with pytest.raises(UserError, match=r"my\.yaml: not readable YAML: ") as refused:
         read(text)
     assert "\n" not in str(refused.value)
 

@@ -106,7 +106,7 @@ def test_a_sweep_that_was_read_writes_the_same_file(sweep, tmp_path):
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "cell,variant,seed,status\n"])
 def test_a_csv_of_another_kind_is_refused(tmp_path, text):
     (tmp_path / "other.csv").write_text(text)
-    with pytest.raises(UserError, match=r"no column .*error"):
+    with pytest.raises(UserError, match=r"other\.csv: .*there is no .*error"):
         Sweep.read(tmp_path / "other.csv")
 
 
@@ -214,7 +214,7 @@ def test_confusion_of_a_generator_with_one_class(sweep):
 
 
 def test_an_unknown_protocol_is_refused(sweep):
-    with pytest.raises(UserError, match=r"no protocol 'R' in .*results\.csv; it has P, Q"):
+    with pytest.raises(UserError, match="no results on protocol 'R'; there are P, Q"):
         sweep([cell("a", 1, {"P/x/acc": 1, "Q/x/acc": 1})]).values("acc", "R")
 
 

@@ -22,8 +22,8 @@ from data import protocols, published
 from data.published import MEAN
 from data.training import NO_VALIDATION
 from experiments.cells import Experiment
-from experiments.grid import CHECKPOINTS, MANAGED, Grid, argv, parsed, refuse_managed
-from experiments.options import add_running, check_jobs, numbers
+from experiments.grid import CHECKPOINTS, Grid, argv, parsed, refuse_managed
+from experiments.options import numbers, parse_running
 from experiments.results import Ledger, Sweep
 from networks import names as detector_names
 from options import TestOptions, TrainOptions
@@ -31,10 +31,10 @@ from options.test_options import ALL, NO_COMPARISON
 from util import run
 from util.metrics import tabulate
 from util.results import read_scores
-from util.tables import fixed_width, markdown
+from util.tables import fixed_width, markdown, percent
 
 OURS, PROTOCOL = "ours", "GenImage-SSP"
-SET_HERE = {  # besides MANAGED
+SET_HERE = {  # besides grid.MANAGED
     "train": ("arch", "protocol", "classes"),
     "test": ("arch", "protocols", "protocol_file", "classes"),
 }
@@ -63,10 +63,8 @@ def parse(words):
     add("--output", type=file_path, help="folder of the matrix; default: results/matrix-ARCH")
     add("--seeds", type=numbers, metavar="N,N", help="the seeds themselves; default: the protocol's")
     add("--checkpoint", choices=CHECKPOINTS, default="best", help="epoch that is tested")
-    add_running(parser)
     add("--print_only", action="store_true", help="train nothing, print what is finished and published")
-    opt = parser.parse_args(words)
-    check_jobs(parser, opt)
+    opt = parse_running(parser, words)
     if opt.overwrite and opt.print_only:
         parser.error("--print_only removes nothing; leave out --overwrite")
     opt.output = opt.output or str(Path("results", f"matrix-{opt.arch}"))
@@ -74,30 +72,27 @@ def parse(words):
 
 
 def chosen(protocol, names, part):
-    """The generators of a part that the names of --train_on or --test_on mean, in the paper's order."""
+    """Names of the generators of a part that --train_on or --test_on means, in the paper's order."""
     names = [name for text in names for name in names_list(text)]
     wanted = () if [name.lower() for name in names] == [ALL] else names or ["(none given)"]
     try:
-        generators = protocol.pick(wanted, part)
+        generators = [generator.name for generator in protocol.pick(wanted, part)]
     except UserError as error:
         raise UserError(f"--{part}_on: {error}; or all") from None
-    order = {generator.name: number for number, generator in enumerate(protocol.generators)}
-    return sorted(generators, key=lambda generator: order.get(generator.name, len(order)))
+    order = [generator.name for generator in protocol.generators]
+    return sorted(generators, key=lambda name: order.index(name) if name in order else len(order))
 
 
 def make_grid(opt, protocol):
     """The Grid of the matrix, a variant per training set; UserError for flags that a script refuses."""
-    typed = {"train": opt.train_flags, "test": opt.test_flags}
-    for script, words in typed.items():
-        refuse_managed(words, script, f"--{script}_flags", SET_HERE[script] + MANAGED[script])
+    refuse_managed(opt.train_flags, "train", SET_HERE["train"])
+    refuse_managed(opt.test_flags, "test", SET_HERE["test"])
     shared = {"arch": opt.arch, "dataroot": opt.dataroot}
     train = [*argv({**shared, "protocol": protocol.slug}), *opt.train_flags]
     opt_train = parsed(TrainOptions(), train, "train.py")
     if opt.checkpoint == "best" and opt_train.val_split == NO_VALIDATION:
         raise UserError("--checkpoint best needs a validation set, and --val_split is none; use last")
-    sets, columns = (
-        [row.name for row in chosen(protocol, getattr(opt, f"{part}_on"), part)] for part in typed
-    )
+    sets, columns = chosen(protocol, opt.train_on, "train"), chosen(protocol, opt.test_on, "test")
     test = {**shared, "protocols": [protocol.slug], "classes": columns, "published": NO_COMPARISON}
     test = [*argv(test), *opt.test_flags]
     parsed(TestOptions(), [*test, "--model_path", "weights"], "test.py")
@@ -111,7 +106,7 @@ class Matrix:
     def __init__(self, opt):
         self.opt, self.protocol = opt, protocols.get(opt.protocol)
         self.grid = make_grid(opt, self.protocol)
-        self.columns = [*(row.name for row in chosen(self.protocol, opt.test_on, "test")), MEAN]
+        self.columns = [*chosen(self.protocol, opt.test_on, "test"), MEAN]
         self.ledger = Ledger(opt.output)
 
     def write(self, _experiment):
@@ -122,16 +117,16 @@ class Matrix:
             writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
             writer.writeheader()
             for row in rows:
-                numbers = {metric: "" if math.isnan(row[metric]) else row[metric] for metric in METRICS}
-                if any(value != "" for value in numbers.values()):
-                    writer.writerow({**row, **numbers})
+                numbers = {metric: row[metric] for metric in METRICS if not math.isnan(row[metric])}
+                if numbers:
+                    writer.writerow({**row, **dict.fromkeys(METRICS, ""), **numbers})
         with written_whole(folder / "matrix.md") as file:
             file.write(self.text(rows, in_markdown=True) + "\n")
         print(f"-> {folder} (matrix.md, matrix.csv)")
 
     def record(self):
         """(What the folder's results were made with, else this call's own; train.py's options)."""
-        self.ledger.require({"variants": {}}, overwrite=False)
+        self.ledger.require({"variants": {}})
         made = self.grid.identity()
         made = self.ledger.identity(made) if self.ledger.path.is_file() else made
         opt = parsed(TrainOptions(), made["train"], self.ledger.path)
@@ -145,7 +140,7 @@ class Matrix:
         path = self.ledger.folder / "results.csv"
         self.sweep = Sweep.read(path) if path.is_file() else Sweep([])
         names = [*self.grid.variants, *(cell["variant"] for cell in self.sweep.finished)]
-        self.sets = [generator.name for generator in chosen(self.protocol, names, "train")]
+        self.sets = chosen(self.protocol, names, "train")
         # Methods named like the detector or the protocol come first.
         first = {self.opt.arch, *self.protocol.slug.lower().split("-")}
         methods = published.methods(self.protocol.slug)
@@ -170,9 +165,7 @@ class Matrix:
         if theirs.mean and len(self.columns) > len(self.protocol.generators):
             cells[MEAN] = theirs.mean
         same = {"train_on": name, "method": method}
-        return [
-            {**same, "test_on": column, "acc": cells[column].acc, "ap": cells[column].ap} for column in cells
-        ]
+        return [{**same, "test_on": column, **cell._asdict()} for column, cell in cells.items()]
 
     def text(self, rows, in_markdown=False):
         """Both tables and the notes."""
@@ -199,14 +192,11 @@ class Matrix:
             labels = {OURS: label} if self.sweep.finished else {}
             labels |= {method: method for source, method in self.methods if source == name}
             for method, label in labels.items():
-                cells = [values.get((name, method, column)) for column in self.columns]
-                if not any(cells) and method != OURS:
-                    continue
-                line = [name, label]
-                for column, cell in zip(self.columns, cells, strict=True):
-                    form = marked if cell and column == name else plain
-                    line.append(form.format(f"{100 * fmean(cell):.1f}" if cell else "-"))
-                lines.append(line)
+                cells = {column: values.get((name, method, column)) for column in self.columns}
+                if any(cells.values()) or method == OURS:
+                    forms = [marked if cells[column] and column == name else plain for column in cells]
+                    shown = [percent(fmean(cell or [math.nan])) for cell in cells.values()]
+                    lines.append([name, label, *map(str.format, forms, shown)])
         return lines
 
     def notes(self, rows):

@@ -32,16 +32,16 @@ EXACT_PAIRS = 50  # up to here Wilcoxon's p-value is exact, above it is the norm
 class Summary:
     """One variant, in fractions: the macro mean over generators, averaged over seeds, and its spread.
 
-    std: sample standard deviation over seeds of the macro mean, NaN with one seed; low, high: 95 % two-way
-    bootstrap interval of the mean; seeds, generators: how many went in.
+    seeds, generators: how many went in; std: sample standard deviation over seeds of the macro mean, NaN with
+    one seed; low, high: 95 % two-way bootstrap interval of the mean.
     """
 
+    seeds: int
+    generators: int
     mean: float
     std: float
     low: float
     high: float
-    seeds: int
-    generators: int
 
 
 @dataclass(frozen=True)
@@ -70,24 +70,21 @@ class Comparison:
     verdict: str = ""
 
 
-def summarise(frame, seed=0):
-    """Mean, spread and interval of one variant.  frame: fractions, (S, G); seed: of the bootstrap."""
+def summarise(frame):
+    """Mean, spread and interval of one variant.  frame: fractions, (S, G)."""
     cells = _cells(frame).dropna(axis=1)
     macro = cells.mean(axis=1)
-    return Summary(float(macro.mean()), float(macro.std(ddof=1)), *bootstrap(cells, seed=seed), *cells.shape)
+    return Summary(*cells.shape, float(macro.mean()), float(macro.std(ddof=1)), *bootstrap(cells))
 
 
-def bootstrap(frame, resamples=None, seed=0, level=0.95):
-    """Percentile interval (low, high) of the grand mean; whole seeds and whole generators are resampled.
+def bootstrap(frame, resamples=None, seed=0):
+    """95 % percentile interval (low, high) of the grand mean; whole seeds and generators are resampled.
 
     Both with repeats and each axis by itself, because entries that share a seed or a generator are not
     independent.  With one row, or one column, only the other axis varies; a single entry gives (NaN, NaN).
     With few seeds the interval is too short: the variance over S rows comes out (S - 1) / S of its size.
 
-    Args:
-        frame: any unit, (S, G).
-        resamples: RESAMPLES unless given.
-        level: share of the resampled means inside the interval.
+    frame: any unit, (S, G); resamples: RESAMPLES unless given.
     Source: Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007.
     """
     cells = _cells(frame).dropna(axis=1).to_numpy()
@@ -98,27 +95,27 @@ def bootstrap(frame, resamples=None, seed=0, level=0.95):
         # How often each row and each column is drawn, as shares: (count, S) and (count, G).
         rows, columns = (rng.multinomial(size, [1 / size] * size, count) / size for size in cells.shape)
         means.append(((rows @ cells) * columns).sum(axis=1))
-    tail = (1 - level) / 2
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail]).round(DECIMALS)
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975]).round(DECIMALS)
     return float(low), float(high)
 
 
-def compare(values, reference, alpha=ALPHA, seed=0):
+def compare(values, reference):
     """A Comparison with the reference for every other variant, in the order of the dict.
 
-    Args:
-        values: variant -> fractions, (S, G); S and G may differ between variants.
-        alpha: bound on the Holm-adjusted p-values of the verdict.
-        seed: of the bootstrap, the same draw for every comparison.
+    values: variant -> fractions, (S, G); S and G may differ between variants.
     """
     if reference not in values:
         raise ValueError(f"reference must be one of {', '.join(map(str, values))}; got {reference}")
-    names = [name for name in values if name != reference]
-    rows = [_compare_pair(name, reference, values[name], values[reference], seed) for name in names]
+    return compare_pairs(values, [(name, reference) for name in values if name != reference])
+
+
+def compare_pairs(values, pairs):
+    """A Comparison for each (variant, reference) in `pairs`; Holm's correction is over all of them."""
+    rows = [_compare_pair(*pair, values) for pair in pairs]
     for test in ("t", "wilcoxon", "seed"):
         adjusted = _holm([getattr(row, f"{test}_p") for row in rows])
         rows = [replace(row, **{f"{test}_holm": p}) for row, p in zip(rows, adjusted, strict=True)]
-    return [replace(row, verdict=row.verdict or _verdict(row, alpha)) for row in rows]
+    return [replace(row, verdict=row.verdict or _verdict(row)) for row in rows]
 
 
 def sentence(comparison, unit="points"):
@@ -134,21 +131,6 @@ def sentence(comparison, unit="points"):
         f"{c.variant} against {c.reference}: {difference} {unit}{interval}, {effect}"
         f"Holm p {_digits(c.t_holm)} (t) {_digits(c.wilcoxon_holm)} (Wilcoxon) over {pairs}, "
         f"{_digits(c.seed_holm)} (t) over {seeds}: {c.verdict}"
-    )
-
-
-def turned(comparison):
-    """The same Comparison seen from the other side: reference minus variant."""
-    c, sides = comparison, {"better": "worse", "worse": "better"}
-    return replace(
-        c,
-        variant=c.reference,
-        reference=c.variant,
-        difference=-c.difference,
-        low=-c.high,
-        high=-c.low,
-        effect=-c.effect,
-        verdict=sides.get(c.verdict, c.verdict),
     )
 
 
@@ -193,21 +175,16 @@ def over_seeds(first, second):
 
 
 def between_groups(first, second):
-    """Difference of the means of two groups of generators (first minus second) and p of Welch's t-test.
+    """p-value of Welch's t-test that two groups of generators have the same mean.
 
-    first, second: a number per generator, such as a difference in fractions, (N,) and (M,); NaN is left out.
-    p is NaN when a group has fewer than two; without spread in both it is 1 for equal means, 0 for others.
+    first, second: a number per generator, such as a difference in fractions, (N,) and (M,), both at least 2.
+    Without spread in both groups it is 1 for equal means and 0 for others.
     """
-    groups = [np.asarray(group, dtype=float) for group in (first, second)]
-    first, second = (group[~np.isnan(group)].round(DECIMALS) for group in groups)
-    sizes = first.size, second.size
-    difference = float(first.mean() - second.mean()) if all(sizes) else nan
-    if min(sizes) < 2:
-        return difference, nan
+    first, second = (np.asarray(group, dtype=float).round(DECIMALS) for group in (first, second))
     if _spread(first) == _spread(second) == 0:
-        return difference, float(first[0] == second[0])
+        return float(first[0] == second[0])
     moments = (number for group in (first, second) for number in (group.mean(), _spread(group), group.size))
-    return difference, float(stats.ttest_ind_from_stats(*moments, equal_var=False).pvalue)
+    return float(stats.ttest_ind_from_stats(*moments, equal_var=False).pvalue)
 
 
 def _cells(frame):
@@ -218,28 +195,35 @@ def _cells(frame):
     return cells.loc[sorted(cells.index, key=str), sorted(cells.columns, key=str)]
 
 
-def _compare_pair(variant, reference, frame, base, seed):
+def _compare_pair(variant, reference, values):
     """Everything of one comparison but the Holm-adjusted p-values and the verdict that rests on them."""
-    differences = paired(frame, base)
+    differences = paired(values[variant], values[reference])
     if differences.empty:
         missing = "generators" if len(differences) else "seeds"
         return Comparison(variant, reference, verdict=f"no common {missing}")
     pairs = differences.to_numpy().ravel()
     macro = differences.mean(axis=1).to_numpy().round(DECIMALS)
-    mean, spread, (low, high) = float(pairs.mean()), _spread(pairs), bootstrap(differences, seed=seed)
-    effect = mean / spread if spread > 0 else nan
-    tests = {"t_p": _paired_t(pairs), "wilcoxon_p": _wilcoxon(pairs)}
-    rest = {"seed_p": _paired_t(macro) if macro.size > 1 else nan, "pairs": pairs.size, "seeds": macro.size}
-    return Comparison(variant, reference, mean, low, high, effect, **tests, **rest)
+    mean, spread = float(pairs.mean()), _spread(pairs)
+    return Comparison(
+        variant,
+        reference,
+        mean,
+        *bootstrap(differences),
+        effect=mean / spread if spread > 0 else nan,
+        t_p=_paired_t(pairs),
+        wilcoxon_p=_wilcoxon(pairs),
+        seed_p=_paired_t(macro) if macro.size > 1 else nan,
+        pairs=pairs.size,
+        seeds=macro.size,
+    )
 
 
-def _verdict(c, alpha):
+def _verdict(c):
     if c.seeds < 2:
         return "one seed: no verdict"
-    sure = c.t_holm < alpha and c.wilcoxon_holm < alpha and (c.low > 0 or c.high < 0)
-    if not sure:
+    if not (c.t_holm < ALPHA and c.wilcoxon_holm < ALPHA and (c.low > 0 or c.high < 0)):
         return "within noise"
-    if not c.seed_holm < alpha:
+    if not c.seed_holm < ALPHA:
         return "within noise of the seeds"
     return "better" if c.difference > 0 else "worse"
 
@@ -274,11 +258,10 @@ def _holm(p_values):
 
     Source: Holm, "A simple sequentially rejective multiple test procedure", Scand. J. of Statistics 1979.
     """
-    adjusted, bound = np.array(p_values, dtype=float), 0.0
-    tests = int(np.sum(~np.isnan(adjusted)))
-    for rank, index in enumerate(np.argsort(adjusted)[:tests]):  # NaN is sorted to the end
-        bound = max(bound, min(1.0, (tests - rank) * adjusted[index]))
-        adjusted[index] = bound
+    adjusted = np.array(p_values, dtype=float)
+    order = np.argsort(adjusted)[: np.sum(~np.isnan(adjusted))]  # NaN is sorted to the end
+    tests_left = np.arange(len(order), 0, -1)
+    adjusted[order] = np.maximum.accumulate(np.minimum(1, tests_left * adjusted[order]))
     return adjusted.tolist()
 
 
