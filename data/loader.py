@@ -7,7 +7,7 @@ from collections import defaultdict
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler, get_worker_info
+from torch.utils.data import BatchSampler, DataLoader, Sampler, default_collate, get_worker_info
 
 from data.folder import RealFakeFolder
 from data.transforms import Degradation, Limits
@@ -90,16 +90,12 @@ def evaluation_images(opt, scan, data_config, geometry):
 
 def loader_over(opt, dataset, indices, device):
     """A loader over these samples, in this order."""
-    batches = [indices[first : first + opt.batch_size] for first in range(0, len(indices), opt.batch_size)]
+    batches = BatchSampler(indices, opt.batch_size, drop_last=False)
     return create_dataloader(dataset, batches, worker_count(opt.num_threads), device.type == "cuda")
 
 
 def _join(items):
-    joined = {name: [item[name] for item in items] for name in items[0]}
-    batch = {
-        name: torch.stack(values) if isinstance(values[0], torch.Tensor) else torch.tensor(values)
-        for name, values in joined.items()
-    }
+    batch = default_collate(items)
     if get_worker_info() is not None:
         for tensor in batch.values():
             # Here a full /dev/shm is an error that the main process sees; later it would wait for ever.

@@ -49,7 +49,11 @@ def cut(views, rule, seed, rng=None):
     views = [np.ascontiguousarray(enlarged(view, rule.size)) for view in views]
     rng = np.random.default_rng((seed, zlib.crc32(views[0]))) if rng is None else rng
     places = simplest(views[0], rule, rng)
-    return [_cut(view, places, rule) for view in views]
+    results = []
+    for view in views:
+        patches = [to_tensor(view[top : top + rule.size, left : left + rule.size]) for top, left in places]
+        results.append(patches[0] if rule.vote == 1 else torch.stack(patches))
+    return results
 
 
 def enlarged(image, size):
@@ -67,12 +71,13 @@ def simplest(pixels, rule, rng):
     best moved by a pixel.  Fewer where no more have room.
     """
     tops, lefts, diversities = looked_at(pixels, rule, rng)
-    found, free = [], diversities.astype(np.float64)
-    while len(found) < rule.vote and np.isfinite(free).any():
-        top, left = (int(places[free.argmin()]) for places in (tops, lefts))
-        found.append((top, left))
+    chosen, free = [], diversities.astype(np.float64)
+    while len(chosen) < rule.vote and np.isfinite(free).any():
+        best = free.argmin()
+        top, left = int(tops[best]), int(lefts[best])
+        chosen.append((top, left))
         free[(abs(tops - top) < rule.size) & (abs(lefts - left) < rule.size)] = np.inf
-    return found
+    return chosen
 
 
 def looked_at(pixels, rule, rng):
@@ -84,8 +89,8 @@ def looked_at(pixels, rule, rng):
         return tops, lefts, diversity(pixels, rule.size, tops, lefts)
     step = {"grid": rule.size, "dense": rule.stride}[rule.select]
     tops, lefts = np.arange(0, height + 1, step), np.arange(0, width + 1, step)
-    found = dense_diversity(pixels, rule.size, tops, lefts)
-    return tops.repeat(len(lefts)), np.tile(lefts, len(tops)), found.ravel()
+    diversities = dense_diversity(pixels, rule.size, tops, lefts)
+    return tops.repeat(len(lefts)), np.tile(lefts, len(tops)), diversities.ravel()
 
 
 def diversity(pixels, size, tops, lefts):
@@ -98,9 +103,9 @@ def diversity(pixels, size, tops, lefts):
     count = len(tops)
     stacked = windows[tops, lefts].reshape(count * size, 3 * size)  # one below the other
     total = np.zeros(count, np.int64)
-    for one, other, down, _ in _neighbours(stacked):
+    for first, second, down, _ in _neighbours(stacked):
         rows = np.zeros(count * size, np.int32)
-        rows[: len(one)] = cv2.reduce(cv2.absdiff(one, other), 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[:, 0]
+        rows[: len(first)] = cv2.reduce(cv2.absdiff(first, second), 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[:, 0]
         total += rows.reshape(count, size)[:, : size - down].sum(axis=1)
     return total
 
@@ -108,23 +113,21 @@ def diversity(pixels, size, tops, lefts):
 def dense_diversity(pixels, size, tops, lefts):
     """Texture diversity, int64, (len(tops), len(lefts)), of patches at every combination; tops rise."""
     rows = max(size, BLOCK_VALUES // (3 * pixels.shape[1]))  # a block's sums fit the integral image's int32
-    if len(pixels) <= rows:
-        return _block(pixels, size, tops, lefts)
-    found, first = [], 0
+    blocks, first = [], 0
     while first < len(tops):
         last = max(first + 1, int(np.searchsorted(tops, tops[first] + rows - size, side="right")))
         block = pixels[tops[first] : tops[last - 1] + size]
-        found.append(_block(block, size, tops[first:last] - tops[first], lefts))
+        blocks.append(_block(block, size, tops[first:last] - tops[first], lefts))
         first = last
-    return np.concatenate(found)
+    return np.concatenate(blocks)
 
 
 def _block(pixels, size, tops, lefts):
     """dense_diversity through four integral images, one for each direction of neighbours."""
     flat = pixels.reshape(len(pixels), -1)  # a row's pixels with their three channels, one after another
     total = np.zeros((len(tops), len(lefts)), np.int64)
-    for one, other, down, right in _neighbours(flat):
-        sums = cv2.integral(cv2.absdiff(one, other), sdepth=cv2.CV_32S)
+    for first, second, down, right in _neighbours(flat):
+        sums = cv2.integral(cv2.absdiff(first, second), sdepth=cv2.CV_32S)
         upper, lower = tops[:, None], (tops + size - down)[:, None]
         left, end = 3 * lefts, 3 * (lefts + size - right)
         total += sums[lower, end] - sums[upper, end] - sums[lower, left] + sums[upper, left]
@@ -139,20 +142,11 @@ def _neighbours(flat):
     yield flat[1:, :-3], flat[:-1, 3:], 1, 1
 
 
-def _cut(pixels, places, rule):
-    """Patches as a uint8 tensor: (3, P, P), or (N, 3, P, P) where the rule takes several."""
-    patches = [pixels[top : top + rule.size, left : left + rule.size] for top, left in places]
-    tensors = [to_tensor(patch) for patch in patches]
-    return tensors[0] if rule.vote == 1 else torch.stack(tensors)
-
-
 def describe(rule, seed):
     """The choice in words, e.g. for a table's caption."""
-    where = {
-        "random64": f"{RANDOM_PLACES} random",
-        "grid": "all non-overlapping",
-        "dense": f"all (every {rule.stride} px)",
+    size, taken = f"{rule.size}x{rule.size}", "simplest" if rule.vote == 1 else f"{rule.vote} simplest"
+    return {
+        "random64": f"{taken} of {RANDOM_PLACES} random {size} patches, seed {seed}",
+        "grid": f"{taken} of all non-overlapping {size} patches",
+        "dense": f"{taken} of all (every {rule.stride} px) {size} patches",
     }[rule.select]
-    taken = "simplest" if rule.vote == 1 else f"{rule.vote} simplest"
-    drawn = f", seed {seed}" if rule.select == "random64" else ""
-    return f"{taken} of {where} {rule.size}x{rule.size} patches{drawn}"

@@ -23,7 +23,6 @@ import importlib.util
 import itertools
 import shutil
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -56,19 +55,9 @@ THREADS = 1  # the order of floating-point sums depends on it; more stall each o
 STREAMS = 100  # random streams per seed; one is used by each fit and by each folder
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Amounts: image side in pixels, Adam steps per generator, images per label in each folder."""
-
-    size: int
-    steps: int
-    train: int
-    val: int
-    test: int
-
-
-FULL_PLAN = Plan(size=128, steps=250, train=400, val=100, test=200)
-FAST_PLAN = Plan(size=64, steps=12, train=24, val=8, test=8)
+# Image side in pixels, Adam steps per generator, images per label in each folder of a split.
+FULL_PLAN = {"size": 128, "steps": 250, "train": 400, "val": 100, "test": 200}
+FAST_PLAN = {"size": 64, "steps": 12, "train": 24, "val": 8, "test": 8}
 
 
 def load_photograph(name):
@@ -109,24 +98,24 @@ def write_folder(folder, generators, photographs, count, size, seed):
 
 def write_dataset(folder, seed, plan):
     """Fits all generators and writes all images; returns {folder: mean PSNR of its fakes in dB}."""
-    photographs = {s: {Path(n).stem: load_photograph(n) for n in names} for s, names in PHOTOGRAPHS.items()}
-    fitting = list(photographs["train"].values())
+    photographs = {}
+    for split, names in PHOTOGRAPHS.items():
+        photographs[split] = {Path(name).stem: load_photograph(name) for name in names}
     streams = itertools.count(seed * STREAMS)
+
+    def fitted(name):
+        return fit(name, list(photographs["train"].values()), plan["steps"], next(streams))
+
     seen, *unseen = UPSAMPLERS
-    team = [fit(seen, fitting, plan.steps, next(streams)) for _ in range(TEAM)]
-    held_out = fit(seen, fitting, plan.steps, next(streams))
-    jobs = [
-        ("train", CLASS_FOLDER, team, plan.train),
-        ("val", CLASS_FOLDER, [held_out], plan.val),
-        ("test", seen, [held_out], plan.test),
-    ]
-    jobs += [("test", name, [fit(name, fitting, plan.steps, next(streams))], plan.test) for name in unseen]
-    return {
-        f"{split}/{name}": write_folder(
-            folder / split / name, generators, photographs[split], count, plan.size, next(streams)
+    team, held_out = [fitted(seen) for _ in range(TEAM)], [fitted(seen)]
+    jobs = [("train", CLASS_FOLDER, team), ("val", CLASS_FOLDER, held_out), ("test", seen, held_out)]
+    jobs += [("test", name, [fitted(name)]) for name in unseen]
+    ratios = {}
+    for split, name, generators in jobs:
+        ratios[f"{split}/{name}"] = write_folder(
+            folder / split / name, generators, photographs[split], plan[split], plan["size"], next(streams)
         )
-        for split, name, generators, count in jobs
-    }
+    return ratios
 
 
 @contextmanager
@@ -164,7 +153,7 @@ def build(output, seed=0, fast=False, overwrite=False):
     UserError: a folder with something else in it or, without `overwrite`, a dataset of other settings.
     """
     output, plan = Path(output), FAST_PLAN if fast else FULL_PLAN
-    settings = {"dataset": DATASET, "version": VERSION, "seed": seed, **asdict(plan)}
+    settings = {"dataset": DATASET, "version": VERSION, "seed": seed, **plan}
     settings["photographs"] = {split: list(names) for split, names in PHOTOGRAPHS.items()}
     with owned(output, file=True):
         record = read_record(output)

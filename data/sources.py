@@ -30,10 +30,6 @@ class Source:
     note: str = ""  # for the user: other addresses, and what to do by hand
     licence: str = ""  # of weights: what their publisher says about their use
 
-    def __post_init__(self):
-        if self.kind not in KINDS:
-            raise ValueError(f"{self.target}: unknown kind {self.kind!r}; known: {', '.join(KINDS)}")
-
     @property
     def page(self):
         """The address to open in a browser."""
@@ -52,17 +48,20 @@ def _drive_folder(drive_id, name, note=""):
     return Source(drive_id, "gdrive_folder", f"{TEST_ROOT}/{name}", unpack=True, note=note)
 
 
+def _by_hand(url, target, note, **facts):
+    return Source(url, "manual", target, note=note, **facts)
+
+
 _FORENSYNTHS_TEST = _forensynths(
     "1z_fD3UKgWQyOTZIBbYSaQ-hz4AzUrLC1", f"{TEST_ROOT}/ForenSynths_test", "CNN_synth_testset.zip"
 )
-_GENIMAGE = Source(
+_GENIMAGE = _by_hand(
     "https://github.com/GenImage-Dataset/GenImage",
-    "manual",
     "GenImage",
-    unpack=True,
-    note="Drive and Baidu pages with a folder of split zips for each generator (ADM, BigGAN, glide, ...). "
+    "Drive and Baidu pages with a folder of split zips for each generator (ADM, BigGAN, glide, ...). "
     "Unpack each with 7-Zip into GenImage/<that folder>, for example: 7z x imagenet_ai_0508_adm.zip "
     "-oGenImage/ADM (unzip takes the zip of SD 1.5 for a zip bomb; 7z unpacks it)",
+    unpack=True,
 )
 
 # protocol: its downloads; no two downloads unpack into the same target
@@ -94,28 +93,25 @@ SOURCES = {
     "GenImage-NPR": (_GENIMAGE,),
     "GenImage-SSP": (_GENIMAGE,),
     "Tiny-GenImage": (
-        Source(
+        _by_hand(
             "https://github.com/CVLabWorks/CVIMGDetection",
-            "manual",
             "Tiny-GenImage",
+            "see the README of its folder NPR; the target holds train/<generator> and val/<generator>, "
+            "each with nature and ai",
             unpack=True,
             strip=True,
-            note="see the README of its folder NPR; the target holds train/<generator> and val/<generator>, "
-            "each with nature and ai",
         ),
     ),
     "DFIG": (
-        Source(
+        _by_hand(
             "https://github.com/NVlabs/ffhq-dataset",
-            "manual",
             "DFIG",
-            note="reals: FFHQ, into {train,val,test}/0_real; 50,000, 10,000 and 10,000 images",
+            "reals: FFHQ, into {train,val,test}/0_real; 50,000, 10,000 and 10,000 images",
         ),
-        Source(
+        _by_hand(
             "https://www.kaggle.com/datasets/tunguz/1-million-fake-faces",
-            "manual",
             "DFIG",
-            note="fakes: 1 Million Fake Faces (Kaggle account), into {train,val,test}/1_fake; as many",
+            "fakes: 1 Million Fake Faces (Kaggle account), into {train,val,test}/1_fake; as many",
         ),
     ),
 }
@@ -147,19 +143,17 @@ _WEIGHTS = {
         bytes=5_842_385,
         sha256="9bc961e7d643581aa0ea879cbd322dcc2e543877568a43d2f6cdb92906379015",
     ),
-    "SSP": Source(
+    "SSP": _by_hand(
         "https://pan.baidu.com/s/1BTkl1gc7gHq4Ev457G__QQ",
-        "manual",
         "pretrained/SSP",
-        note="Baidu code bcmi; a Dropbox link is in the README of "
+        "Baidu code bcmi; a Dropbox link is in the README of "
         "https://github.com/bcmi/SSP-AI-Generated-Image-Detection",
         licence="MIT, as its repository",
     ),
-    "CycleISP": Source(
+    "CycleISP": _by_hand(
         "https://github.com/swz30/CycleISP",
-        "manual",
         "pretrained/sidd_rgb.pth",
-        note="README, `Denoising sRGB images of SIDD`: the link called model",
+        "README, `Denoising sRGB images of SIDD`: the link called model",
         licence="Academic public licence: for academic, non-commercial use only",
     ),
     "SAM": Source(

@@ -11,9 +11,9 @@ from PIL import Image
 from common import UserError
 from data import sample, upsamplers
 
-PLAN = sample.Plan(size=64, steps=2, train=10, val=3, test=4)  # smaller than that of --fast
-PAIRS = {"train/photo": PLAN.train, "val/photo": PLAN.val}
-PAIRS |= {f"test/{name}": PLAN.test for name in upsamplers.UPSAMPLERS}
+PLAN = {"size": 64, "steps": 2, "train": 10, "val": 3, "test": 4}  # smaller than that of --fast
+PAIRS = {"train/photo": PLAN["train"], "val/photo": PLAN["val"]}
+PAIRS |= {f"test/{name}": PLAN["test"] for name in upsamplers.UPSAMPLERS}
 
 
 def hashes(root):
@@ -77,7 +77,7 @@ def test_layout_and_counts(built):
 def test_images_share_format_mode_and_size(built):
     for path in built[0].rglob("*.png"):
         with Image.open(path) as image:
-            assert (image.format, image.mode, image.size) == ("PNG", "RGB", (PLAN.size,) * 2)
+            assert (image.format, image.mode, image.size) == ("PNG", "RGB", (PLAN["size"],) * 2)
 
 
 def test_real_and_fake_hold_the_same_number_of_crops_per_photograph(built):

@@ -18,7 +18,7 @@ from common import UserError
 FOLDER = Path(__file__).resolve().parent
 MEAN = "Mean"  # in the column `generator`: the printed mean
 METRICS = ("acc", "ap", "r_acc", "f_acc")
-_ASIDE = ("notes.csv", "series.csv")  # these are no tables
+_NOTES, _SERIES = FOLDER / "notes.csv", FOLDER / "series.csv"  # which are not tables
 
 
 class Cell(NamedTuple):
@@ -54,20 +54,12 @@ def lookup(protocol, method) -> Published | None:
     if not rows:
         return None
     cells = {row["generator"]: _cell(row) for row in rows}
-    averages = [row["average"] for row in rows if row["generator"] == MEAN]
-    return Published(
-        protocol=protocol,
-        method=method,
-        mean=cells.pop(MEAN, None),
-        average="".join(averages) or "macro",
-        cells=cells,
-        sources=tuple(sorted({row["source"] for row in rows})),
-        notes=[
-            row["note"]
-            for row in _notes()
-            if row["protocol"] == protocol and method in row["methods"].split()
-        ],
-    )
+    mean = cells.pop(MEAN, None)
+    average = "".join(row["average"] for row in rows if row["generator"] == MEAN) or "macro"
+    sources = tuple(sorted({row["source"] for row in rows}))
+    about = [row for row in _read(_NOTES) if row["protocol"] == protocol]
+    notes = [row["note"] for row in about if method in row["methods"].split()]
+    return Published(protocol, method, cells, mean, average, sources, notes)
 
 
 def method_named(name, protocols) -> str:
@@ -82,15 +74,11 @@ def method_named(name, protocols) -> str:
 
 @functools.cache
 def _rows():
-    names = sorted(path for path in FOLDER.glob("*.csv") if path.name not in _ASIDE)
-    return [row for path in names for row in _read(path)]
+    tables = sorted({*FOLDER.glob("*.csv")} - {_NOTES, _SERIES})
+    return [row for path in tables for row in _read(path)]
 
 
 @functools.cache
-def _notes():
-    return _read(FOLDER / "notes.csv")
-
-
 def _read(path):
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
