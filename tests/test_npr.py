@@ -55,15 +55,13 @@ def test_the_pixel_taken_away_has_index_0_0_2_2_4_4(axis):
 
 
 @pytest.mark.parametrize("size", EVEN_SIZES)
-def test_the_residual_equals_upstreams_bit_for_bit(size):
+def test_the_residual_and_the_scaled_one_equal_upstreams_bit_for_bit(size):
     x = random_images(*size)
+    assert torch.equal(trim(x, 2), x)
     assert torch.equal(neighbour_residual(x), published_residual(x))
-
-
-@pytest.mark.parametrize("size", EVEN_SIZES)
-def test_the_scaled_residual_equals_upstreams_bit_for_bit(size):
-    x = random_images(*size)
     assert torch.equal(scaled_residual(x), published_residual(x) * 2.0 / 3.0)
+    assert torch.equal(window_residual(x, 2, "w1"), published_residual(x))
+    assert torch.equal(factor_residual(x, 0.5), published_residual(x))
 
 
 def test_the_scale_is_two_steps_because_one_step_gives_other_bits():
@@ -84,12 +82,6 @@ def test_an_odd_size_loses_its_last_row_or_column(layer, size):
 def test_the_result_has_the_even_size(size):
     height, width = size
     assert neighbour_residual(random_images(height, width)).shape == (2, 3, height & ~1, width & ~1)
-
-
-@pytest.mark.parametrize("size", EVEN_SIZES)
-def test_trim_leaves_even_sizes_alone(size):
-    x = random_images(*size)
-    assert torch.equal(trim(x, 2), x)
 
 
 @pytest.mark.parametrize(
@@ -233,12 +225,6 @@ def test_a_factor_residual_equals_the_published_layers_bit_for_bit(factor, size)
     assert torch.equal(factor_residual(x, factor), published_factor_residual(x, factor))
 
 
-@pytest.mark.parametrize("size", EVEN_SIZES)
-def test_factor_one_half_at_even_sizes_is_the_neighbour_residual(size):
-    x = random_images(*size)
-    assert torch.equal(factor_residual(x, 0.5), neighbour_residual(x))
-
-
 @pytest.mark.parametrize("factor", FRACTIONS)
 @pytest.mark.parametrize("size", [(5, 8), (9, 7), (1, 4)])
 def test_the_nearest_residual_equals_a_loop_over_pixels(size, factor):
@@ -366,7 +352,7 @@ def test_the_references_of_a_window_are_its_pixels_its_mean_and_its_maximum(wind
 
 
 @pytest.mark.parametrize(("window", "reference"), every_reference())
-@pytest.mark.parametrize("size", [(4, 4), (12, 12), (13, 11), (7, 9)])
+@pytest.mark.parametrize("size", [(12, 12), (13, 11)])
 def test_a_window_residual_equals_a_loop_over_pixels(size, window, reference):
     x = random_images(*size, dtype=torch.float64)
     result = window_residual(x, window, reference)
@@ -374,12 +360,6 @@ def test_a_window_residual_equals_a_loop_over_pixels(size, window, reference):
     expected = torch.tensor(planes, dtype=torch.float64).unflatten(0, (2, 3))
     tolerance = 1e-12 if reference == "mean" else 0
     torch.testing.assert_close(result, expected, rtol=0, atol=tolerance)
-
-
-@pytest.mark.parametrize("size", EVEN_SIZES)
-def test_window_2_with_its_first_pixel_is_the_published_layer(size):
-    x = random_images(*size)
-    assert torch.equal(window_residual(x, 2, "w1"), published_residual(x))
 
 
 def test_the_pixels_of_a_window_are_counted_row_by_row():

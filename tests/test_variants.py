@@ -58,6 +58,7 @@ EVERY_CHOICE = [
 ]
 
 
+@functools.cache
 def parse(line):
     """The options of a training; `--npr_unused KIND`, which is no flag, sets what old files have."""
     line, _, unused = line.partition("--npr_unused ")
@@ -531,7 +532,7 @@ def test_every_choice_keeps_the_contract(own, line):
     assert loaded.detector.variant == detector.variant and loaded.notes == []
     assert same_logits(loaded.detector, detector)
     assert loaded.identity.get("detector") == (detector.config if line else None)
-    if "unused" not in line:
+    if line in COMBINED and "unused" not in line:
         assert load(own(line), line).detector.variant == detector.variant
     trains(build(line))
 
@@ -577,7 +578,7 @@ def test_a_new_front_or_fusion_is_a_function_and_a_line_in_its_dict(
         assert not torch.allclose(detector(pixels(2, 33, 36)), published_logits(), atol=1e-3)
     trains(build(line))
     with pytest.raises(SystemExit):
-        parse(f"{line}_of_another_name")
+        TrainOptions().parse(f"{line}_of_another_name".split())
     assert name in capsys.readouterr().err
 
 
