@@ -108,8 +108,9 @@ def fetch(source, target):
 
 def one_line(error):
     """An exception of a library in one line."""
-    if isinstance(error.__cause__ or error, (requests.ConnectionError, requests.Timeout)):
-        return f"no connection ({type(error).__name__})"
+    cause = error.__cause__ or error
+    if isinstance(cause, (requests.ConnectionError, requests.Timeout)):
+        return f"no connection ({type(cause).__name__})"
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -165,9 +166,15 @@ def extract(archive, target, strip=False):
     try:
         content = staging / ARCHIVE.sub("", archive.name)
         _fill(content, archive)
-        top = _top(content, strip)
-        _check_target(top, target)
-        sizes = {path.relative_to(top).as_posix(): path.stat().st_size for path in _files(top)}
+        top, sizes = _top(content, strip), {}
+        for path in sorted(top.rglob("*")):
+            there = target / path.relative_to(top)
+            same = there.is_dir()
+            if path.is_file():
+                sizes[path.relative_to(top).as_posix()] = path.stat().st_size
+                same = there.is_file() and filecmp.cmp(path, there, shallow=False)
+            if os.path.lexists(there) and not same:
+                raise UserError(f"{there} is there already with other content; move it away first")
         shutil.copytree(top, target, copy_function=shutil.move, dirs_exist_ok=True)
         return sizes
     except DAMAGE as error:
@@ -245,15 +252,6 @@ def _top(content, strip):
         return content.parent
     wrapped = len(entries) == 1 and entries[0].is_dir() and entries[0].name.lower() not in KNOWN
     return entries[0] if strip and wrapped else content
-
-
-def _check_target(top, target):
-    """Raises UserError when a file would replace another one."""
-    for path in sorted(_files(top)):
-        there = target / path.relative_to(top)
-        same = there.is_file() and filecmp.cmp(path, there, shallow=False)
-        if os.path.lexists(there) and not same:
-            raise UserError(f"{there} is there already with other content; move it away first")
 
 
 # ----- the record of what was unpacked -----
@@ -417,10 +415,11 @@ def parse(argv):
 def describe(name, source, output):
     """A source of the plan, and what is to be done by hand."""
     size = human(source.bytes) if source.bytes else "size unknown, so free disk is not checked beforehand"
-    lines = [f"{name}: {source.page} ({size}) -> {output / source.target}"]
+    target, folder = output / source.target, output / ARCHIVES / source.target
+    lines = [f"{name}: {source.page} ({size}) -> {target}"]
     if source.kind == "manual":
-        archives = f" (archives: into {output / ARCHIVES / source.target}, then run this again)"
-        lines += [f"by hand: put it into {output / source.target}{archives if source.unpack else ''}"]
+        archives = f" (archives: into {folder}, then run this again)" if source.unpack else ""
+        lines += [f"by hand: put it into {target}{archives}"]
     if source.note:
         lines += [f"note: {source.note}"]
     if source.licence:

@@ -403,9 +403,10 @@ def test_another_file_in_the_target_and_a_full_disk_stop_it_before_anything_is_w
     tmp_path, target, full_disk
 ):
     path = write_zip(tmp_path / "a.zip")
-    (target / "notes.txt").write_text("mine")
-    assert_refused(path, target, "notes.txt is there already")
-    (target / "notes.txt").unlink()
+    for name in ("notes.txt", "progan"):  # a file, and a file where the archive has a folder
+        (target / name).write_text("mine")
+        assert_refused(path, target, f"{name} is there already")
+        (target / name).unlink()
     full_disk(1199)
     assert_refused(path, target, "free disk")
 
