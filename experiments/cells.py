@@ -9,6 +9,7 @@ The experiment's folder holds:
 """
 
 import csv
+import math
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ import traceback
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from tqdm import tqdm
@@ -33,6 +35,7 @@ from networks.npr import learned_scales
 from options import TestOptions, TrainOptions
 from util import run
 from util.results import read_scores
+from util.tables import percent
 
 CORES = run.usable_cores()
 MOST_JOBS = 8  # on a CPU, unless --jobs says otherwise
@@ -41,10 +44,6 @@ PER_EPOCH = ("loss", "val_acc", "val_ap")  # columns of train.csv that results.c
 SCALES = ("factor", "factors", "fusion")  # what an experiment about scales varies
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 60  # for a command to save and stop
-
-
-class CommandFailed(Exception):
-    """A command of a cell ended with an error; the message is its last line."""
 
 
 def run_command(words, **options):
@@ -65,6 +64,9 @@ class Experiment:
         self.training = {}
         for cell in grid.cells[: len(grid.variants)]:  # the seeds of a variant share its options
             self.training[cell.variant] = TrainOptions().parse(grid.train_argv(cell, self.runs))
+        # All cells are tested on the same images.
+        self.test_options = TestOptions()
+        self.testing = self.test_options.parse(grid.test_argv(grid.cells[0], self.runs, self.tests))
         self.gpus = visible_gpus(opt.gpus)
         single = torch.cuda.is_available() or torch.backends.mps.is_available()  # one device: one cell
         self.jobs = opt.jobs or len(opt.gpus) or (1 if single else min(CORES, len(grid.cells), MOST_JOBS))
@@ -98,22 +100,19 @@ class Experiment:
             training_scans(opt)
             for path in filter(None, (opt.model_path, opt.init_weights)):
                 checkpoint.read(path)
-        options, opt = self.testing()
-        located, absent = locate_all(options.rows, opt.dataroot, options.asked)
+        opt = self.testing
+        located, absent = locate_all(self.test_options.rows, opt.dataroot, self.test_options.asked)
         self.test_roots = {row.slug: root for row, root in located}
-        pairs = [(row, generator) for row, _ in located for generator in row.pick(opt.classes)]
-        missing = [pair for pair in pairs if not pair[0].find(self.test_roots[pair[0].slug], pair[1])]
-        if missing == pairs:
-            names = ", ".join(generator.name for _, generator in missing)
+        wanted = [(row, root, generator) for row, root in located for generator in row.pick(opt.classes)]
+        missing = [
+            (row.slug, generator.name) for row, root, generator in wanted if not row.find(root, generator)
+        ]
+        if len(missing) == len(wanted):
+            names = ", ".join(name for _, name in missing)
             raise UserError(f"nothing to test on: no folder for {names} below {opt.dataroot}")
-        absent += [f"{row.slug}: no folder for {generator.name}" for row, generator in missing]
+        absent += [f"{slug}: no folder for {name}" for slug, name in missing]
         if absent:
             print("\n".join(["not found, left out of the tests:", *absent]))
-
-    def testing(self):
-        """(TestOptions, what it parsed) of the first cell; all cells are tested on the same images."""
-        options = TestOptions()
-        return options, options.parse(self.grid.test_argv(self.grid.cells[0], self.runs, self.tests))
 
     def run_cells(self, stop):
         """Runs the cells that are not finished; results.csv is written again after each."""
@@ -181,7 +180,7 @@ class Experiment:
 
     def measure(self, cell):
         """A finished cell in numbers: the columns of results.csv."""
-        detector = checkpoint.load(self.weights(cell.name)).detector
+        detector = checkpoint.load(self.grid.weights(cell.name, self.runs)).detector
         with open(self.runs / cell.name / "train.csv", newline="", encoding="utf-8") as file:
             history = list(csv.DictReader(file))
         for line in history:
@@ -199,14 +198,10 @@ class Experiment:
             row |= tested(scores.parent.name, read_scores(scores))
         return row
 
-    def weights(self, name):
-        """The weight file of a cell that is tested."""
-        return self.runs / name / f"model_epoch_{self.grid.checkpoint}.pth"
-
     def record_failure(self, cell, error):
         """Keeps the last line in the cell's row; its log has the traceback, of an error here as well."""
         reason = run.one_line(error)
-        if not isinstance(error, (CommandFailed, UserError, OSError)):
+        if not isinstance(error, (UserError, OSError)):
             reason = f"{type(error).__name__}: {reason}"
             (self.folder / "logs").mkdir(exist_ok=True)
             with open(self.folder / "logs" / f"{cell.name}.log", "a", encoding="utf-8") as log:
@@ -237,8 +232,8 @@ def summary(row):
     """The row of a cell in a few words."""
     if row["status"] == FAILED:
         return f"failed: {row['error']}"
-    values = [value for name, value in row.items() if name.endswith(SEPARATOR + "acc") and value != ""]
-    mean = f"{100 * sum(values) / len(values):.1f}" if values else "-"
+    values = [value for name, value in row.items() if name.endswith(f"{SEPARATOR}acc") and value != ""]
+    mean = percent(fmean(values or [math.nan]))
     return f"accuracy {mean}, trained {row['train_seconds']:.0f} s, tested {row['test_seconds']:.0f} s"
 
 
@@ -288,7 +283,7 @@ class Jobs:
     def _execute(self, command, cell, slot):
         """Runs one command to its end; its output goes to the cell's log."""
         if self.stopping:
-            raise CommandFailed("stopped")
+            raise UserError("stopped")
         self.logs.mkdir(parents=True, exist_ok=True)
         path = self.logs / f"{cell.name}.log"
         with open(path, "a", encoding="utf-8") as log:
@@ -308,7 +303,7 @@ class Jobs:
             status = self._wait(process)
         if status:
             reason = last_line(path, start).removeprefix("error: ") or "no output"
-            raise CommandFailed(f"{reason} (status {status}; {path})")
+            raise UserError(f"{reason} (status {status}; {path})")
 
     def _wait(self, process):
         """The exit status; when the experiment stops, the command is asked to stop, later killed."""

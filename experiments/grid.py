@@ -95,9 +95,12 @@ class Grid:
 
     def test_argv(self, cell, checkpoints_dir, results_dir):
         """Flags of test.py for a cell."""
-        weights = Path(checkpoints_dir) / cell.name / f"model_epoch_{self.checkpoint}.pth"
-        own = ["--model_path", str(weights), "--name", cell.name, "--results_dir", str(results_dir)]
-        return [*self.test, *own]
+        weights = str(self.weights(cell.name, checkpoints_dir))
+        return [*self.test, "--model_path", weights, "--name", cell.name, "--results_dir", str(results_dir)]
+
+    def weights(self, name, checkpoints_dir):
+        """The weight file of a cell that is tested."""
+        return Path(checkpoints_dir, name, f"model_epoch_{self.checkpoint}.pth")
 
     def identity(self):
         """What results depend on, as plain values: a folder holds one experiment."""

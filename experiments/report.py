@@ -33,7 +33,7 @@ def conclude(experiment):
     if reference not in sweep.variants:
         notes = [f"No cell of the reference {reference} is finished: compared with {sweep.variants[0]}."]
         reference = sweep.variants[0]
-    families = families_of(experiment.testing()[1].protocol_file)
+    families = families_of(experiment.testing.protocol_file)
     comparisons = stats.compare(sweep.values("acc"), reference)
     suffix = f".{experiment.opt.figures}"
     drawn = figures.draw_all(sweep, families, comparisons, folder / "figures", suffix)
@@ -54,7 +54,8 @@ def draw_examples(experiment, sweep):
     first = {row[1:3]: root / row[0] for row in reversed(read_scores(scores))}  # of each generator and label
     reals, fakes = ([path for (_, label), path in first.items() if label == wanted] for wanted in (0, 1))
     images = [*reals[:1], *fakes][:EXAMPLES]
-    models = [experiment.weights(cells[variant]).resolve() for variant in sweep.variants[:EXAMPLES]]
+    runs = experiment.runs.resolve()
+    models = [experiment.grid.weights(cells[variant], runs) for variant in sweep.variants[:EXAMPLES]]
     commands = {
         "npr_maps": ["maps", "--image", images[-1]],
         "grad_cam": ["cam", "--model_path", *models, "--images", *images],

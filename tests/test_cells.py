@@ -13,7 +13,7 @@ from conftest import ROOT
 
 from common import LOCK, UserError, held_locks, owned
 from experiments import cells
-from experiments.cells import CommandFailed, Jobs, last_line
+from experiments.cells import Jobs, last_line
 from util import run
 
 DEADLINE = 60  # seconds until a test that waits gives up
@@ -95,7 +95,7 @@ def test_a_failing_command_gives_its_last_line_and_others_go_on(tmp_path):
     done = run_all(Jobs([{}], tmp_path / "logs"), some(3), work)
     log = tmp_path / "logs" / "c1.log"
     assert (done["c0"], done["c2"]) == (None, None)
-    assert isinstance(done["c1"], CommandFailed)
+    assert isinstance(done["c1"], UserError)
     assert str(done["c1"]) == f"no such thing (status 1; {log})"
     assert "words" in log.read_text()
     assert "after" not in log.read_text()
@@ -113,7 +113,7 @@ def test_a_failing_command_without_output_is_not_given_the_line_of_another(tmp_p
 def test_a_command_killed_from_outside_is_a_failure(tmp_path):
     code = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
     [error] = run_all(Jobs([{}], tmp_path), some(1), lambda cell, execute: execute(python(code))).values()
-    assert isinstance(error, CommandFailed)
+    assert isinstance(error, UserError)
     assert "status -15" in str(error)
 
 
