@@ -152,9 +152,8 @@ class Experiment:
     def slots(self):
         """Environment variables of each cell that runs at the same time."""
         threads = {"OMP_NUM_THREADS": str(max(1, CORES // self.jobs))} if self.jobs > 1 else {}
-        if not self.gpus:
-            return [threads] * self.jobs
-        return [{**threads, "CUDA_VISIBLE_DEVICES": gpu} for gpu in self.gpus[: self.jobs]]
+        gpus = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in self.gpus[: self.jobs]]
+        return [threads | gpu for gpu in gpus or [{}] * self.jobs]
 
     def share(self, words):
         """A cell's flags with its part of the machine: its GPU, and loader processes unless given."""
@@ -260,7 +259,7 @@ class Jobs:
             work: uses execute([argument, ...]) for each of its commands; an exception is the cell's result.
             look: called twice a second; what it raises stops all cells, and then is raised here.
         """
-        thread, free = threading.local(), iter(self.slots)
+        thread, free = threading.local(), iter(self.slots)  # each thread takes a slot and keeps it
 
         def take_slot():
             thread.slot = next(free)

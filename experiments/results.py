@@ -41,12 +41,10 @@ class Ledger:
 
         wanted: {"variants": {name: flags}, ...}; variants of earlier calls stay, new ones may be added.
         """
-        if not self.path.is_file():
-            if self.contents():
-                names = ", ".join(path.name for path in self.contents()[:3])
-                raise UserError(f"{self.folder} holds {names}, not an experiment; name another --output")
-            return wanted
-        if overwrite:
+        if not self.path.is_file() and self.contents():
+            names = ", ".join(path.name for path in self.contents()[:3])
+            raise UserError(f"{self.folder} holds {names}, not an experiment; name another --output")
+        if overwrite or not self.path.is_file():
             return wanted
         known = self.identity(wanted)
         variants = {**known["variants"], **wanted["variants"]}
