@@ -82,7 +82,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return f"{action.help} [default: {as_typed(action.default)}]"
 
     def _get_default_metavar_for_optional(self, action):
-        return METAVARS.get(action.type, "TEXT")
+        return getattr(action.type, "metavar", METAVARS.get(action.type, "TEXT"))
 
 
 def as_typed(value):
@@ -91,7 +91,7 @@ def as_typed(value):
 
 
 def number(convert, accept, expected):
-    """Type of a flag that takes one number; `expected` completes "expected ..."."""
+    """Type of a flag that takes one int or float (convert); `expected` completes "expected ..."."""
 
     def parse(text):
         try:
@@ -102,6 +102,7 @@ def number(convert, accept, expected):
             raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
         return value
 
+    parse.metavar = "N" if convert is int else "X"
     return parse
 
 
@@ -132,6 +133,7 @@ def choice_list(choices):
             raise argparse.ArgumentTypeError(f"expected a comma list of {', '.join(choices)}, got {text!r}")
         return parts
 
+    parse.metavar = "A,B"
     return parse
 
 
@@ -146,6 +148,7 @@ def number_range(convert, lowest, highest):
             raise argparse.ArgumentTypeError(f"expected {words}, got {text!r}")
         return parts
 
+    parse.metavar = "LOW,HIGH"
     return parse
 
 
@@ -165,18 +168,8 @@ def file_path(text):
     return str(Path(text).expanduser())
 
 
-METAVARS = {
-    positive_int: "N",
-    non_negative_int: "N",
-    positive_float: "X",
-    non_negative_float: "X",
-    probability: "P",
-    fraction: "P",
-    names_list: "A,B",
-    torch_device: "NAME",
-    file_path: "PATH",
-    Path: "PATH",
-}
+# What help shows for a value of these types; other types here carry their own.
+METAVARS = {names_list: "A,B", torch_device: "NAME", file_path: "PATH", Path: "PATH"}
 
 
 # ----- files -----

@@ -5,7 +5,6 @@ change defaults.  Then one parser reads everything, and a flag that it does not 
 """
 
 import argparse
-import sys
 
 import torch
 
@@ -26,21 +25,21 @@ from data.transforms import INTERPOLATIONS, RESIZES, resize_rule
 
 NOT_GIVEN = object()
 GEOMETRY = "Resize and crop not given here are the protocol's, else the training run's, else the detector's."
-
+NO_EFFECT = "it never had an effect"
 # Flags that upstream parsed without effect, or that have another name here: flag -> what to do instead.
 RETIRED = {
     "--mode": "upstream knew only 'binary'; leave it out",
-    "--data_aug": "it never had an effect; set --blur_prob and --jpg_prob",
-    "--resize_or_crop": "it never had an effect; use --loadSize, --cropSize and --no_resize",
-    "--init_type": "it never had an effect; the detector's file under networks/ decides",
-    "--init_gain": "it never had an effect; the detector's file under networks/ decides",
-    "--epoch_count": "it never had an effect; --continue_train knows its epoch",
-    "--last_epoch": "it never had an effect; --continue_train knows its epoch",
-    "--save_latest_freq": "it never had an effect; the last and the best epoch are always saved",
-    "--save_epoch_freq": "it never had an effect; the last and the best epoch are always saved",
-    "--new_optim": "it never had an effect; a run without --continue_train has a new optimiser",
-    "--epoch": "it never had an effect; name the file with --model_path",
-    "--eval": "it never had an effect",
+    "--data_aug": f"{NO_EFFECT}; set --blur_prob and --jpg_prob",
+    "--resize_or_crop": f"{NO_EFFECT}; use --loadSize, --cropSize and --no_resize",
+    "--init_type": f"{NO_EFFECT}; the detector's file under networks/ decides",
+    "--init_gain": f"{NO_EFFECT}; the detector's file under networks/ decides",
+    "--epoch_count": f"{NO_EFFECT}; --continue_train knows its epoch",
+    "--last_epoch": f"{NO_EFFECT}; --continue_train knows its epoch",
+    "--save_latest_freq": f"{NO_EFFECT}; the last and the best epoch are always saved",
+    "--save_epoch_freq": f"{NO_EFFECT}; the last and the best epoch are always saved",
+    "--new_optim": f"{NO_EFFECT}; a run without --continue_train has a new optimiser",
+    "--epoch": f"{NO_EFFECT}; name the file with --model_path",
+    "--eval": NO_EFFECT,
     "--suffix": "write the whole name in --name",
     "--npr_unused": "what published files register without using it is found by its keys",
 }
@@ -56,6 +55,8 @@ class BaseOptions:
     script = ""
     # {flag: what to do instead} of flags that the script refuses with a hint.
     retired = RETIRED
+    # Pairs of options of which only one may be typed.
+    exclusive = (("no_resize", "loadSize"),)
     # Training always builds a detector; an evaluation takes it from the weight file.
     needs_arch = False
 
@@ -64,8 +65,8 @@ class BaseOptions:
 
         A wrong flag or value ends the program with one message and status 2.
         """
-        argv = sys.argv[1:] if argv is None else argv
-        self.parser = self.build_parser(**self.first_look(argv))
+        deciding, _ = self.deciding_parser().parse_known_args(argv)
+        self.parser = self.build_parser(**vars(deciding))
         opt = self.parser.parse_args([])
         self.defaults = dict(vars(opt))
         typed = argparse.Namespace(**dict.fromkeys(self.defaults, NOT_GIVEN))
@@ -83,24 +84,17 @@ class BaseOptions:
         self.check_detector(opt)
         return opt
 
-    def first_look(self, argv):
-        """{name: value} of the flags that decide what the other flags are; keywords of `build_parser`."""
-        return vars(self.deciding_parser().parse_known_args(argv)[0])
-
     def deciding_parser(self):
-        """The parser of the first look; its flags are part of the complete parser."""
+        """The parser of the first look; its flags are keywords of `build_parser`."""
         parser = Parser(prog=self.script, add_help=False)
         self.add_deciding(parser.add_argument_group("choices that add flags and change defaults"))
         return parser
 
     def add_deciding(self, group):
         """Adds the flags of the first look."""
-        group.add_argument(
-            "--arch",
-            choices=networks.names(),
-            default="npr" if self.needs_arch else None,
-            help="detector (res50 and mobilev2 are DFIG's); its own flags are listed by --help --arch NAME",
-        )
+        default = "npr" if self.needs_arch else None
+        text = "detector (res50 and mobilev2 are DFIG's); its own flags are listed by --help --arch NAME"
+        group.add_argument("--arch", choices=networks.names(), default=default, help=text)
 
     def build_parser(self, arch):
         """The complete parser for one detector; None: without a detector's flags."""
@@ -130,56 +124,37 @@ class BaseOptions:
     def add_images(self, add):
         add("--batch_size", type=positive_int, default=64, help="images per batch")
         add("--loadSize", type=positive_int, help="length of the resize in pixels, see --resize_rule")
-        add(
-            "--resize_rule",
-            type=resize_rule,
-            choices=RESIZES,
-            metavar="{square,shorter_side}",
-            help="what gets that length: both sides, or the shorter side with the aspect ratio kept",
-        )
+        rule = "what gets that length: both sides, or the shorter side with the aspect ratio kept"
+        rules = "{square,shorter_side}"
+        add("--resize_rule", type=resize_rule, choices=RESIZES, metavar=rules, help=rule)
         add("--cropSize", type=positive_int, help="side of the square crop, in pixels")
         add("--no_resize", action="store_true", help="take images at their stored size")
-        add(
-            "--rz_interp",
-            type=choice_list(INTERPOLATIONS),
-            default=("bilinear",),
-            metavar="A,B",
-            help=f"resize filter, or a comma list to draw from in training: {', '.join(INTERPOLATIONS)}",
-        )
+        filters = f"resize filter, or a comma list to draw from in training: {', '.join(INTERPOLATIONS)}"
+        add("--rz_interp", type=choice_list(INTERPOLATIONS), default=("bilinear",), help=filters)
         add("--exif", choices=("ignore", "apply"), default="ignore", help="apply: turn photographs upright")
         add("--max_mpx", type=positive_float, default=DEFAULT_MAX_MPX, help="largest file, in million pixels")
-        add(
-            "--on_bad_image", choices=("stop", "skip"), default="stop", help="skip: leave out, count and list"
-        )
+        bad = "skip: leave out, count and list"
+        add("--on_bad_image", choices=("stop", "skip"), default="stop", help=bad)
         add("--num_threads", type=non_negative_int, help="loader processes; default: one per core, at most 8")
 
     def add_classes(self, add):
         add("--classes", type=names_list, default=(), help="comma list of folders to use; empty: all")
 
     def add_machine(self, group):
-        device = group.add_mutually_exclusive_group()
-        device.add_argument(
-            "--device",
-            type=torch_device,
-            default="auto",
-            metavar="NAME",
-            help="auto (CUDA, then MPS, then the CPU), or a device of torch: cpu, mps, cuda, cuda:1, ...",
-        )
-        device.add_argument(
-            "--gpu_ids",
-            dest="device",
-            type=gpu_device,
-            default=argparse.SUPPRESS,
-            metavar="N",
-            help="published spelling of --device cuda:N; -1: the CPU",
-        )
+        device = group.add_mutually_exclusive_group().add_argument
+        devices = "auto (CUDA, then MPS, then the CPU), or a device of torch: cpu, mps, cuda, cuda:1, ..."
+        device("--device", type=torch_device, default="auto", help=devices)
+        same = {"dest": "device", "default": argparse.SUPPRESS}
+        published = "published spelling of --device cuda:N; -1: the CPU"
+        device("--gpu_ids", type=gpu_device, metavar="N", help=published, **same)
         group.add_argument("--seed", type=non_negative_int, default=100, help="seed of all random numbers")
         group.add_argument("--deterministic", action="store_true", help="deterministic GPU kernels; slower")
 
     def check(self, opt):
         """Rules that concern more than one option; `parser.error` on a violation."""
-        if opt.no_resize and "loadSize" in self.given:
-            self.parser.error("--no_resize and --loadSize exclude each other")
+        for pair in self.exclusive:
+            if self.given.issuperset(pair):
+                self.parser.error(f"--{pair[0]} and --{pair[1]} exclude each other")
         name = getattr(opt, "name", None)
         if name is not None and (name in ("", ".", "..") or "/" in name):
             self.parser.error(f"--name must be a plain folder name, got {name!r}")
@@ -206,13 +181,13 @@ class BaseOptions:
 
 def detectors_with(flag):
     """Names of the detectors that have this flag."""
-
-    def has(name):
+    owners = []
+    for name in networks.names():
         parser = Parser(add_help=False)
         networks.get(name).add_arguments(parser)
-        return flag in parser._option_string_actions
-
-    return [name for name in networks.names() if has(name)]
+        if flag in parser._option_string_actions:
+            owners.append(name)
+    return owners
 
 
 def gpu_device(text):

@@ -15,20 +15,11 @@ class PredictOptions(ValOptions):
 
     def add_evaluation(self, parser):
         add = parser.add_argument_group("files").add_argument
-        add(
-            "--input",
-            nargs="+",
-            default=(),
-            type=file_path,
-            metavar="PATH",
-            help="image files, and folders with all images below them",
-        )
+        files = "image files, and folders with all images below them"
+        add("--input", nargs="+", default=(), type=file_path, help=files)
         add("--output", type=file_path, help="CSV to write: path, score, logit, error; default: printed")
-        add(
-            "--labels",
-            choices=("folder",),
-            help="folder: take labels from folder names (0_real, ai, ...), and report accuracy and AP",
-        )
+        labels = "folder: take labels from folder names (0_real, ai, ...), and report accuracy and AP"
+        add("--labels", choices=("folder",), help=labels)
         self.add_weights(parser)
 
     def check(self, opt):

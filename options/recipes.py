@@ -1,23 +1,16 @@
 """Published training settings per system.  `--recipe` picks one; any flag that is given wins over it.
 
-Values are option names and values; what a recipe leaves out keeps the flag's own default.
+Values are option names and values; what a recipe leaves out keeps the flag's own default, as Adam and beta1
+0.9 in all of them.
 """
 
 # How CNNDetection ends a training, and DFIG after it.
-PLATEAU = {
-    "lr": 1e-4,
-    "niter": 10_000,
-    "lr_policy": "plateau",
-    "earlystop_epoch": 5,
-    "min_lr": 1e-6,
-    "beta1": 0.9,
-    "optim": "adam",
-    "pretrained": True,
-}
+PLATEAU = {"lr": 1e-4, "niter": 10_000, "lr_policy": "plateau", "earlystop_epoch": 5, "min_lr": 1e-6}
 # CNNDetection: options/train_options.py and train.py; Blur+JPEG (0.1), the better of its two models.
 CNNDET = {
     **PLATEAU,
     "batch_size": 64,
+    "pretrained": True,
     "blur_prob": 0.1,
     "blur_sig": (0.0, 3.0),
     "jpg_prob": 0.1,
@@ -25,23 +18,13 @@ CNNDET = {
     "jpg_qual": (30, 100),
 }
 # NPR: the command that made NPR.pth (its README); seed and optimiser from its train.py and trainer.py.
-NPR = {
-    "lr": 2e-4,
-    "batch_size": 32,
-    "niter": 50,
-    "delr_freq": 10,
-    "beta1": 0.9,
-    "optim": "adam",
-    "seed": 100,
-}
+NPR = {"lr": 2e-4, "batch_size": 32, "niter": 50, "delr_freq": 10, "seed": 100}
 # SSP: options.py and utils/util.py of its code.  It draws no flips.
 SSP = {
     "lr": 1e-4,
     "batch_size": 64,
     "niter": 30,
     "lr_policy": "poly",
-    "beta1": 0.9,
-    "optim": "adam",
     "seed": 42,
     "pretrained": True,
     "no_flip": True,
@@ -56,15 +39,13 @@ RECIPES = {
     "cnndet": CNNDET,
     "cnndet-0.5": {**CNNDET, "blur_prob": 0.5, "jpg_prob": 0.5},
     # DFIG: options/ and train.py of its code; it publishes no seed.
-    "dfig": {**PLATEAU, "batch_size": 32},
+    "dfig": {**PLATEAU, "batch_size": 32, "pretrained": True},
     "ssp": SSP,
     # ESSP: SSP's, with the ranges of its options; how often images are blurred or compressed is our choice.
     "essp": {**SSP, "blur_prob": 0.5, "jpg_prob": 0.5},
     # The flags' own defaults, for a detector without published settings.
     "plain": {},
 }
-
-
 # Detectors whose own recipe has another name.
 RECIPE_OF = {"res50": "dfig", "mobilev2": "dfig"}
 

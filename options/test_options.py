@@ -7,11 +7,10 @@ from options.val_options import ValOptions
 ALL = "all"
 NO_COMPARISON = "none"
 # What changes the input; --expect checks the published one.
-INPUT_FLAGS = {
-    *("no_resize", "loadSize", "resize_rule", "no_crop", "cropSize", "rz_interp", "blur", "jpeg"),
-    *("ssp_select", "ssp_stride", "ssp_vote", "essp_select", "essp_stride", "essp_vote"),
-    *("lnp_input", "lnp_denoiser", "lnp_eval"),
-}
+INPUT_FLAGS = set(
+    "no_resize loadSize resize_rule no_crop cropSize rz_interp blur jpeg lnp_input lnp_denoiser lnp_eval "
+    "ssp_select ssp_stride ssp_vote essp_select essp_stride essp_vote".split()
+)
 
 
 class TestOptions(ValOptions):
@@ -27,27 +26,17 @@ class TestOptions(ValOptions):
         super().initialize(parser)
         parser.set_defaults(dataroot="./datasets/Generalization_Test")
         add = parser.add_argument_group("protocols").add_argument
-        add(
-            "--protocols",
-            nargs="+",
-            default=(),
-            metavar="NAME",
-            help=f"benchmarks to run: {', '.join(protocols.PROTOCOLS)}, or all; default: those of "
-            f"{', '.join(protocols.DEFAULT)} that are there",
-        )
+        names, default = (", ".join(slugs) for slugs in (protocols.PROTOCOLS, protocols.DEFAULT))
+        run = f"benchmarks to run: {names}, or all; default: those of {default} that are there"
+        add("--protocols", nargs="+", default=(), metavar="NAME", help=run)
         add("--protocol_file", type=file_path, help="YAML file with protocols of your own")
-        add(
-            "--published",
-            default="NPR",
-            metavar="METHOD",
-            help="method whose published numbers are printed next to ours, or none; a wrong name lists them",
+        method = "method whose published numbers are printed next to ours, or none; a wrong name lists them"
+        add("--published", default="NPR", metavar="METHOD", help=method)
+        expect = (
+            "compare every generator with the published numbers of this method; exit status 1 if one differs "
+            "by more than 0.2 points (issue4: NPR.pth on ForenSynths)"
         )
-        add(
-            "--expect",
-            metavar="METHOD",
-            help="compare every generator with the published numbers of this method; exit status 1 if one "
-            "differs by more than 0.2 points (issue4: NPR.pth on ForenSynths)",
-        )
+        add("--expect", metavar="METHOD", help=expect)
 
     def check(self, opt):
         super().check(opt)

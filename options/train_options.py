@@ -22,10 +22,10 @@ NO_PROTOCOL = "none"
 LR_POLICIES = ("step", "poly", "plateau")  # util/progress.py: learning_rate
 VAL_FRACTION = 0.1  # share of the training images to validate on where the published val folder is a test set
 # What --continue_train may change without making it another run.
-RESUMABLE = {
-    *("continue_train", "name", "checkpoints_dir", "dataroot", "niter", "num_threads", "device"),
-    *("on_bad_image", "loss_freq", "save_minutes"),
-}
+RESUMABLE = set(
+    "continue_train name checkpoints_dir dataroot niter num_threads device on_bad_image loss_freq "
+    "save_minutes".split()
+)
 
 
 class TrainOptions(BaseOptions):
@@ -33,16 +33,20 @@ class TrainOptions(BaseOptions):
 
     script = "train.py"
     needs_arch = True
+    exclusive = (
+        *BaseOptions.exclusive,
+        ("continue_train", "overwrite"),
+        ("select_on_test", "val_fraction"),
+        ("val_split", "select_on_test"),
+        ("val_split", "val_fraction"),
+    )
 
     def add_deciding(self, group):
         super().add_deciding(group)
         add = group.add_argument
         add("--recipe", choices=sorted(recipes.RECIPES), help="published settings to start from")
-        add(
-            "--protocol",
-            metavar="NAME",
-            help="take folders, resize, crop and seed from this benchmark, e.g. GenImage-NPR; or none",
-        )
+        protocol = "take folders, resize, crop and seed from this benchmark, e.g. GenImage-NPR; or none"
+        add("--protocol", metavar="NAME", help=protocol)
 
     def build_parser(self, arch, recipe=None, protocol=None):
         """The parser with the defaults of the detector, then of the recipe, then of the protocol's row."""
@@ -84,17 +88,13 @@ class TrainOptions(BaseOptions):
         self.add_classes(add)
         add("--train_split", default="train", help="folder of the training images below --dataroot")
         add("--val_split", default="val", help="folder of the validation images; none: no validation")
-        add(
-            "--val_fraction",
-            type=fraction,
-            help="validate on this share of the training images instead of on a folder; default: "
-            f"{VAL_FRACTION} with a --protocol whose published validation folder is its test set, else none",
+        share = (
+            "validate on this share of the training images instead of on a folder; default: "
+            f"{VAL_FRACTION} with a --protocol whose published validation folder is its test set, else none"
         )
-        add(
-            "--select_on_test",
-            action="store_true",
-            help="with --protocol: choose the best epoch on its test images, as published; results say so",
-        )
+        add("--val_fraction", type=fraction, help=share)
+        select = "with --protocol: choose the best epoch on its test images, as published; results say so"
+        add("--select_on_test", action="store_true", help=select)
         add("--class_bal", action="store_true", help="draw real and fake images equally often")
         add("--serial_batches", action="store_true", help="keep the order of the files, no shuffling")
 
@@ -109,55 +109,30 @@ class TrainOptions(BaseOptions):
         add("--lr", type=positive_float, default=1e-4, help="learning rate of the first epoch")
         add("--optim", choices=("adam", "sgd"), default="adam", help="optimiser; sgd has no momentum")
         add("--beta1", type=probability, default=0.9, help="decay rate of Adam's first moment")
-        add(
-            "--lr_policy",
-            choices=LR_POLICIES,
-            default="step",
-            help="learning rate over epochs. step: times 0.9 every --delr_freq epochs; poly: times "
+        policy = (
+            "learning rate over epochs. step: times 0.9 every --delr_freq epochs; poly: times "
             "(1 - epoch / niter)^0.9; plateau: a tenth after --earlystop_epoch epochs without a better "
-            "accuracy, training ends below --min_lr",
+            "accuracy, training ends below --min_lr"
         )
+        add("--lr_policy", choices=LR_POLICIES, default="step", help=policy)
         add("--delr_freq", type=positive_int, default=20, help="epochs between two reductions by step")
         add("--min_lr", type=positive_float, default=1e-6, help="smallest learning rate of plateau")
-        add(
-            "--earlystop_epoch",
-            type=non_negative_int,
-            default=0,
-            help="stop after N epochs without a better validation accuracy; 0: never",
-        )
-        add(
-            "--amp",
-            choices=("auto", "bf16", "off"),
-            default="auto",
-            help="bf16 mixed precision; auto: on CUDA and on CPUs that have bf16 instructions",
-        )
+        stop = "stop after N epochs without a better validation accuracy; 0: never"
+        add("--earlystop_epoch", type=non_negative_int, default=0, help=stop)
+        amp = "bf16 mixed precision; auto: on CUDA and on CPUs that have bf16 instructions"
+        add("--amp", choices=("auto", "bf16", "off"), default="auto", help=amp)
 
     def add_augmentation(self, add):
         add("--no_flip", action="store_true", help="no horizontal flips")
         add("--flip", dest="no_flip", action="store_false", help="flip half of the images")
         add("--blur_prob", type=probability, default=0.0, help="share of images to blur; 0: none")
-        add(
-            "--blur_sig",
-            type=number_range(float, 0, 100),
-            default=(0.5,),
-            metavar="LOW,HIGH",
-            help="sigma of the Gaussian blur in pixels: a value, or LOW,HIGH drawn uniformly",
-        )
+        sigma = "sigma of the Gaussian blur in pixels: a value, or LOW,HIGH drawn uniformly"
+        add("--blur_sig", type=number_range(float, 0, 100), default=(0.5,), help=sigma)
         add("--jpg_prob", type=probability, default=0.0, help="share of images to compress as JPEG; 0: none")
-        add(
-            "--jpg_method",
-            type=choice_list(JPEG_METHODS),
-            default=("cv2",),
-            metavar="A,B",
-            help=f"JPEG encoder, or a comma list to draw from: {', '.join(JPEG_METHODS)}",
-        )
-        add(
-            "--jpg_qual",
-            type=number_range(int, 1, 100),
-            default=(75,),
-            metavar="LOW,HIGH",
-            help="JPEG quality from 1 to 100: a value, or LOW,HIGH drawn uniformly",
-        )
+        method = f"JPEG encoder, or a comma list to draw from: {', '.join(JPEG_METHODS)}"
+        add("--jpg_method", type=choice_list(JPEG_METHODS), default=("cv2",), help=method)
+        quality = "JPEG quality from 1 to 100: a value, or LOW,HIGH drawn uniformly"
+        add("--jpg_qual", type=number_range(int, 1, 100), default=(75,), help=quality)
 
     def check(self, opt):
         if "loadSize" in self.given and "no_resize" not in self.given:
@@ -165,8 +140,6 @@ class TrainOptions(BaseOptions):
         super().check(opt)
         if not opt.no_resize and opt.loadSize < (opt.cropSize or 0):
             self.parser.error(f"--loadSize {opt.loadSize} is smaller than --cropSize {opt.cropSize}")
-        if opt.continue_train and opt.overwrite:
-            self.parser.error("--continue_train and --overwrite exclude each other")
         self.check_rates(opt)
         self.check_validation(opt)
         if opt.model_path or opt.init_weights:
@@ -178,24 +151,19 @@ class TrainOptions(BaseOptions):
     def check_rates(self, opt):
         """Refuses learning rates that would be 0 or never change."""
         if opt.lr_policy == "poly" and opt.niter == 1:
-            self.parser.error(
-                "--lr_policy poly ends at the rate 0, so --niter 1 trains nothing; give 2 or more, or "
-                "--lr_policy step"
-            )
-        if opt.lr_policy == "plateau" and not opt.earlystop_epoch:
+            self.parser.error("--lr_policy poly ends at the rate 0: --niter 1 trains nothing, give 2 or more")
+        if opt.lr_policy != "plateau":
+            return
+        if not opt.earlystop_epoch:
             self.parser.error("--lr_policy plateau needs --earlystop_epoch, the epochs to wait")
-        if opt.lr_policy == "plateau" and opt.lr < opt.min_lr:
+        if opt.lr < opt.min_lr:
             self.parser.error(f"--lr {opt.lr:g} is below --min_lr {opt.min_lr:g}")
 
     def check_validation(self, opt):
-        """Refuses flags that say in two ways, or in none, where validation images come from."""
+        """Refuses flags that contradict each other about where validation images come from."""
         opt.protocol = None if opt.protocol == NO_PROTOCOL else opt.protocol
         if opt.select_on_test and not opt.protocol:
             self.parser.error("--select_on_test needs --protocol, which knows the test images")
-        if opt.select_on_test and "val_fraction" in self.given:
-            self.parser.error("--select_on_test and --val_fraction exclude each other")
-        if "val_split" in self.given and (opt.select_on_test or "val_fraction" in self.given):
-            self.parser.error("--val_split excludes --select_on_test and --val_fraction")
         named_folder = "val_split" in self.given and opt.val_split != NO_VALIDATION
         if opt.protocol and ("train_split" in self.given or named_folder):
             self.parser.error("--protocol knows the folders; leave out --train_split and --val_split")

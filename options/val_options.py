@@ -23,23 +23,20 @@ class ValOptions(BaseOptions):
         **dict.fromkeys(AUGMENTATION_FLAGS, "only train.py takes it; --blur and --jpeg degrade test images"),
     }
 
+    exclusive = (*BaseOptions.exclusive, ("resume", "overwrite"), ("no_crop", "cropSize"))
+
     def initialize(self, parser):
         super().initialize(parser)
         # rz_interp: the protocol's, else the training run's.
         parser.set_defaults(rz_interp=None, seed=EVALUATION_SEED)
         self.add_evaluation(parser)
-        self.add_large_images(parser.add_argument_group("large images").add_argument)
-        self.add_degradation(parser.add_argument_group("degraded images").add_argument)
+        self.add_input(parser)
 
     def add_evaluation(self, parser):
         """What is scored, with which weights, and where results go."""
         add = parser.add_argument_group("evaluation").add_argument
-        add(
-            "--dataroot",
-            type=file_path,
-            default="./dataset/",
-            help="folder of generators, each with 0_real/1_fake, nature/ai or real/fake",
-        )
+        root = "folder of generators, each with 0_real/1_fake, nature/ai or real/fake"
+        add("--dataroot", type=file_path, default="./dataset/", help=root)
         self.add_classes(add)
         add("--name", help="folder below --results_dir; default: the run's name")
         add("--results_dir", type=file_path, default="./results", help="folder of all results")
@@ -51,31 +48,19 @@ class ValOptions(BaseOptions):
         add("--model_path", type=file_path, help="weight file: ours or a published one")
         add("--resume", action="store_true", help="keep the scores of an earlier, equal evaluation")
         add("--overwrite", action="store_true", help="replace earlier results of this name")
-        add(
-            "--amp",
-            choices=("bf16", "off"),
-            default="off",
-            help="bf16 is faster on a GPU, but rounds logits to ties and so changes tables",
-        )
+        amp = "bf16 is faster on a GPU, but rounds logits to ties and so changes tables"
+        add("--amp", choices=("bf16", "off"), default="off", help=amp)
 
-    def add_large_images(self, add):
+    def add_input(self, parser):
+        """What becomes of large images, and how images are degraded."""
+        add = parser.add_argument_group("large images").add_argument
         add("--no_crop", action="store_true", help="feed the whole image after the resize")
         add("--max_input_mpx", type=positive_float, default=16.0, help="largest input, in million pixels")
         add("--large_images", choices=("refuse", "crop"), default="refuse", help="crop: take the centre")
-
-    def add_degradation(self, add):
-        add(
-            "--blur",
-            type=number(float, lambda value: 0 <= value <= 100, "a number from 0 to 100"),
-            metavar="X",
-            help="blur every image first: sigma in pixels, 0 to 100",
-        )
-        add(
-            "--jpeg",
-            type=whole_number(1, 100),
-            metavar="N",
-            help="then compress as JPEG of this quality, 1 to 100",
-        )
+        add = parser.add_argument_group("degraded images").add_argument
+        sigma = number(float, lambda value: 0 <= value <= 100, "a number from 0 to 100")
+        add("--blur", type=sigma, help="blur every image first: sigma in pixels, 0 to 100")
+        add("--jpeg", type=whole_number(1, 100), help="then compress as JPEG of this quality, 1 to 100")
         add("--jpeg_method", choices=sorted(JPEG_METHODS), default="pil", help="JPEG encoder")
 
     def check(self, opt):
@@ -84,9 +69,5 @@ class ValOptions(BaseOptions):
             self.parser.error("--model_path is needed: the weight file to evaluate")
         if "jpeg_method" in self.given and opt.jpeg is None:
             self.parser.error("--jpeg_method needs --jpeg, the quality")
-        if opt.resume and opt.overwrite:
-            self.parser.error("--resume and --overwrite exclude each other")
         if opt.rz_interp and len(opt.rz_interp) > 1:
             self.parser.error(f"--rz_interp takes one filter in an evaluation, got {','.join(opt.rz_interp)}")
-        if opt.no_crop and opt.cropSize:
-            self.parser.error("--no_crop and --cropSize exclude each other")

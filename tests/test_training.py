@@ -336,9 +336,9 @@ def test_a_val_folder_is_not_touched_where_a_share_is_held_out(tree):
     ("flags", "words"),
     [
         (["--protocol", "GenImage-NPR", "--select_on_test", "--val_fraction", "0.2"], "exclude each other"),
-        (["--val_split", "val", "--val_fraction", "0.2"], "--val_split excludes"),
-        (["--val_split", "none", "--val_fraction", "0.2"], "--val_split excludes"),
-        (["--protocol", "GenImage-NPR", "--select_on_test", "--val_split", "none"], "--val_split excludes"),
+        (["--val_split", "val", "--val_fraction", "0.2"], "exclude each other"),
+        (["--val_split", "none", "--val_fraction", "0.2"], "exclude each other"),
+        (["--protocol", "GenImage-NPR", "--select_on_test", "--val_split", "none"], "exclude each other"),
         (["--select_on_test"], "--select_on_test needs --protocol"),
         (
             ["--recipe", "cvimg", "--protocol", "none", "--select_on_test"],
