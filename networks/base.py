@@ -151,12 +151,23 @@ class Detector(nn.Module):
         return {}
 
 
+def init_convolutions(module):
+    """Kaiming-normal weights (fan_out) for every convolution in a module, in its order."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+
+
 def describe(detector):
     """A detector's build in words, for a notice or a table: "npr, factor 0.25"; "npr, default options"."""
-    changed = [
-        f"{name} {as_typed(value)}" for name, value in detector.config.items() if value not in (None, ())
-    ]
-    return f"{detector.arch}, {', '.join(changed) or 'default options'}"
+    named = {name: value for name, value in detector.config.items() if value not in (None, ())}
+    changed = ", ".join(f"{name} {as_typed(value)}" for name, value in named.items())
+    return f"{detector.arch}, {changed or 'default options'}"
+
+
+def differing(build, published):
+    """{name: value} of a build where it differs from the published one."""
+    return {name: value for name, value in build.items() if value != published[name]}
 
 
 def own_flags(cls, opt):

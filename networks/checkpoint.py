@@ -8,6 +8,7 @@ are flat, or hold their weights under a name such as 'model' or 'state_dict', wi
 
 import pickle
 from argparse import Namespace
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,8 +23,8 @@ FORMAT = "npr-lab/1"
 PARALLEL_PREFIX = "module."
 SHOWN = 8  # names in a message before the rest is counted
 COUNTER = "num_batches_tracked"  # of a batch norm; it changes nothing here, and some files leave it out
-# Values of options that older versions wrote -> what they are called now.
-RENAMED_VALUES = {"npr_norm": {"before": "imagenet", "after": "none"}}
+# Option and value that older versions wrote -> what the value is called now.
+RENAMED_VALUES = {("npr_norm", "before"): "imagenet", ("npr_norm", "after"): "none"}
 
 
 @dataclass
@@ -82,26 +83,17 @@ def read(path):
     if not path.is_file():
         hint = " (it is a folder; name a file in it)" if path.is_dir() else ""
         raise CheckpointError(f"no weight file at {path}{hint}")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
     try:
-        with torch.serialization.safe_globals(_plain_classes()):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    except ImportError as error:
+        raise CheckpointError(f"{path} needs the safetensors package: pip install safetensors") from error
     except Exception as error:  # torch raises many types here; what matters to the user is the file
         raise CheckpointError(f"{path} {_what_it_is(path, error)}") from error
-    if is_own(content):
-        content["options"] = upgraded(content.get("options", {}))
+    if is_own(content) and isinstance(options := content.setdefault("options", {}), dict):
+        for (name, before), now in RENAMED_VALUES.items():
+            if options.get(name) == before:
+                options[name] = now
     return content
-
-
-def upgraded(options):
-    """Options that an older version saved, under today's names."""
-    if not isinstance(options, dict):
-        return options
-    return {
-        name: RENAMED_VALUES.get(name, {}).get(value, value) if isinstance(value, str) else value
-        for name, value in options.items()
-    }
 
 
 def is_own(content):
@@ -109,12 +101,20 @@ def is_own(content):
     return isinstance(content, dict) and content.get("format") == FORMAT
 
 
-def _plain_classes():
-    """Classes of plain data that torch's safe loader refuses unless they are named; they run no code."""
+def _read_safetensors(path):
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+def _read_torch(path):
     import numpy as np
 
+    # Plain data that torch's safe loader refuses unless its classes are named; they run no code.
     scalar_types = [type(np.dtype(code)) for code in "?bBhHiIlLqQefdSU"]
-    return [Namespace, np.dtype, np.ndarray, np.float64(0).__reduce__()[0], *scalar_types]
+    plain = [Namespace, np.dtype, np.ndarray, np.float64(0).__reduce__()[0], *scalar_types]
+    with torch.serialization.safe_globals(plain):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _what_it_is(path, error):
@@ -132,32 +132,16 @@ def _what_it_is(path, error):
             "is a TorchScript program, not weights; save its weights: "
             "torch.save(torch.jit.load(FILE).state_dict(), OUT)"
         )
-    if isinstance(error, pickle.UnpicklingError) and (foreign := _foreign_classes(path)):
+    foreign = []
+    with suppress(Exception):  # a damaged file raises one of the same many types
+        foreign = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    if isinstance(error, pickle.UnpicklingError) and foreign:
         return (
             f"holds Python objects besides tensors ({', '.join(foreign[:3])}), which are not loaded because "
             "that could run code; where you trust it, save the weights alone: "
             "torch.save(torch.load(FILE, weights_only=False)['state_dict'], OUT)"
         )
     return f"is not a readable weight file: it is damaged, or of another format ({type(error).__name__})"
-
-
-def _foreign_classes(path):
-    """Names of the classes that a file needs besides the safe ones; [] for a damaged file."""
-    try:
-        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # the same many types as in `read`
-        return []
-
-
-def _read_safetensors(path):
-    try:
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise CheckpointError(f"{path} needs the safetensors package: pip install safetensors") from error
-    try:
-        return load_file(path)
-    except Exception as error:  # safetensors raises its own type, which need not be importable
-        raise CheckpointError(f"{path} is not a readable safetensors file ({error})") from error
 
 
 # ----- the weights in a file -----
@@ -188,8 +172,8 @@ def unwrapped(content, path):
 
 def _state_dict_in(content, path):
     """(name of the entry, the only dict of tensors in a file's content), up to two levels deep."""
-    found = dict(_dicts_of_tensors(content))
-    if not found:
+    states = dict(_dicts_of_tensors(content))
+    if not states:
         reason = type(content).__name__
         if isinstance(content, dict):
             wrong = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
@@ -197,13 +181,14 @@ def _state_dict_in(content, path):
         raise CheckpointError(
             f"{path} holds no weights: expected a state_dict or {{'model': ...}}, got {reason}"
         )
-    names = [name for name in ("", "model", "state_dict") if name in found] or list(found)
-    if len(found) > 1 and names == list(found):
+    usual = [name for name in ("", "model", "state_dict") if name in states]
+    if len(states) > 1 and not usual:
         raise CheckpointError(
-            f"{path} holds several sets of weights ({', '.join(found)}); save one of them: "
-            f"torch.save(torch.load(FILE)[{next(iter(found))!r}], OUT)"
+            f"{path} holds several sets of weights ({', '.join(states)}); save one of them: "
+            f"torch.save(torch.load(FILE)[{next(iter(states))!r}], OUT)"
         )
-    return names[0], dict(found[names[0]])
+    name = usual[0] if usual else next(iter(states))
+    return name, dict(states[name])
 
 
 def _dicts_of_tensors(content, name="", depth=2):
@@ -219,18 +204,18 @@ def _dicts_of_tensors(content, name="", depth=2):
 
 def _prefix(state):
     """The shortest prefix in front of all keys of some detector's signature; "" where there is none."""
-    found = []
-    for detector in map(networks.get, networks.names()):
-        first = next(iter(detector.signature), None)
-        if first is None:
-            continue
-        prefixes = {key.removesuffix(first) for key in state if key.endswith(first)}
-        found += [prefix for prefix in prefixes if all(prefix + name in state for name in detector.signature)]
-    parts = tuple({networks.get(name).imagenet[1] for name in networks.names()} - {""})
-    found = [prefix for prefix in found if not prefix.endswith(parts)]  # the trunk of another detector
-    if found:
-        return min(found, key=len)
-    return PARALLEL_PREFIX if all(name.startswith(PARALLEL_PREFIX) for name in state) else ""
+    detectors = [networks.get(name) for name in networks.names()]
+    prefixes = set()
+    for detector in detectors:
+        if detector.signature:
+            first = detector.signature[0]
+            ends = {key.removesuffix(first) for key in state if key.endswith(first)}
+            prefixes |= {end for end in ends if state.keys() >= {end + name for name in detector.signature}}
+    # The trunk of another detector has its names behind the name of the trunk, which is not a prefix.
+    trunks = tuple({detector.imagenet[1] for detector in detectors} - {""})
+    prefixes = [prefix for prefix in prefixes if not prefix.endswith(trunks)]
+    parallel = PARALLEL_PREFIX if all(name.startswith(PARALLEL_PREFIX) for name in state) else ""
+    return min(prefixes, key=len, default=parallel)
 
 
 def load_weights(detector, state, path):
@@ -282,14 +267,12 @@ def load(path, arch=None, opt=None):
     """
     content, given = read(path), vars(opt) if opt is not None else {}
     loaded = (load_own if is_own(content) else load_published)(content, path, arch, given)
-    companions = loaded.detector.companions
+    loaded.detector.load_companions()
     recorded = content.get("companions", {}) if is_own(content) else {}
-    loaded.notes += [f"{name} {value[:12]}" for name, value in companions.items()]
-    loaded.notes += [
-        f"notice: {name} is not that of the training"
-        for name, value in companions.items()
-        if recorded.get(name, value) != value
-    ]
+    for name, digest in loaded.detector.companions.items():
+        loaded.notes.append(f"{name} {digest[:12]}")
+        if recorded.get(name, digest) != digest:
+            loaded.notes.append(f"notice: {name} is not that of the training")
     return loaded
 
 
@@ -311,7 +294,6 @@ def load_own(content, path, arch, given):
             "cannot change that: leave them out"
         )
     load_weights(detector, weights(content, path), path)
-    detector.load_companions()
     return Loaded(detector, named, options, content, str(path), sha256(path))
 
 
@@ -322,7 +304,6 @@ def load_published(content, path, arch, given):
     _require_arch(path, named, arch)
     detector = _built(path, named, {**published.options, **flags_of(named, given)})
     load_weights(detector, published.entries, path)
-    detector.load_companions()
     assumed = f"{path} is a published file; taken as detector {describe(detector)}"
     notes = [f"{assumed} (where the file does not say, --arch {named} and its flags do)"]
     notes += [*notices, *filter(None, [published.notice])]
@@ -338,13 +319,11 @@ def recognise(state, path, arch=None, given=None):
             published = published_as(name, state, given or {})
             if published is not None:
                 fitting[name] = published
-    except CheckpointError:
-        raise
     except UserError as error:
         raise CheckpointError(f"{path}: {error}") from error
     if len(fitting) == 1:
         return next(iter(fitting.items()))
-    if len(fitting) > 1:
+    if fitting:
         raise CheckpointError(f"{path} fits several detectors; name one with --arch {{{','.join(fitting)}}}")
     return _refuse_unknown(state, path, candidates)
 

@@ -43,7 +43,7 @@ def rgb(x):
 
 def gray(x):
     """Luma, the weighted sum of R, G and B; (B, 1, H, W).  Source: ITU-R BT.601."""
-    return weighted_sum(x, LUMA)
+    return weighted_sum(x.split(1, dim=1), LUMA)
 
 
 def ycbcr(x):
@@ -78,14 +78,17 @@ def lab(x):
 
     sRGB has a in [-86.2, 98.3] and b in [-107.9, 94.5], so nothing leaves [0, 1].  Source: CIE 15.
     """
-    linear = decode_srgb(x)
+    linear = decode_srgb(x).split(1, dim=1)
     fx, fy, fz = (compress(weighted_sum(linear, RGB_TO_XYZ[i]) / WHITE[i]) for i in range(3))
     return torch.cat([1.16 * fy - 0.16, (500 * (fx - fy) + 128) / 255, (200 * (fy - fz) + 128) / 255], dim=1)
 
 
-def weighted_sum(x, weights):
-    """Sum of the channels with `weights`; (B, 1, H, W).  No matmul: autocast and TF32 would round it."""
-    return sum(weight * channel for weight, channel in zip(weights, x.split(1, dim=1), strict=True))
+def weighted_sum(maps, weights):
+    """Sum of maps (B, C, H, W), each times its weight: a number, or (B, 1, 1, 1).
+
+    No matmul: autocast and TF32 would round it.
+    """
+    return sum(weight * part for weight, part in zip(weights, maps, strict=True))
 
 
 def decode_srgb(x):

@@ -120,9 +120,9 @@ class CycleISP(nn.Module):
         wrapped: uint8, from channels given in the order BGR, as DFIG gives them; signed: int16, RGB.  Both
         come back in the order RGB.
         """
-        turned = images.flip(1) if encoding == "wrapped" else images
-        noise = self.noise_in_tiles(turned, tile)
-        return wrapped(noise.flip(1)) if encoding == "wrapped" else signed(noise)
+        if encoding == "wrapped":
+            return wrapped(self.noise_in_tiles(images.flip(1), tile).flip(1))
+        return signed(self.noise_in_tiles(images, tile))
 
 
 def wrapped(noise):

@@ -21,7 +21,7 @@ from torch import nn
 
 from common import non_negative_float
 from networks import register
-from networks.base import Detector, own_flags
+from networks.base import own_flags
 from networks.ssp import SSPDetector
 
 WIDTHS = (32, 64, 128)  # channels of the U-Net at full, half and quarter resolution
@@ -96,10 +96,7 @@ class ESSPDetector(SSPDetector):
         """flags: a Namespace of this detector's flags; None: the defaults."""
         flags = flags or own_flags(type(self), argparse.Namespace())
         super().__init__(flags)
-        self.weights = {
-            "perception": flags.essp_perception_weight,
-            "restoration": flags.essp_restoration_weight,
-        }
+        self.weights = {name: getattr(flags, f"essp_{name}_weight") for name in ("perception", "restoration")}
         self.perception = Perception()
         self.tasks = nn.Parameter(torch.randn(len(TASKS), GUIDANCE))
         self.enhancement = Enhancement()
@@ -108,12 +105,12 @@ class ESSPDetector(SSPDetector):
     def add_arguments(cls, group):
         super().add_arguments(group)
         for name, what in (("perception", "blur and compression"), ("restoration", "the clean patch")):
-            words = {"metavar": "NUMBER", "help": f"weight of the loss about {what}"}
-            group.add_argument(f"--essp_{name}_weight", type=non_negative_float, default=1.0, **words)
+            words = f"weight of the loss about {what}"
+            group.add_argument(f"--essp_{name}_weight", type=non_negative_float, default=1.0, help=words)
 
     @classmethod
     def from_published(cls, state, given):
-        return Detector.from_published.__func__(cls, state, given)  # no sign to turn: fake = 1 here
+        return super(SSPDetector, cls).from_published(state, given)  # no sign to turn: fake = 1 here
 
     def restore(self, images):
         """Patches (B, 3, P, P), RGB uint8 or in [0, 1] -> (restored patches, logits (B, 2) of TASKS)."""
@@ -124,7 +121,7 @@ class ESSPDetector(SSPDetector):
 
     def preprocess(self, images):
         """Patches -> SRM residuals (B, 3, U, U) of the restored patches, float32."""
-        return self.noise((self.restore(images)[0] - self.mean) / self.std)
+        return super().preprocess(self.restore(images)[0])
 
     def loss(self, batch):
         """Batch with `image`, `label`, `clean`, `blurred`, `compressed` -> the three terms and their sum.
@@ -138,19 +135,17 @@ class ESSPDetector(SSPDetector):
         votes = batch["image"].shape[1] if batch["image"].ndim == 5 else 1
         images, clean = (batch[name].flatten(0, -4) for name in ("image", "clean"))
         restored, quality = self.restore(images)
-        logits = self.score(self.noise((restored - self.mean) / self.std)).view(-1, votes).mean(1)
+        logits = self.score(super().preprocess(restored)).view(-1, votes).mean(1)
         known = torch.stack([batch[name].float() for name in TASKS], dim=1).repeat_interleave(votes, 0)
         terms = {
             "bce": F.binary_cross_entropy_with_logits(logits, batch["label"].float()),
             "perception": F.binary_cross_entropy_with_logits(quality.float(), known),
             "restoration": 255 * F.l1_loss(restored, self.unit(clean)),
         }
-        total = sum(self.weights.get(name, 1.0) * value for name, value in terms.items())
-        return {
-            "total": total,
-            "logits": logits.detach(),
-            **{name: value.detach() for name, value in terms.items()},
-        }
+        weighted = (weight * terms[name] for name, weight in self.weights.items())
+        total = sum(weighted, start=terms["bce"])
+        parts = {name: value.detach() for name, value in terms.items()}
+        return {"total": total, "logits": logits.detach(), **parts}
 
 
 def _halved(x):

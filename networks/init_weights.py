@@ -54,8 +54,6 @@ def _published(state, arch, given):
     for name in networks.names():
         try:
             published = checkpoint.published_as(name, state, given if name == arch else {})
-        except CheckpointError:
-            raise
         except UserError:  # of this detector, but how it was built is unclear
             continue
         if published is not None:
@@ -89,10 +87,8 @@ def load_matching(detector, state, source):
         "not used": [name for name in state if name not in own],
     }
     lines = [f"starts from {len(matching)} of {len(own)} entries, those that match, of {source}"]
-    return "\n".join(
-        lines
-        + [f"  {len(names)} {why}: {checkpoint.shorten(names)}" for why, names in lists.items() if names]
-    )
+    lines += [f"  {len(names)} {why}: {checkpoint.shorten(names)}" for why, names in lists.items() if names]
+    return "\n".join(lines)
 
 
 def _under_own_names(detector, state):

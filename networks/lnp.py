@@ -17,7 +17,7 @@ from torch import fft, nn
 
 from common import UserError, sha256
 from networks import cycleisp
-from networks.base import DataConfig, Detector, Published, own_flags, shapes_of, shapes_on_meta
+from networks.base import DataConfig, Detector, Published, differing, own_flags, shapes_of, shapes_on_meta
 
 # Of the amplitude: (|F| + EPSILON) ** POWER.
 EPSILON, POWER = 1e-8, 0.8
@@ -25,11 +25,14 @@ EPSILON, POWER = 1e-8, 0.8
 GRAYS = {"equal": (1 / 3, 1 / 3, 1 / 3), "weighted": (0.11, 0.59, 0.3)}
 # --lnp_feature: channels that the trunk sees.
 FEATURES = {"lnp": 3, "fft": 2, "lnp+fft": 5}
-# --train_mode: channels of lnp+fft that attention is paid to, counted from the last.  Published files of mode
-# 2 hold a block of 5 channels without using it.
-MODES = {0: 2, 1: 5, 2: 0}
+# --train_mode: channels of the attention block, the last ones of lnp+fft.  Mode 2 holds a block, as its
+# published files do, without using it.
+MODES = {0: 2, 1: 5, 2: 5}
+UNUSED = 2
 # --lnp_eval: where an evaluation takes its crop from.
 EVALUATIONS = {"train": "training", "full": "stored"}
+# What `config` leaves out.
+PUBLISHED = {"source": "wrapped", "train_mode": 0, "feature": "lnp+fft", "gray": "equal"}
 # Signed noise is divided by it: RMS of the noise above 0 in 28 files of DFIG.
 SIGNED_STD = 0.0155
 # Memory per pixel of the denoiser, over that of a trunk.
@@ -65,9 +68,8 @@ class DAB(nn.Module):
         super().__init__()
         self.SA = cycleisp.SpatialAttention()
         self.CA = cycleisp.ChannelAttention(width, reduction=1)
-        self.body = nn.Sequential(
-            cycleisp.conv3x3(width, width), nn.ReLU(inplace=True), cycleisp.conv3x3(width, width)
-        )
+        first, second = cycleisp.conv3x3(width, width), cycleisp.conv3x3(width, width)
+        self.body = nn.Sequential(first, nn.ReLU(inplace=True), second)
         self.conv1x1 = nn.Conv2d(2 * width, width, 1)
         self.conv1x1_c = nn.Conv2d(width, width, 1)
 
@@ -98,17 +100,15 @@ class LNPDetector(Detector):
         )
         self.denoiser = None
         self.make_trunk(FEATURES[self.feature])
-        width = self.attended
-        if width:
-            self.DAB = DAB(width)
+        if self.attended:
+            self.DAB = DAB(self.attended)
             self.start_attention()
 
     @property
     def attended(self):
-        """Channels of the attention block; mode 2 has one of 5 and leaves it out, as published."""
-        if self.feature == "lnp" or (self.feature == "fft" and self.mode == 2):
-            return 0
-        return MODES[self.mode] or FEATURES["lnp+fft"]
+        """Channels of the attention block; 0 where there is none."""
+        without = self.feature == "lnp" or (self.feature == "fft" and self.mode == UNUSED)
+        return 0 if without else MODES[self.mode]
 
     def start_attention(self):
         """Start weights of the attention block; PyTorch's own unless a trunk says otherwise."""
@@ -142,7 +142,7 @@ class LNPDetector(Detector):
     def from_published(cls, state, given):
         """Keys decide the trunk and mode 0; modes 1 and 2 have the same keys."""
         width = len(state["DAB.body.0.weight"])
-        possible = [mode for mode, channels in MODES.items() if (channels or FEATURES["lnp+fft"]) == width]
+        possible = [mode for mode, channels in MODES.items() if channels == width]
         if not possible:
             return None
         if given.get("lnp_feature", "lnp+fft") != "lnp+fft":
@@ -200,8 +200,10 @@ class LNPDetector(Detector):
 
     def fused_channels(self, x):
         """What `preprocess` gives -> the same channels after the attention of the mode."""
-        width = min(MODES[self.mode], x.shape[1]) if self.attended else 0
-        return torch.cat([x[:, :-width], self.DAB(x[:, -width:])], dim=1) if width else x
+        width = self.attended
+        if not width or self.mode == UNUSED:
+            return x
+        return torch.cat([x[:, :-width], self.DAB(x[:, -width:])], dim=1)
 
     def forward(self, images):
         """Input as of `preprocess` -> logits (B,), float32."""
@@ -210,13 +212,8 @@ class LNPDetector(Detector):
     @property
     def config(self):
         """What the weights depend on; where the noise comes from in an evaluation is recorded separately."""
-        built = {
-            "source": (self.source, "wrapped"),
-            "train_mode": (self.mode, 0),
-            "feature": (self.feature, "lnp+fft"),
-            "gray": (self.gray, "equal"),
-        }
-        return {name: value for name, (value, usual) in built.items() if value != usual}
+        build = {"source": self.source, "train_mode": self.mode, "feature": self.feature, "gray": self.gray}
+        return differing(build, PUBLISHED)
 
 
 def _check(flags):

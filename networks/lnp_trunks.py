@@ -9,6 +9,7 @@ import re
 from torch import nn
 
 from networks import register, resnet50
+from networks.base import init_convolutions
 from networks.lnp import LNPDetector
 
 # Indices in an inverted residual of the MobileNetV2 that DFIG copied -> those in torchvision's.
@@ -26,13 +27,11 @@ class ResNetLNP(LNPDetector):
     def make_trunk(self, channels):
         resnet50.add_layers(self)
         self.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
-        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+        init_convolutions(self.conv1)
         resnet50.init_last_layer(self.fc)
 
     def start_attention(self):
-        for module in self.DAB.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        init_convolutions(self.DAB)
 
     def classify(self, x):
         """Channels (B, C, H, W) -> logits (B,)."""
@@ -55,9 +54,8 @@ class MobileNetLNP(LNPDetector):
 
         trunk = mobilenet_v2(num_classes=1, dropout=0.0)
         self.features, self.classifier = trunk.features, trunk.classifier
-        stem = nn.Conv2d(channels, 32, 3, stride=2, padding=1, bias=False)
-        nn.init.kaiming_normal_(stem.weight, mode="fan_out")
-        self.features[0][0] = stem
+        self.features[0][0] = nn.Conv2d(channels, 32, 3, stride=2, padding=1, bias=False)
+        init_convolutions(self.features[0][0])
 
     @classmethod
     def from_published(cls, state, given):
@@ -67,9 +65,8 @@ class MobileNetLNP(LNPDetector):
         published = super().from_published(kept, given)
         if published is None or len(kept) == len(state):
             return published
-        return published._replace(
-            notice="its layer fc, which the published training adds and never uses, was left out"
-        )
+        notice = "its layer fc, which the published training adds and never uses, was left out"
+        return published._replace(notice=notice)
 
     def classify(self, x):
         """Channels (B, C, H, W) -> logits (B,)."""

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from networks.attention import ScaleAttention
+from networks.color import weighted_sum
 
 # Published scale of the residual before the first convolution; NPR.pth is only valid with it.
 # Written as two steps because float32 x * 2 / 3 and x * (2 / 3) differ in the last bit.
@@ -23,10 +24,6 @@ SCALE_NUMERATOR, SCALE_DENOMINATOR = 2.0, 3.0
 
 MODES = ("nearest", "bilinear", "bicubic", "area")
 WINDOWS = (2, 3, 4)
-MEAN, MAX = "mean", "max"
-
-# CVIMGDetection: the published scale, learned further.
-START_SCALE = 2 / 3
 
 # Local gradient: added to the horizontal difference, so that it can be divided by; a ratio beyond STEEPEST
 # counts as 0 (AIGDetection, networks/local_grad.py).
@@ -36,7 +33,7 @@ STEEPEST = 100
 
 def references(window):
     """What a window can be compared with: its pixels w1 ... w(l*l), row by row, its mean or its maximum."""
-    return (*(f"w{number}" for number in range(1, window * window + 1)), MEAN, MAX)
+    return (*(f"w{number}" for number in range(1, window * window + 1)), "mean", "max")
 
 
 def trim(x, multiple):
@@ -49,29 +46,21 @@ def window_residual(x, window=2, reference="w1"):
     """Every window of l x l pixels minus one of its own pixels, its mean or its maximum.
 
     x: (..., H, W), at least l x l.  Returns (..., H - H % l, W - W % l).  Source: NPR paper, equation 2 and
-    Table 7; l = 2 with w1 is the published layer, x - up(down(x)) at factor 0.5, mode nearest.
+    Table 7; l = 2 with w1 is the published layer, x - up(down(x)) at factor 0.5, mode nearest: a quarter of
+    it is exactly 0.
     """
-    if min(x.shape[-2:]) < window:
-        raise ValueError(
-            f"NPR needs images of at least {window}x{window} pixels, got {x.shape[-1]}x{x.shape[-2]}"
-        )
+    height, width = x.shape[-2:]
+    if min(height, width) < window:
+        raise ValueError(f"NPR needs images of at least {window}x{window} pixels, got {width}x{height}")
     windows = trim(x, window).unflatten(-1, (-1, window)).unflatten(-3, (-1, window))  # (..., H/l, l, W/l, l)
-    if reference == MEAN:
+    if reference == "mean":
         compared = windows.mean(dim=(-3, -1), keepdim=True)
-    elif reference == MAX:
+    elif reference == "max":
         compared = windows.amax(dim=(-3, -1), keepdim=True)
     else:
         row, column = divmod(int(reference[1:]) - 1, window)
         compared = windows[..., row : row + 1, :, column : column + 1]
     return (windows - compared).flatten(-4, -3).flatten(-2, -1)
-
-
-def neighbour_residual(x):
-    """The published layer: every 2x2 block minus its own top-left pixel.
-
-    x: (..., H, W), at least 2x2.  Returns (..., H - H % 2, W - W % 2); a quarter of it is exactly 0.
-    """
-    return window_residual(x, 2, "w1")
 
 
 def scaled(residual):
@@ -128,16 +117,11 @@ def scale_maps(x, variant):
     if variant.window:
         return [window_residual(x, variant.window, variant.ref)]
     if variant.published_map:
-        return [neighbour_residual(x)]
+        return [window_residual(x)]
     return [factor_residual(x, factor, variant.mode) for factor in variant.factors or (variant.factor,)]
 
 
 # ----- fusions: the maps of several scales -> the input of the first convolution -----
-
-
-def weighted_sum(maps, weights):
-    """Sum of maps (B, C, H, W), each times its weight: a number, or (B, 1, 1, 1)."""
-    return sum(weight * residual for weight, residual in zip(weights, maps, strict=True))
 
 
 def learned_weights(maps, _x, net):
@@ -148,7 +132,7 @@ def learned_weights(maps, _x, net):
 def learn_weights(net, scales, _channels):
     """Parameters of `learned_weights`."""
     net.npr_weights = torch.nn.Parameter(torch.ones(scales))
-    net.npr_scale_factor = torch.nn.Parameter(torch.tensor(START_SCALE))
+    net.npr_scale_factor = torch.nn.Parameter(torch.tensor(2 / 3))  # the published scale, learned further
 
 
 def side_by_side(maps, _x, _net):

@@ -9,7 +9,7 @@ Module names are those of the published weight files: 1,437,761 parameters, 146 
 CVIMGDetection's file of several scales has 1,446,665 and 154, spatial attention that it never uses included.
 """
 
-import argparse
+from argparse import Namespace
 from dataclasses import replace
 
 from torch import nn
@@ -17,7 +17,7 @@ from torch import nn
 from common import UserError
 from networks import register, variants
 from networks.attention import ChannelAttention, SpatialAttention
-from networks.base import DataConfig, Detector, Published, shapes_of, shapes_on_meta
+from networks.base import DataConfig, Detector, Published, init_convolutions, shapes_of, shapes_on_meta
 from networks.color import SPACES
 from networks.npr import FRONTS, FUSIONS
 from networks.variants import ATTENTIONS, NORMS, STEMS, Variant
@@ -78,32 +78,11 @@ class NPRDetector(Detector):
         scales = len(variant.factors)
         self.build_trunk(space.channels * scales if fusion and fusion.widens else space.channels)
         # Before fusion and attention are made: with one seed, a trunk of one shape is the same trunk.
-        self.init_weights()
+        # Batch norm and fc1 keep PyTorch's defaults.
+        init_convolutions(self)
         if fusion and fusion.build:
             fusion.build(self, scales, space.channels)
         self.build_attention()
-
-    @staticmethod
-    def add_arguments(group):
-        variants.add_arguments(group)
-
-    @classmethod
-    def from_options(cls, opt):
-        return cls(Variant.from_options(opt))
-
-    @classmethod
-    def from_published(cls, state, given):
-        shapes = shapes_of(state)
-        options = variants.flags_from_keys(shapes, given)
-        variant = Variant.from_options(argparse.Namespace(**options))
-        own = shapes_on_meta(lambda: cls(variant))
-        differing = [name for name in {**shapes, **own} if own.get(name) != shapes.get(name)]
-        if differing and given:
-            flags = ", ".join(f"--{name} {value}" for name, value in given.items())
-            raise UserError(
-                f"does not hold what the flags say, {flags}: it differs in {', '.join(sorted(differing)[:8])}"
-            )
-        return None if differing else Published(options, state)
 
     def build_trunk(self, inputs):
         """conv1 ... fc1 under their published names."""
@@ -127,15 +106,6 @@ class NPRDetector(Detector):
         if "spatial" in kinds:
             self.spatial_att1 = SpatialAttention()
             self.spatial_att2 = SpatialAttention()
-
-    def init_weights(self):
-        """Kaiming-normal convolutions (fan_out), batch norm at 1 and 0; fc1 keeps PyTorch's default."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, nn.BatchNorm2d):
-                nn.init.ones_(module.weight)
-                nn.init.zeros_(module.bias)
 
     def preprocess(self, images):
         """RGB uint8, or float in [0, 1], (B, 3, H, W) -> what conv1 sees, float32.
@@ -169,13 +139,13 @@ class NPRDetector(Detector):
         return x
 
     def attend(self, x, **modules):
-        """The kinds of attention that the variant uses, of those that have a module at this point.
+        """x through those of the modules, named by kind of attention, whose kind the variant uses.
 
         Source: CVIMGDetection's networks/resnet.py; spatial attention: commented lines of its forward pass.
         """
-        for kind in ATTENTIONS[self.variant.attention]:
-            if kind in modules:
-                x = getattr(self, modules[kind])(x)
+        for kind, name in modules.items():
+            if kind in ATTENTIONS[self.variant.attention]:
+                x = getattr(self, name)(x)
         return x
 
     @property
@@ -185,6 +155,24 @@ class NPRDetector(Detector):
     @property
     def config(self):
         return self.variant.changed
+
+    add_arguments = staticmethod(variants.add_arguments)
+
+    @classmethod
+    def from_options(cls, opt):
+        return cls(Variant.from_options(opt))
+
+    @classmethod
+    def from_published(cls, state, given):
+        shapes = shapes_of(state)
+        options = variants.flags_from_keys(shapes, given)
+        own = shapes_on_meta(lambda: cls.from_options(Namespace(**options)))
+        differing = sorted(name for name in {**shapes, **own} if own.get(name) != shapes.get(name))
+        if differing and given:
+            flags = ", ".join(f"--{name} {value}" for name, value in given.items())
+            names = ", ".join(differing[:8])
+            raise UserError(f"does not hold what the flags say, {flags}: it differs in {names}")
+        return None if differing else Published(options, state)
 
 
 def resnet50(num_classes=1):

@@ -17,7 +17,7 @@ from torch import nn
 
 from common import UserError, whole_number
 from networks import register
-from networks.base import DataConfig, Detector, Patches, Published, own_flags
+from networks.base import DataConfig, Detector, Patches, Published, differing, own_flags
 from networks.resnet50 import features, resnet50
 
 PATCH, UPSCALED = 32, 256
@@ -59,10 +59,9 @@ class SSPDetector(Detector):
         """flags: a Namespace of this detector's flags; None: the published setting."""
         super().__init__()
         flags = vars(flags or own_flags(type(self), argparse.Namespace()))
-        self.patch, self.upscaled = flags[f"{self.arch}_patch"], flags[f"{self.arch}_upscale"]
-        rule = Patches(
-            self.patch, **{name: flags[f"{self.arch}_{name}"] for name in ("select", "stride", "vote")}
-        )
+        own = {name.removeprefix(f"{self.arch}_"): value for name, value in flags.items()}
+        self.patch, self.upscaled = own["patch"], own["upscale"]
+        rule = Patches(self.patch, own["select"], own["stride"], own["vote"])
         if rule.stride != Patches.stride and rule.select != "dense":
             raise UserError(f"--{self.arch}_stride needs --{self.arch}_select dense; without it, it is 8")
         enlargement = (self.upscaled / self.patch) ** 2
@@ -75,23 +74,15 @@ class SSPDetector(Detector):
         def add(name, **kwargs):
             group.add_argument(f"--{cls.arch}_{name}", **kwargs)
 
-        select = (
-            "candidates for the simplest patch: 64 random ones (published), side by side, or every few pixels"
-        )
+        select = "candidates for the simplest patch: 64 random (published), side by side, or every few pixels"
         add("select", choices=SELECTIONS, default="random64", help=select)
-        add(
-            "stride",
-            type=whole_number(1, 10_000),
-            default=8,
-            metavar="N",
-            help="pixels between two of `dense`",
-        )
+        add("stride", type=whole_number(1, 10_000), default=8, help="pixels between two of `dense`")
         vote = "average the logits of the N simplest patches that do not overlap"
-        add("vote", type=whole_number(1, 64), default=1, metavar="N", help=vote)
-        add("patch", type=whole_number(8, 1024), default=PATCH, metavar="N", help="side of a patch in pixels")
+        add("vote", type=whole_number(1, 64), default=1, help=vote)
+        add("patch", type=whole_number(8, 1024), default=PATCH, help="side of a patch in pixels")
         # Below 33 the last stage sees one pixel, which batch norm cannot normalise for a single image.
         upscale = "side to which patches are scaled up; smaller is faster"
-        add("upscale", type=whole_number(33, 1024), default=UPSCALED, metavar="N", help=upscale)
+        add("upscale", type=whole_number(33, 1024), default=UPSCALED, help=upscale)
 
     @classmethod
     def from_options(cls, opt):
@@ -99,8 +90,7 @@ class SSPDetector(Detector):
 
     @classmethod
     def from_published(cls, state, given):
-        published = super().from_published(state, given)
-        if published is None:
+        if super().from_published(state, given) is None:
             return None
         turned = {name: -state[name] for name in ("disc.fc.weight", "disc.fc.bias")}
         notice = "SSP's published files score up = real; the sign of the last layer was turned"
@@ -134,5 +124,5 @@ class SSPDetector(Detector):
     @property
     def config(self):
         """What the weights depend on; which patch is taken is recorded with the input."""
-        built = {"patch": (self.patch, PATCH), "upscale": (self.upscaled, UPSCALED)}
-        return {name: value for name, (value, usual) in built.items() if value != usual}
+        build = {"patch": self.patch, "upscale": self.upscaled}
+        return differing(build, {"patch": PATCH, "upscale": UPSCALED})

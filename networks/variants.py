@@ -6,10 +6,11 @@ in Variant, its rule in `__post_init__`, and a line in networks/resnet.py.
 """
 
 import argparse
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
 from common import UserError, fraction
 from networks.attention import FORMS
+from networks.base import differing
 from networks.color import SPACES
 from networks.npr import FRONTS, FUSIONS, MODES, WINDOWS, references
 
@@ -55,52 +56,46 @@ class Variant:
     stages: int = 2
 
     def __post_init__(self):
-        given = {field.name for field in fields(self) if getattr(self, field.name) not in (None, ())}
-        scale = given & {"factor", "factors", "window"}
-        if len(scale) > 1:
-            raise UserError(f"give one of {_flags({'factor', 'factors', 'window'})}, got {_flags(scale)}")
         self._check_names()
-        if self.front != "npr":
-            _refuse(given, {*scale, "mode", "ref", "fusion"}, f"--npr_front {self.front} has no NPR map")
-        elif self.window:
-            self._check_window(given)
-        else:
-            _refuse(given, {"ref"}, "--npr_ref needs --npr_window")
-            self._fill(factor=None if self.factors else 0.5, mode="nearest")
-            if not self.factors:
-                _refuse(given, {"fusion"}, "--npr_fusion needs --npr_factors")
-            self._fill(fusion="weights" if self.factors else None)
-        if "attention_form" in given and "channel" not in ATTENTIONS[self.attention]:
-            raise UserError("--npr_attention_form needs --npr_attention channel or channel_spatial")
+        self._check_combination()
+        # What depends on other flags, unless it was given.
+        if self.front == "npr" and self.window:
+            self._fill(ref="w1")
+        elif self.front == "npr" and self.factors:
+            self._fill(mode="nearest", fusion="weights")
+        elif self.front == "npr":
+            self._fill(mode="nearest", factor=0.5)
         self._fill(attention_form="sum")
 
     def _check_names(self):
-        tables = {
-            "front": FRONTS,
-            "fusion": FUSIONS,
-            "color": SPACES,
-            "norm": NORMS,
-            "stem": STEMS,
-            "attention": ATTENTIONS,
-            "unused": ATTENTIONS,
-            "attention_form": FORMS,
-            "mode": MODES,
-            "window": WINDOWS,
-            "stages": STAGES,
-        }
-        for name, table in tables.items():
-            value = getattr(self, name)
-            if value is not None and value not in table:
-                raise UserError(f"--npr_{name} is one of {', '.join(map(str, table))}, got {value!r}")
+        parser = argparse.ArgumentParser(add_help=False)
+        add_arguments(parser)
+        for flag in parser._actions:
+            value = getattr(self, flag.dest.removeprefix("npr_"))
+            if flag.choices and value is not None and value not in flag.choices:
+                raise UserError(f"--{flag.dest} is one of {', '.join(map(str, flag.choices))}, got {value!r}")
 
-    def _check_window(self, given):
-        _refuse(given, {"mode", "fusion"}, "--npr_window compares with a pixel, its mean or maximum")
-        self._fill(ref="w1")
-        legal = references(self.window)
-        if self.ref not in legal:
-            raise UserError(
-                f"--npr_ref of --npr_window {self.window} is one of {', '.join(legal)}, got {self.ref!r}"
-            )
+    def _check_combination(self):
+        given = {field.name for field in fields(self) if getattr(self, field.name) not in (None, ())}
+        scales = {"factor", "factors", "window"}
+        if len(given & scales) > 1:
+            raise UserError(f"give one of {_flags(scales)}, got {_flags(given & scales)}")
+        no_map = f"--npr_front {self.front} has no NPR map"
+        form = "--npr_attention_form needs --npr_attention channel or channel_spatial"
+        # Whether a rule applies, the fields that it excludes, and its words.
+        rules = (
+            (self.front != "npr", {*scales, "mode", "ref", "fusion"}, no_map),
+            (self.window, {"mode", "fusion"}, "--npr_window compares with a pixel, its mean or maximum"),
+            (not self.window, {"ref"}, "--npr_ref needs --npr_window"),
+            (not self.factors, {"fusion"}, "--npr_fusion needs --npr_factors"),
+            ("channel" not in ATTENTIONS[self.attention], {"attention_form"}, form),
+        )
+        for applies, excluded, words in rules:
+            if applies and given & excluded:
+                raise UserError(f"{words}; leave out {_flags(given & excluded)}")
+        if self.ref and self.ref not in (legal := references(self.window)):
+            window = f"--npr_window {self.window}"
+            raise UserError(f"--npr_ref of {window} is one of {', '.join(legal)}, got {self.ref!r}")
 
     def _fill(self, **defaults):
         for name, value in defaults.items():
@@ -116,12 +111,7 @@ class Variant:
     @property
     def changed(self):
         """{field: value} where it differs from the published NPR."""
-        usual = Variant()
-        return {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if getattr(self, field.name) != getattr(usual, field.name)
-        }
+        return differing(asdict(self), asdict(Variant()))
 
     @property
     def published_map(self):
@@ -197,7 +187,7 @@ def _attention_from_keys(shapes, given):
 def without_unused(entries, options):
     """Entries of a file without attention that it holds and never uses."""
     keys = tuple(ATTENTION_KEYS[kind] for kind in ATTENTIONS[options.get("npr_unused", "none")])
-    return {name: value for name, value in entries.items() if not keys or not name.startswith(keys)}
+    return {name: value for name, value in entries.items() if not name.startswith(keys)}
 
 
 def _factors_of(shape, given):
@@ -207,11 +197,6 @@ def _factors_of(shape, given):
         named = f", not the {len(factors)} of --npr_factors" if factors else ""
         raise UserError(f"fuses {scales} scales{named}; say which: --arch npr --npr_factors F,F,...")
     return factors
-
-
-def _refuse(given, unfit, reason):
-    if given & unfit:
-        raise UserError(f"{reason}; leave out {_flags(given & unfit)}")
 
 
 def _flags(names):

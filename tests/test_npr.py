@@ -7,15 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from networks.color import weighted_sum
 from networks.npr import (
     factor_residual,
     index_map,
     local_gradient,
-    neighbour_residual,
     references,
     scaled,
     trim,
-    weighted_sum,
     window_residual,
 )
 
@@ -30,7 +29,7 @@ def random_images(height, width, batch=2, dtype=torch.float32):
 
 def scaled_residual(x):
     """The published layer as the detector feeds it to its first convolution."""
-    return scaled(neighbour_residual(x))
+    return scaled(window_residual(x))
 
 
 def published_residual(x):
@@ -42,14 +41,14 @@ def published_residual(x):
 def test_a_4x4_image_worked_by_hand():
     image = torch.tensor([[1, 2, 3, 5], [7, 11, 13, 17], [19, 23, 29, 31], [37, 41, 43, 47]]).float()
     expected = torch.tensor([[0, 1, 0, 2], [6, 10, 10, 14], [0, 4, 0, 2], [18, 22, 14, 18]]).float()
-    assert torch.equal(neighbour_residual(image), expected)
+    assert torch.equal(window_residual(image), expected)
 
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_the_pixel_taken_away_has_index_0_0_2_2_4_4(axis):
     coordinate = torch.arange(6.0).expand(6, 6)
     coordinate = coordinate if axis == 1 else coordinate.T
-    taken = coordinate - neighbour_residual(coordinate)
+    taken = coordinate - window_residual(coordinate)
     line = taken[3] if axis == 1 else taken[:, 3]
     assert line.tolist() == [0, 0, 2, 2, 4, 4]
 
@@ -58,7 +57,7 @@ def test_the_pixel_taken_away_has_index_0_0_2_2_4_4(axis):
 def test_the_residual_and_the_scaled_one_equal_upstreams_bit_for_bit(size):
     x = random_images(*size)
     assert torch.equal(trim(x, 2), x)
-    assert torch.equal(neighbour_residual(x), published_residual(x))
+    assert torch.equal(window_residual(x), published_residual(x))
     assert torch.equal(scaled_residual(x), published_residual(x) * 2.0 / 3.0)
     assert torch.equal(window_residual(x, 2, "w1"), published_residual(x))
     assert torch.equal(factor_residual(x, 0.5), published_residual(x))
@@ -66,11 +65,11 @@ def test_the_residual_and_the_scaled_one_equal_upstreams_bit_for_bit(size):
 
 def test_the_scale_is_two_steps_because_one_step_gives_other_bits():
     x = random_images(64, 64)
-    assert not torch.equal(scaled_residual(x), neighbour_residual(x) * (2 / 3))
+    assert not torch.equal(scaled_residual(x), window_residual(x) * (2 / 3))
 
 
 @pytest.mark.parametrize("size", ODD_SIZES)
-@pytest.mark.parametrize("layer", [neighbour_residual, scaled_residual])
+@pytest.mark.parametrize("layer", [window_residual, scaled_residual])
 def test_an_odd_size_loses_its_last_row_or_column(layer, size):
     height, width = size
     x = random_images(height, width)
@@ -81,7 +80,7 @@ def test_an_odd_size_loses_its_last_row_or_column(layer, size):
 @pytest.mark.parametrize("size", EVEN_SIZES + ODD_SIZES)
 def test_the_result_has_the_even_size(size):
     height, width = size
-    assert neighbour_residual(random_images(height, width)).shape == (2, 3, height & ~1, width & ~1)
+    assert window_residual(random_images(height, width)).shape == (2, 3, height & ~1, width & ~1)
 
 
 @pytest.mark.parametrize(
@@ -89,18 +88,18 @@ def test_the_result_has_the_even_size(size):
 )
 def test_an_image_one_pixel_wide_or_high_is_refused_with_its_size(size, words):
     with pytest.raises(ValueError, match=f"at least 2x2 pixels, got {words}"):
-        neighbour_residual(torch.zeros(1, 3, *size))
+        window_residual(torch.zeros(1, 3, *size))
 
 
 def test_a_quarter_of_the_residual_is_exactly_zero():
-    residual = neighbour_residual(random_images(64, 48))
+    residual = window_residual(random_images(64, 48))
     assert residual[..., ::2, ::2].abs().max() == 0
     assert (residual == 0).float().mean() == 0.25
 
 
 def test_an_image_of_repeated_2x2_blocks_has_no_residual():
     x = random_images(16, 16).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
-    assert neighbour_residual(x).abs().max() == 0
+    assert window_residual(x).abs().max() == 0
 
 
 LAYOUTS = {
@@ -121,14 +120,14 @@ def test_the_memory_layout_does_not_matter(layout, size):
 
 def test_an_image_expanded_over_the_batch_is_read_right():
     one = random_images(8, 8, batch=1)
-    assert torch.equal(neighbour_residual(one.expand(4, 3, 8, 8)), neighbour_residual(one).expand(4, 3, 8, 8))
+    assert torch.equal(window_residual(one.expand(4, 3, 8, 8)), window_residual(one).expand(4, 3, 8, 8))
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (3, 8, 8), (2, 3, 8, 8), (2, 2, 3, 8, 8)])
 def test_leading_dimensions_are_free(shape):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    planes = torch.stack([neighbour_residual(plane) for plane in x.reshape(-1, 8, 8)])
-    assert torch.equal(neighbour_residual(x), planes.reshape(shape))
+    planes = torch.stack([window_residual(plane) for plane in x.reshape(-1, 8, 8)])
+    assert torch.equal(window_residual(x), planes.reshape(shape))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
