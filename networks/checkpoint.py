@@ -284,7 +284,8 @@ def load_own(content, path, arch, given):
             f"{path} says it is a {FORMAT} file, but names no detector of this version: "
             f"arch {named!r}, known: {', '.join(networks.names())}"
         )
-    _require_arch(path, named, arch)
+    if arch not in (None, named):
+        raise CheckpointError(f"{path} holds a {named!r} detector, not --arch {arch}")
     flags = flags_of(named, given)
     detector = _built(path, named, {**options, **flags})
     trained = _built(path, named, options, meta=True) if flags else detector
@@ -301,7 +302,6 @@ def load_published(content, path, arch, given):
     """Loaded from a published file: its keys decide which detector it is, or flags where they do not."""
     state, notices = unwrapped(content, path)
     named, published = recognise(state, path, arch, given)
-    _require_arch(path, named, arch)
     detector = _built(path, named, {**published.options, **flags_of(named, given)})
     load_weights(detector, published.entries, path)
     assumed = f"{path} is a published file; taken as detector {describe(detector)}"
@@ -310,17 +310,14 @@ def load_published(content, path, arch, given):
     return Loaded(detector, named, {}, content, str(path), sha256(path), notes)
 
 
-def recognise(state, path, arch=None, given=None):
+def recognise(state, path, arch, given):
     """(name, Published) of the only detector that a foreign state_dict fits; CheckpointError without one."""
     candidates = [arch] if arch is not None else networks.names()
-    fitting = {}
     try:
-        for name in candidates:
-            published = published_as(name, state, given or {})
-            if published is not None:
-                fitting[name] = published
+        published = {name: published_as(name, state, given) for name in candidates}
     except UserError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    fitting = {name: known for name, known in published.items() if known is not None}
     if len(fitting) == 1:
         return next(iter(fitting.items()))
     if fitting:
@@ -349,11 +346,6 @@ def _built(path, arch, options, meta=False):
             return networks.get(arch).from_options(Namespace(**options))
     except UserError as error:
         raise CheckpointError(f"{path}, as it was trained, does not go with these flags: {error}") from error
-
-
-def _require_arch(path, named, arch):
-    if arch not in (None, named):
-        raise CheckpointError(f"{path} holds a {named!r} detector, not --arch {arch}")
 
 
 def _refuse_unknown(state, path, candidates):
