@@ -94,13 +94,11 @@ def number(convert, accept, expected):
     """Type of a flag that takes one int or float (convert); `expected` completes "expected ..."."""
 
     def parse(text):
-        try:
+        with suppress(ValueError):
             value = convert(text)
-        except ValueError:
-            value = None
-        if value is None or not accept(value):
-            raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
-        return value
+            if accept(value):
+                return value
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
 
     parse.metavar = "N" if convert is int else "X"
     return parse

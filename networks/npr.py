@@ -18,10 +18,6 @@ import torch.nn.functional as F
 from networks.attention import ScaleAttention
 from networks.color import weighted_sum
 
-# Published scale of the residual before the first convolution; NPR.pth is only valid with it.
-# Written as two steps because float32 x * 2 / 3 and x * (2 / 3) differ in the last bit.
-SCALE_NUMERATOR, SCALE_DENOMINATOR = 2.0, 3.0
-
 MODES = ("nearest", "bilinear", "bicubic", "area")
 WINDOWS = (2, 3, 4)
 
@@ -36,12 +32,6 @@ def references(window):
     return (*(f"w{number}" for number in range(1, window * window + 1)), "mean", "max")
 
 
-def trim(x, multiple):
-    """Drops the last rows and columns of (..., H, W) that fill no whole window."""
-    height, width = x.shape[-2:]
-    return x[..., : height - height % multiple, : width - width % multiple]
-
-
 def window_residual(x, window=2, reference="w1"):
     """Every window of l x l pixels minus one of its own pixels, its mean or its maximum.
 
@@ -52,7 +42,8 @@ def window_residual(x, window=2, reference="w1"):
     height, width = x.shape[-2:]
     if min(height, width) < window:
         raise ValueError(f"NPR needs images of at least {window}x{window} pixels, got {width}x{height}")
-    windows = trim(x, window).unflatten(-1, (-1, window)).unflatten(-3, (-1, window))  # (..., H/l, l, W/l, l)
+    whole = x[..., : height - height % window, : width - width % window]
+    windows = whole.unflatten(-1, (-1, window)).unflatten(-3, (-1, window))  # (..., H/l, l, W/l, l)
     if reference == "mean":
         compared = windows.mean(dim=(-3, -1), keepdim=True)
     elif reference == "max":
@@ -64,8 +55,11 @@ def window_residual(x, window=2, reference="w1"):
 
 
 def scaled(residual):
-    """The residual times 2/3, as the published network feeds it to its first convolution."""
-    return residual * SCALE_NUMERATOR / SCALE_DENOMINATOR
+    """The residual times 2/3, the published scale before the first convolution; NPR.pth needs it.
+
+    In two steps, as published: float32 x * 2 / 3 and x * (2 / 3) differ in the last bit.
+    """
+    return residual * 2 / 3
 
 
 def index_map(length, factor, device=None):

@@ -14,7 +14,6 @@ from networks.npr import (
     local_gradient,
     references,
     scaled,
-    trim,
     window_residual,
 )
 
