@@ -170,7 +170,7 @@ def differing(build, published):
     return {name: value for name, value in build.items() if value != published[name]}
 
 
-def own_flags(cls, opt):
+def own_flags(cls, opt=None):
     """A Namespace of the detector's own flags in opt; those that are absent there have their defaults."""
     parser = argparse.ArgumentParser(add_help=False)
     cls.add_arguments(parser)

@@ -335,7 +335,7 @@ def published_as(name, state, given):
 
 def flags_of(arch, given):
     """The detector's own flags among those given."""
-    own = vars(own_flags(networks.get(arch), Namespace()))
+    own = vars(own_flags(networks.get(arch)))
     return {name: value for name, value in given.items() if name in own}
 
 

@@ -12,7 +12,6 @@ the share of degraded images (half for each kind), L1 in grey levels (of 255), s
 little next to the others, and the weights of the three losses.
 """
 
-import argparse
 from dataclasses import replace
 
 import torch
@@ -94,7 +93,7 @@ class ESSPDetector(SSPDetector):
 
     def __init__(self, flags=None):
         """flags: a Namespace of this detector's flags; None: the defaults."""
-        flags = flags or own_flags(type(self), argparse.Namespace())
+        flags = flags or own_flags(type(self))
         super().__init__(flags)
         self.weights = {name: getattr(flags, f"essp_{name}_weight") for name in ("perception", "restoration")}
         self.perception = Perception()

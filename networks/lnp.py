@@ -7,7 +7,7 @@ Source: the code of Detecting-Face-Images-Generated-by-AI (networks/resnet.py, m
 Liu et al., "Detecting Generated Images by Real Images Only", arXiv 2211.00962.  The trunks: lnp_trunks.py.
 """
 
-import argparse
+from argparse import Namespace
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -85,7 +85,7 @@ class LNPDetector(Detector):
     def __init__(self, flags=None):
         """flags: a Namespace of this detector's flags; None: the published setting."""
         super().__init__()
-        flags = flags or own_flags(type(self), argparse.Namespace())
+        flags = flags or own_flags(type(self))
         _check(flags)
         self.mode, self.gray, self.feature = flags.train_mode, flags.lnp_gray, flags.lnp_feature
         self.encoding = flags.lnp_encoding
@@ -121,8 +121,7 @@ class LNPDetector(Detector):
         source = "files of noise patterns (tools.extract lnp), or images: see --lnp_denoiser"
         add("--lnp_input", choices=("lnp", "image"), default="lnp", help=source)
         denoiser = (
-            "CycleISP's weights (sidd_rgb.pth): noise is computed from the crop that the network gets, not "
-            "from the whole image as by tools.extract; none: use the image itself"
+            "CycleISP's weights (sidd_rgb.pth), for the noise of the network's crop; none: the image itself"
         )
         add("--lnp_denoiser", metavar="FILE", help=denoiser)
         encoding = "of the noise: 8 bits as in DFIG's files, or 16 bits with its sign"
@@ -147,7 +146,7 @@ class LNPDetector(Detector):
             return None
         if given.get("lnp_feature", "lnp+fft") != "lnp+fft":
             raise UserError(f"holds lnp+fft, not --lnp_feature {given['lnp_feature']}")
-        flags = own_flags(cls, argparse.Namespace(**{**given, "train_mode": possible[0]}))
+        flags = own_flags(cls, Namespace(**{**given, "train_mode": possible[0]}))
         if shapes_on_meta(lambda: cls(flags)) != shapes_of(state):
             return None
         mode = given.get("train_mode", possible[0] if len(possible) == 1 else None)

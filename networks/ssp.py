@@ -8,7 +8,6 @@ the code to 256.  23,510,306 parameters (225 of them the fixed filters), 321 sta
 files score up = real; loading one turns the sign of its last layer.
 """
 
-import argparse
 from dataclasses import replace
 
 import torch
@@ -58,7 +57,7 @@ class SSPDetector(Detector):
     def __init__(self, flags=None):
         """flags: a Namespace of this detector's flags; None: the published setting."""
         super().__init__()
-        flags = vars(flags or own_flags(type(self), argparse.Namespace()))
+        flags = vars(flags or own_flags(type(self)))
         own = {name.removeprefix(f"{self.arch}_"): value for name, value in flags.items()}
         self.patch, self.upscaled = own["patch"], own["upscale"]
         rule = Patches(self.patch, own["select"], own["stride"], own["vote"])

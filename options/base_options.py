@@ -16,6 +16,7 @@ from common import (
     choice_list,
     names_list,
     non_negative_int,
+    number,
     positive_float,
     positive_int,
     torch_device,
@@ -190,12 +191,10 @@ def detectors_with(flag):
     return owners
 
 
+cuda_index = number(int, lambda value: value >= -1, "the number of one CUDA device, or -1 for the CPU")
+
+
 def gpu_device(text):
     """Type of --gpu_ids: '1' or '1,' -> 'cuda:1', '-1' -> 'cpu'."""
-    try:
-        (number,) = map(int, names_list(text))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected the number of one CUDA device, or -1 for the CPU, got {text!r}"
-        ) from None
-    return "cpu" if number < 0 else f"cuda:{number}"
+    index = cuda_index(text.rstrip(","))
+    return "cpu" if index < 0 else f"cuda:{index}"
