@@ -1,6 +1,6 @@
 """Weight files: the only code that knows their formats.
 
-Ours is one dict: format, arch, options, model, optimizer, epoch, step, rng, metrics, calibration, env (and
+Ours is one dict: format, arch, options, model, optimizer, epoch, step, rng, metrics, env (and
 `progress`: the position inside an interrupted epoch, and what the learning rate depends on).  Published files
 are flat, or hold their weights under a name such as 'model' or 'state_dict', with or without a prefix such as
 `module.`.  A file either loads completely or raises CheckpointError.
@@ -65,8 +65,7 @@ class Loaded:
 
 def save(path, detector, **content):
     """Writes a checkpoint so that a crash or a full disk never leaves half a file under `path`."""
-    content = {"format": FORMAT, "arch": detector.arch, "calibration": None, **content}
-    content["model"] = detector.state_dict()
+    content = {"format": FORMAT, "arch": detector.arch, **content, "model": detector.state_dict()}
     try:
         with written_whole(path, binary=True) as file:
             torch.save(content, file)

@@ -2,7 +2,7 @@
 
 A Variant is one combination; networks/resnet.py builds it.  A new front or fusion needs no line here: their
 names come from the dicts of networks/npr.py.  A new kind of choice needs a flag in `add_arguments`, a field
-in Variant, its rule in `__post_init__`, and a line in networks/resnet.py.
+in Variant, its rule in `_check_combination`, and a line in networks/resnet.py.
 """
 
 import argparse

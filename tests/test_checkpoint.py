@@ -117,7 +117,7 @@ def test_a_saved_detector_comes_back_with_what_was_saved_beside_it(own, detector
     assert loaded.options == OPTIONS
     assert (loaded.notes, loaded.arch, loaded.run_name) == ([], "npr", "first-run")
     content = checkpoint.read(own)
-    assert (content["format"], content["arch"], content["calibration"]) == ("npr-lab/1", "npr", None)
+    assert (content["format"], content["arch"]) == ("npr-lab/1", "npr")
     assert checkpoint.is_own(content)
     assert same(checkpoint.load(own, "npr").detector.state_dict(), state)
 
