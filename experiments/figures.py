@@ -33,7 +33,7 @@ def factor_table(sweep, families, metric="acc"):
     Columns: variant, label, factor, family, mean, low, high.  `factor` is NaN where the variant has several,
     or where an earlier variant has the same one: it is not drawn on the line then.
     """
-    rows, drawn, factors = [], set(), sweep.factors()
+    rows, drawn, factors = [], set(), sweep.factors
     for variant, frame in sweep.values(metric).items():
         if not factors[variant]:
             continue
@@ -126,23 +126,27 @@ def heatmap(sweep, path, metric="acc"):
     table = heatmap_table(sweep, metric)
     if table is None:
         return None
-    lines = _heatmap_lines(table)
-    label = 0.065 * max(len(name) for name, _, _ in lines)
+    rows = []  # (protocol, generator); without a generator it is a heading, without a protocol the mean
+    for protocol, generator in table.index:
+        if protocol and (protocol, "") not in rows:
+            rows.append((protocol, ""))
+        rows.append((protocol, generator))
+    numbers = table.reindex(rows).to_numpy()
+    label = 0.065 * max(len(generator or protocol) for protocol, generator in rows)
     cell = min(1.0, max(0.39, (WIDTH - label - 0.7) / len(table.columns)))
     names = [wrap(name, int(cell / 0.07)) for name in table.columns]
     flat = cell > 0.7 and max(name.count("\n") for name in names) < 3
     names = names if flat else [wrap(name, 28) for name in table.columns]
-    height = 0.185 * len(lines) + 0.4 + (0.4 if flat else 0.07 * _longest_line(names))
+    height = 0.185 * len(rows) + 0.4 + (0.4 if flat else 0.07 * _longest_line(names))
     figure, ((axis,),) = canvas(1, 1, max(4.0, label + cell * len(table.columns) + 0.7), height)
-    numbers = np.array([values for _, values, _ in lines])
     norm = matplotlib.colors.Normalize(min(95, 5 * math.floor(np.nanmin(numbers) / 5)), 100)
     image = axis.imshow(numbers, aspect="auto", cmap="cividis", norm=norm, interpolation="nearest")
     for (row, column), value in np.ndenumerate(numbers):
-        if lines[row][2] != "head":
+        if rows[row][1]:
             _write(axis, image, row, column, "-" if math.isnan(value) else f"{value:.1f}")
-    axis.set_yticks(range(len(lines)), [name for name, _, _ in lines], fontsize=FONT)
+    axis.set_yticks(range(len(rows)), [generator or protocol for protocol, generator in rows], fontsize=FONT)
     for row, tick in enumerate(axis.get_yticklabels()):
-        if lines[row][2] != "plain":
+        if not all(rows[row]):
             tick.set_fontweight("bold")
             axis.axhline(row - 0.5, color="black", linewidth=1)
     axis.set_xticks(range(len(names)), names, rotation=0 if flat else 90, fontsize=FONT)
@@ -151,17 +155,6 @@ def heatmap(sweep, path, metric="acc"):
     bar.ax.tick_params(labelsize=FONT)
     axis.set_title(f"{METRICS[metric]} in %, mean over seeds", fontsize=FONT + 2)
     return save(figure, path)
-
-
-def _heatmap_lines(table):
-    """[(name, numbers, role)] from top to bottom: a protocol's "head", its "plain" rows, ..., the "mean"."""
-    lines = []
-    for protocol, rows in table.groupby(level=0, sort=False):
-        if protocol:
-            lines.append((protocol, np.full(len(table.columns), math.nan), "head"))
-        role = "plain" if protocol else "mean"
-        lines += [(generator, numbers.to_numpy(), role) for (_, generator), numbers in rows.iterrows()]
-    return lines
 
 
 def _write(axis, image, row, column, text):

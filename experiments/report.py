@@ -127,7 +127,7 @@ def answers(sweep, families, reference, metric="acc"):
     Only variants that differ from the reference in factor and fusion count: a variant with attention and
     several scales says nothing about the scales.
     """
-    settings, factors, values = sweep.settings(), sweep.factors(), sweep.values(metric)
+    settings, factors, values = sweep.settings, sweep.factors, sweep.values(metric)
     values = {name: values[name] for name in values if settings[name] == settings[reference]}
     single = {name: values[name] for name in values if len(factors[name]) == 1}
     fused = {name: values[name] for name in values if len(factors[name]) > 1}

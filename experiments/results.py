@@ -147,6 +147,19 @@ class Sweep:
         self.rows = rows
         self.finished = [row for row in rows if row["status"] == FINISHED]
         self.failed = [row for row in rows if row["status"] == FAILED]
+        # Names of the variants with a finished cell, in the order of the grid.
+        self.variants = list(dict.fromkeys(row["variant"] for row in self.finished))
+        # The variant that the grid compares with, "" where it has no finished cell.
+        references = [row["reference"] for row in self.finished if row["reference"] in self.variants]
+        self.reference = references[0] if references else ""
+        # (protocol, generator) of each test set, in the order of the tables, and the protocols.
+        names = dict.fromkeys(name for row in self.finished for name in row if name.endswith("/acc"))
+        self.columns = [tuple(name.removesuffix("/acc").split(SEPARATOR, 1)) for name in names]
+        self.protocols = list(dict.fromkeys(protocol for protocol, _ in self.columns))
+        # {variant: its factors}; () for one without, such as a window or the plain image.
+        self.factors = {row["variant"]: tuple(map(float, row["factors"].split())) for row in self.finished}
+        # {variant: how it is built, apart from its factors and their fusion}.
+        self.settings = {row["variant"]: row["setting"] for row in self.finished}
 
     @classmethod
     def read(cls, path):
@@ -160,27 +173,6 @@ class Sweep:
             except (TypeError, ValueError) as error:  # a None stands for too few or too many values
                 raise UserError(f"{path}, line {number} is damaged: {error}") from None
         return cls(rows)
-
-    @property
-    def reference(self):
-        """The variant that the grid compares with, "" where it has no finished cell."""
-        return next((row["reference"] for row in self.finished if row["reference"] in self.variants), "")
-
-    @property
-    def variants(self):
-        """Names of the variants with a finished cell, in the order of the grid."""
-        return list(dict.fromkeys(row["variant"] for row in self.finished))
-
-    @property
-    def columns(self):
-        """[(protocol, generator)] that were tested, in the order of the tables."""
-        names = dict.fromkeys(name for row in self.finished for name in row if name.endswith("/acc"))
-        return [tuple(name.removesuffix("/acc").split(SEPARATOR, 1)) for name in names]
-
-    @property
-    def protocols(self):
-        """Slugs of the protocols that were tested."""
-        return list(dict.fromkeys(protocol for protocol, _ in self.columns))
 
     def values(self, metric="acc", protocol=None):
         """{variant: DataFrame} of a test metric: a row per seed, a column per (protocol, generator).
@@ -220,14 +212,6 @@ class Sweep:
             for variant, seeds in tables.items()
         }
         return {variant: frame for variant, frame in frames.items() if frame.size}
-
-    def factors(self):
-        """{variant: its factors}; () for one without, such as a window or the plain image."""
-        return {row["variant"]: tuple(map(float, row["factors"].split())) for row in self.finished}
-
-    def settings(self):
-        """{variant: how it is built, apart from its factors and their fusion}."""
-        return {row["variant"]: row["setting"] for row in self.finished}
 
     def confusion(self, variant):
         """[[reals called real, reals called fake], [fakes called real, called fake]], over all its cells."""

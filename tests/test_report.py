@@ -115,7 +115,7 @@ def test_failed_rows_are_kept_apart(sweep):
     assert found.variants == ["a"]
     assert [row["cell"] for row in found.failed] == ["a-seed2", "b-seed1"]
     assert list(found.values()["a"].index) == [1]
-    assert found.factors() == {"a": (0.5,)}
+    assert found.factors == {"a": (0.5,)}
     assert found.curves("loss") == {}
 
 
@@ -177,12 +177,12 @@ def test_a_run_that_stopped_early_has_a_shorter_curve(sweep):
 
 def test_factors_are_numbers(sweep):
     rows = [cell("a", 1), cell("three", 1, factors="0.25 0.5 0.75"), cell("window", 1, factors="")]
-    assert sweep(rows).factors() == {"a": (0.5,), "three": (0.25, 0.5, 0.75), "window": ()}
+    assert sweep(rows).factors == {"a": (0.5,), "three": (0.25, 0.5, 0.75), "window": ()}
 
 
 def test_settings_are_text_and_empty_for_the_plain_detector(sweep):
     rows = [cell("a", 1), cell("b", 1, setting="attention=channel, norm=group"), failure("c", 1, "why")]
-    assert sweep(rows).settings() == {"a": "", "b": "attention=channel, norm=group"}
+    assert sweep(rows).settings == {"a": "", "b": "attention=channel, norm=group"}
 
 
 def test_scale_weights_are_a_table_per_variant_that_learns_them(sweep):
