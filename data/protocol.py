@@ -100,6 +100,11 @@ class Protocol:
         """The paths of generators of a part."""
         return {"test": self.places, "train": self.train_places, "val": self.val_places}[part]
 
+    def looked_for(self, dataroot):
+        """The paths below --dataroot where its generators can be, in words."""
+        roots, names = ",".join((*self.roots, ".")), [generator.aliases[0] for generator in self.generators]
+        return f"{self.slug}: {dataroot}/{{{roots}}}/({' or '.join(self.places)}) with {', '.join(names)}"
+
     @property
     def tells_apart(self):
         """Whether a generator's own folder name is part of its place."""
@@ -161,12 +166,7 @@ def locate_all(rows, dataroot, asked):
     protocol whose `places` do not name its generators has to be asked for to be --dataroot itself.
     """
     roots = [(row, row.locate(dataroot, single=asked and not row.tells_apart)) for row in rows]
-    absent = [
-        f"{row.slug}: {dataroot}/{{{','.join((*row.roots, '.'))}}}/({' or '.join(row.places)}) with "
-        f"{', '.join(generator.aliases[0] for generator in row.generators)}"
-        for row, root in roots
-        if root is None
-    ]
+    absent = [row.looked_for(dataroot) for row, root in roots if root is None]
     if absent and (asked or len(absent) == len(roots)):
         raise UserError(f"not found below --dataroot: {'; '.join(absent)}")
     return [(row, root) for row, root in roots if root is not None], absent

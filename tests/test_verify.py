@@ -232,13 +232,9 @@ def test_the_broken_file_of_the_distributed_dalle2_is_a_known_defect(tmp_path, c
 
 def test_upper_case_fakes_of_genimages_adm_are_a_known_defect(tmp_path):
     root = make_tree(tmp_path / "ADM/x", ["val"], names=("nature", "ai"), suffix=".PNG")
-    entry = verify.Entry(
-        protocol.Protocol("GenImage-NPR", (), None, ""),
-        protocol.Generator("ADM"),
-        "test",
-        verify.list_folder(root / "val", protocol.LABELS),
-    )
-    assert "loaders that know only .png" in verify.known_defect(entry, entry.contents.scan.samples[-1])
+    row = protocol.Protocol("GenImage-NPR", (), None, "")
+    entry = verify.Entry(row, protocol.Generator("ADM"), "test", root / "val")
+    assert "loaders that know only .png" in verify.known_defect(entry, entry.scan.samples[-1])
 
 
 @pytest.mark.parametrize(

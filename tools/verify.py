@@ -15,7 +15,8 @@ import re
 import sys
 import time
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass, field
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tqdm import tqdm
@@ -23,8 +24,8 @@ from tqdm import tqdm
 from common import Parser, UserError, file_path, names_list, non_negative_int, positive_float, write_json
 from data import protocols
 from data.decode import DEFAULT_MAX_MPX
-from data.folder import LABELS, LAYOUT_HELP, Scan, discover, scan
-from data.inspection import HASH, Depth, Facts, inspect_files, keeps_promise
+from data.folder import LAYOUT_HELP, Scan, discover, scan
+from data.inspection import HASH, Depth, inspect_files, keeps_promise
 from data.protocol import Generator, Protocol
 from util import run, tables
 
@@ -40,21 +41,13 @@ HALF = 0.5  # share of the files that makes a folder look like something
 # Words in file names that speak for a label; a generator's own names are added to those of fakes.
 REAL_WORDS = frozenset(("real", "nature", "ilsvrc"))
 FAKE_WORDS = frozenset(("fake", "ai", "generated", "synthetic"))
-# What the distributed sets are known for: protocol, generator, path in its folder, what to know.
-KNOWN_DEFECTS = (
-    (
-        "AIGCDetectBenchmark",
-        "DALLE2",
-        "0_real/000000097792.jpg",
-        "broken in the distributed archive (AIGCDetectBenchmark issue #8); --on_bad_image skip leaves it out",
-    ),
-    (
-        "GenImage-*",
-        "ADM",
-        "ai/*.PNG",
-        "GenImage's ADM fakes are named .PNG; loaders that know only .png drop them all",
-    ),
-)
+# What the distributed sets are known for: (protocol, generator, path in its folder) -> what to know.
+KNOWN_DEFECTS = {
+    ("AIGCDetectBenchmark", "DALLE2", "0_real/000000097792.jpg"): "broken in the distributed archive "
+    "(AIGCDetectBenchmark issue #8); --on_bad_image skip leaves it out",
+    ("GenImage-*", "ADM", "ai/*.PNG"): "GenImage's ADM fakes are named .PNG; loaders that know only .png "
+    "drop them all",
+}
 
 
 def main(argv=None):
@@ -77,11 +70,7 @@ def main(argv=None):
         f"{len(findings) - problems + len(notes):,} notes: {'PROBLEMS' if problems else 'ok'}"
     )
     if opt.json:
-        record = {
-            "dataroot": opt.dataroot,
-            "hash": None if opt.no_hash else HASH,
-            "decoded": not opt.no_decode,
-        }
+        record = {"dataroot": opt.dataroot, "hash": HASH if depth.hashes else None, "decoded": depth.pixels}
         record |= {"files": files, "seconds": seconds, "ok": not problems, "generators": lines}
         write_json(opt.json, record | {"findings": list(map(asdict, findings)), "notes": notes})
         print(f"-> {opt.json}")
@@ -92,37 +81,25 @@ def make_parser():
     """The command line."""
     parser = Parser(prog="tools.verify", description=__doc__.splitlines()[0])
     add = parser.add_argument
+    benchmarks = f"benchmarks that have to be there: {', '.join(protocols.PROTOCOLS)}"
+    which = f"{benchmarks}; all (the default): those that are found"
+    processes = "processes; default: one per core, at most 8; 0: none but this one"
+    too_large = "files of more million pixels count as unreadable"
     add(
         "--dataroot",
         type=file_path,
         required=True,
         help="folder of benchmarks, or of generators as for val.py",
     )
-    add(
-        "--protocols",
-        nargs="+",
-        default=(),
-        metavar="NAME",
-        help=f"benchmarks that have to be there: {', '.join(protocols.PROTOCOLS)}; all (the default): "
-        "those that are found",
-    )
+    add("--protocols", nargs="+", default=(), metavar="NAME", help=which)
     add("--protocol_file", type=file_path, help="YAML file with protocols of your own")
     add("--classes", type=names_list, default=(), help="comma list of generators to check")
     add("--test_only", action="store_true", help="leave out the training part; it can be large")
     add("--json", type=file_path, help="write everything found here as well")
     add("--no_decode", action="store_true", help="check headers only; many truncated files go unnoticed")
     add("--no_hash", action="store_true", help="do not look for duplicates")
-    add(
-        "--num_threads",
-        type=non_negative_int,
-        help="processes; default: one per core, at most 8; 0: none but this one",
-    )
-    add(
-        "--max_mpx",
-        type=positive_float,
-        default=DEFAULT_MAX_MPX,
-        help="files of more million pixels count as unreadable",
-    )
+    add("--num_threads", type=non_negative_int, help=processes)
+    add("--max_mpx", type=positive_float, default=DEFAULT_MAX_MPX, help=too_large)
     return parser
 
 
@@ -130,13 +107,28 @@ def make_parser():
 
 
 @dataclass
-class Contents:
-    """The images of one folder: listed once, inspected once, even where two protocols share it."""
+class Entry:
+    """One generator of a protocol, in its test or training part, and what its folder holds."""
 
-    folder: Path
-    scan: Scan
-    facts: list[Facts] = field(default_factory=list)  # one per sample
-    trouble: str = ""  # why it could not be listed
+    protocol: Protocol
+    generator: Generator
+    part: str
+    folder: Path | None
+    looked_for: str = ""
+
+    def __post_init__(self):
+        """Lists the folder by the rules by which test.py reads it; no image is opened."""
+        self.scan, self.trouble, self.facts = Scan(self.folder), "", ()
+        try:
+            if self.folder:
+                self.scan = scan(self.folder, [("", self.folder)], self.protocol.label_map)
+        except (UserError, OSError) as error:
+            self.trouble = str(error)
+
+    @property
+    def title(self):
+        """The generator's name in tables and findings."""
+        return self.generator.name + (" (train)" if self.part == "train" else "")
 
     def path(self, sample):
         """Where the file of a sample is."""
@@ -149,38 +141,29 @@ class Contents:
     def files(self, label=None, readable=True):
         """[(sample, facts)] of the files that can be read, or cannot; of one label, or of both."""
         pairs = zip(self.scan.samples, self.facts, strict=True)
-        return [
-            (sample, facts)
-            for sample, facts in pairs
-            if bool(facts.error) != readable and label in (None, sample.label)
-        ]
+        pairs = [(sample, facts) for sample, facts in pairs if bool(facts.error) != readable]
+        return [pair for pair in pairs if label in (None, pair[0].label)]
 
     def histogram(self, label, name):
         """{value: number of files} of one class; name: "format" or "size"."""
         return Counter(getattr(facts, name) for _, facts in self.files(label))
 
-
-@dataclass
-class Entry:
-    """One generator of a protocol, in its test or training part, and what its folder holds."""
-
-    protocol: Protocol
-    generator: Generator
-    part: str
-    contents: Contents | None  # None: no such folder
-    looked_for: str = ""
-
-    @property
-    def title(self):
-        """The generator's name in tables and findings."""
-        return self.generator.name + (" (train)" if self.part == "train" else "")
+    def finding(self, kind, text, samples=(), problem=False):
+        """A finding on this generator."""
+        files = tuple(map(self.path, samples))
+        return Finding(self.protocol.slug, self.title, kind, problem, text, files)
 
 
 def by_protocol(entries):
     """{slug: its entries}"""
+    return grouped(entries, lambda entry: entry.protocol.slug)
+
+
+def grouped(items, key):
+    """{key of an item: the items that have it}"""
     groups = defaultdict(list)
-    for entry in entries:
-        groups[entry.protocol.slug].append(entry)
+    for item in items:
+        groups[key(item)].append(item)
     return groups
 
 
@@ -188,25 +171,19 @@ def plan(opt):
     """(entries to check, notes); UserError for what was asked for wrongly or when nothing is there."""
     if not Path(opt.dataroot).is_dir():
         raise UserError(f"--dataroot: no folder {opt.dataroot}")
-    asked = asked_for(opt)
-    rows = asked or protocols.known(opt.protocol_file)
-    roots = {slug: root for slug, row in rows.items() if (root := row.locate(opt.dataroot))}
-    if not roots and not asked:
-        return list_own_folder(opt), [f"{opt.dataroot} is not a known benchmark; checked as val.py takes it"]
-    cache, entries = {}, {}
-    for row, wanted in pick(rows.values() if asked else [rows[slug] for slug in roots], opt.classes).items():
-        entries[row.slug] = list_protocol(row, roots.get(row.slug), opt, wanted, cache)
-    if asked:
-        return [entry for own in entries.values() for entry in own], []
-    return without_subsets(entries)
-
-
-def asked_for(opt):
-    """{slug: row} of the protocols that --protocols names; none for all."""
     names = [name for name in opt.protocols if name.lower() != ALL]
     if names and len(names) < len(opt.protocols):
         raise UserError(f"--protocols takes names or all, not both, got {' '.join(opt.protocols)}")
-    return {row.slug: row for row in (protocols.get(name, opt.protocol_file) for name in names)}
+    asked = [protocols.get(name, opt.protocol_file) for name in names]
+    rows = asked or protocols.known(opt.protocol_file).values()
+    roots = {row: row.locate(opt.dataroot) for row in rows}
+    if not asked:
+        roots = {row: root for row, root in roots.items() if root}
+    if not roots:
+        return list_own_folder(opt), [f"{opt.dataroot} is not a known benchmark; checked as val.py takes it"]
+    require_known(opt.classes, roots)
+    entries = [entry for row, root in roots.items() for entry in list_protocol(row, root, opt)]
+    return (entries, []) if asked else without_subsets(entries)
 
 
 def list_own_folder(opt):
@@ -214,9 +191,7 @@ def list_own_folder(opt):
     root = Path(opt.dataroot)
     row = Protocol(root.resolve().name, (), protocols.STORED, "")
     return [
-        Entry(
-            row, Generator(name), "train" if name.lower() == "train" else "test", list_folder(folder, LABELS)
-        )
+        Entry(row, Generator(name), "train" if name.lower() == "train" else "test", folder)
         for name, folder in discover(root, opt.classes)
     ]
 
@@ -226,85 +201,70 @@ def names_of(generator):
     return {name.lower() for name in (generator.name, *generator.aliases)}
 
 
-def pick(rows, classes):
-    """{protocol: its generators of these names}; UserError for a name that no protocol has."""
-    names = {row: set().union(*map(names_of, (*row.generators, *row.training))) for row in rows}
-    unknown = [name for name in classes if not any(name.lower() in own for own in names.values())]
+def require_known(classes, rows):
+    """UserError for a name that no generator of these protocols has."""
+    generators = [generator for row in rows for generator in row.generators]
+    training = [generator for row in rows for generator in row.training]
+    known = set().union(*map(names_of, generators + training))
+    unknown = [name for name in classes if name.lower() not in known]
     if unknown:
-        legal = ", ".join(dict.fromkeys(generator.name for row in names for generator in row.generators))
-        slugs = ", ".join(row.slug for row in names)
+        legal = ", ".join(dict.fromkeys(generator.name for generator in generators))
+        slugs = ", ".join(row.slug for row in rows)
         raise UserError(f"--classes: {slugs} has no generator {', '.join(unknown)}; legal: {legal}")
-    wanted = {row: {name.lower() for name in classes if name.lower() in own} for row, own in names.items()}
-    return {row: chosen for row, chosen in wanted.items() if chosen or not classes}
 
 
-def list_protocol(row, root, opt, wanted, cache):
+def list_protocol(row, root, opt):
     """Entries of a protocol: every generator of its test part, and of its training part what is there."""
-    entries = []
+    wanted = {name.lower() for name in opt.classes}
     for part in ("test", "train") if row.train_places and not opt.test_only else ("test",):
         above = root if part == "test" else row.locate(opt.dataroot, part="train")
         for generator in row.members(part):
-            if wanted and not wanted & names_of(generator):
-                continue
-            entry = Entry(row, generator, part, None, where(row, above, opt.dataroot, generator))
             folder = row.find(above, generator, part) if above else None
-            if folder:
-                key = (folder, tuple(row.label_map))
-                entry.contents = cache[key] = cache.get(key) or list_folder(folder, row.label_map)
-            if folder or part == "test":
-                entries.append(entry)
-    return entries
+            if (folder or part == "test") and (not wanted or wanted & names_of(generator)):
+                yield Entry(row, generator, part, folder, looked_for(row, above, opt.dataroot, generator))
 
 
-def list_folder(folder, labels):
-    """The contents of a generator's folder, by the rules by which test.py reads it; nothing is opened."""
-    try:
-        return Contents(folder, scan(folder, [("", folder)], labels))
-    except (UserError, OSError) as error:
-        return Contents(folder, Scan(folder), trouble=str(error))
-
-
-def where(row, root, dataroot, generator):
+def looked_for(row, root, dataroot, generator):
     """The paths that were tried for one generator, in words."""
     if root is None:
-        roots, inside = ",".join((*row.roots, ".")), ", ".join(each.aliases[0] for each in row.generators)
-        return f"{row.slug}: {dataroot}/{{{roots}}}/{{{','.join(row.places)}}} with {inside}"
+        return row.looked_for(dataroot)
     places = (place.format(generator=name) for place in row.places for name in generator.aliases)
     return " or ".join(str(root / place) for place in dict.fromkeys(places))
 
 
 def without_subsets(entries):
     """Leaves out protocols found only because a complete one shares its folders; a note names each."""
-
-    def folders(slug):
-        return {entry.contents.folder for entry in entries[slug] if entry.contents and entry.part == "test"}
-
-    complete = {slug for slug, own in entries.items() if all(entry.contents for entry in own)}
-    covered = set().union(*(folders(slug) for slug in complete))
-    apart = [slug for slug in entries if slug not in complete and folders(slug) <= covered]
+    groups = by_protocol(entries)
+    folders = {
+        slug: {entry.folder for entry in own if entry.folder and entry.part == "test"}
+        for slug, own in groups.items()
+    }
+    complete = {slug for slug, own in groups.items() if all(entry.folder for entry in own)}
+    covered = set().union(*(folders[slug] for slug in complete))
+    subsets = [slug for slug in groups if slug not in complete and folders[slug] <= covered]
     notes = [
-        f"{slug} left out: only {len(folders(slug))} of its {len(entries[slug])} folders are there, all "
+        f"{slug} left out: only {len(folders[slug])} of its {len(groups[slug])} folders are there, all "
         f"part of a complete benchmark; --protocols {slug} checks it"
-        for slug in apart
+        for slug in subsets
     ]
-    return [entry for slug, own in entries.items() if slug not in apart for entry in own], notes
+    return [entry for entry in entries if entry.protocol.slug not in subsets], notes
 
 
 def inspect(entries, depth, workers):
-    """Reads every file once and keeps its facts; returns the number of files."""
-    contents = list({id(entry.contents): entry.contents for entry in entries if entry.contents}.values())
-    files = [(each, sample) for each in contents for sample in each.scan.samples]
-    facts = inspect_files((each.path(sample) for each, sample in files), depth, min(workers, len(files)))
-    bar = tqdm(total=len(files), unit="file", disable=None, dynamic_ncols=True)
-    with run.StopSignal("nothing was written; start it again for a report") as stop, bar:
-        try:
-            for (owner, _), of_file in zip(files, facts, strict=True):
-                owner.facts.append(of_file)
-                bar.update()
-                stop.check()
-        finally:
-            facts.close()
-    return len(files)
+    """Reads every file once, even where two protocols share it; returns the number of files."""
+    paths = list(dict.fromkeys(entry.path(sample) for entry in entries for sample in entry.scan.samples))
+    results = inspect_files(paths, depth, min(workers, len(paths)))
+    bar = tqdm(total=len(paths), unit="file", disable=None, dynamic_ncols=True)
+    facts = {}
+    stop_message = "nothing was written; start it again for a report"
+    with run.StopSignal(stop_message) as stop, bar, closing(results):
+        for path, of_file in zip(paths, results, strict=True):
+            facts[path] = of_file
+            bar.update()
+            stop.check()
+    for entry in entries:
+        entry.facts = [facts[entry.path(sample)] for sample in entry.scan.samples]
+    return len(paths)
 
 
 # ----- what is wrong, or worth knowing -----
@@ -329,75 +289,63 @@ def check(entries):
 
 def check_entry(entry):
     """Findings of one generator."""
-    if entry.contents is None:
-        return [note(entry, "missing", f"no folder; looked for {entry.looked_for}", problem=True)]
-    if entry.contents.trouble:
-        return [note(entry, "layout", f"contradictory layout: {entry.contents.trouble}", problem=True)]
-    return [finding for each in CHECKS for finding in each(entry)]
-
-
-def note(entry, kind, text, samples=(), problem=False):
-    """A finding on one generator."""
-    files = tuple(map(entry.contents.path, samples)) if samples else ()
-    return Finding(entry.protocol.slug, entry.title, kind, problem, text, files)
+    if entry.folder is None:
+        yield entry.finding("missing", f"no folder; looked for {entry.looked_for}", problem=True)
+    elif entry.trouble:
+        yield entry.finding("layout", f"contradictory layout: {entry.trouble}", problem=True)
+    else:
+        for check_one in (check_counts, check_readable, check_names, check_labels, check_leaks):
+            yield from check_one(entry)
 
 
 def check_counts(entry):
     """Images of both classes, as many as published."""
-    real, fake = entry.contents.counts()
+    real, fake = entry.counts()
     if not real and not fake:
-        text = f"no images in a known layout in {entry.contents.folder}; expected {LAYOUT_HELP}"
-        yield note(entry, "empty", text, problem=True)
+        text = f"no images in a known layout in {entry.folder}; expected {LAYOUT_HELP}"
+        yield entry.finding("empty", text, problem=True)
     elif not real or not fake:
-        only = CLASSES[not real]
-        text = f"only {only} images: {real:,} real, {fake:,} fake"
-        yield note(entry, "one-sided", text, problem=True)
+        text = f"only {CLASSES[not real]} images: {real:,} real, {fake:,} fake"
+        yield entry.finding("one-sided", text, problem=True)
     within = entry.generator.images_within
+    rounded = f" within {within}" if within else ""
     for name, count, published in zip(CLASSES, (real, fake), entry.generator.images or (), strict=False):
         if abs(count - published) > within:
-            text = f"{count:,} {name} images, published: {published:,}" + (
-                f" within {within}" if within else ""
-            )
-            yield note(entry, "count", text, problem=True)
+            text = f"{count:,} {name} images, published: {published:,}{rounded}"
+            yield entry.finding("count", text, problem=True)
 
 
 def check_readable(entry):
     """Files that cannot be read; those of KNOWN_DEFECTS are notes."""
-    for sample, facts in entry.contents.files(readable=False):
+    for sample, facts in entry.files(readable=False):
         text, known = f"unreadable: {facts.error}", known_defect(entry, sample)
         if known:
             text = f"{text}; known defect of the distributed set: {known}"
-            yield note(entry, "known defect", text, [sample])
-        else:
-            yield note(entry, "unreadable", text, [sample], problem=True)
+        yield entry.finding("known defect" if known else "unreadable", text, [sample], problem=not known)
 
 
 def known_defect(entry, sample):
     """The sentence of KNOWN_DEFECTS on a file, or ""."""
-    for slug, generator, path, sentence in KNOWN_DEFECTS:
-        of_row = fnmatch.fnmatch(entry.protocol.slug, slug) and entry.generator.name == generator
-        if of_row and fnmatch.fnmatchcase(sample.path, path):
+    file = (entry.protocol.slug, entry.generator.name, sample.path)
+    for patterns, sentence in KNOWN_DEFECTS.items():
+        if all(map(fnmatch.fnmatchcase, file, patterns)):
             return sentence
     return ""
 
 
 def check_names(entry):
     """Extensions against the formats inside, upper-case ones, and what was passed over."""
-    groups = defaultdict(list)
-    for sample, facts in entry.contents.files():
-        if not keeps_promise(sample.path, facts):
-            groups[extension(sample), facts.format].append(sample)
-    for (named, inside), samples in groups.items():
-        text = f"{len(samples):,} files named {named} are {inside} inside (the content decides here)"
-        yield note(entry, "extension", text, samples, problem=True)
-    listed = entry.contents.scan
-    upper = [sample for sample in listed.samples if extension(sample) != extension(sample).lower()]
+    wrong = [pair for pair in entry.files() if not keeps_promise(pair[0].path, pair[1])]
+    for (named, inside), pairs in grouped(wrong, lambda pair: (extension(pair[0]), pair[1].format)).items():
+        text = f"{len(pairs):,} files named {named} are {inside} inside (the content decides here)"
+        yield entry.finding("extension", text, [sample for sample, _ in pairs], problem=True)
+    upper = [sample for sample in entry.scan.samples if extension(sample) != extension(sample).lower()]
     if upper:
         known = known_defect(entry, upper[-1])
         text = f"{len(upper):,} files with an upper-case extension ({extension(upper[0])}); counted here"
-        yield note(entry, "upper-case", text + (f". {known}" if known else ""), upper)
-    if listed.passed_over:
-        yield note(entry, "passed over", f"passed over: {listed.others()}")
+        yield entry.finding("upper-case", text + (f". {known}" if known else ""), upper)
+    if entry.scan.passed_over:
+        yield entry.finding("passed over", f"passed over: {entry.scan.others()}")
 
 
 def extension(sample):
@@ -407,32 +355,22 @@ def extension(sample):
 
 def check_labels(entry):
     """Whether the label folders hold what they say."""
-    listed = entry.contents.scan
-    for text in listed.notices():
-        yield note(entry, "contradiction", text.removeprefix("notice: "))
+    for text in entry.scan.notices():
+        yield entry.finding("contradiction", text.removeprefix("notice: "))
     own = {word for name in names_of(entry.generator) for word in words(name)}
-    fakes = FAKE_WORDS | {word for word in own - REAL_WORDS - {"imagenet"} if len(word) > 2}
-    in_real, in_fake = (
-        [words(Path(sample.path).name) for sample in listed.samples if sample.label == label]
-        for label in (0, 1)
-    )
-    if share(in_real, fakes - REAL_WORDS) > HALF and share(in_fake, REAL_WORDS) > HALF:
+    fake_words = FAKE_WORDS | {word for word in own - {"imagenet"} if len(word) > 2}
+    if share_named(entry, 0, fake_words - REAL_WORDS) > HALF and share_named(entry, 1, REAL_WORDS) > HALF:
         text = "looks swapped: the real folder holds names of fakes, the fake folder names of reals"
-        yield note(entry, "swapped", text, problem=True)
+        yield entry.finding("swapped", text, problem=True)
     real, fake = (
-        {
-            (Path(sample.path).name, facts.digest)
-            for sample, facts in entry.contents.files(label)
-            if facts.digest
-        }
+        {(Path(sample.path).name, facts.digest) for sample, facts in entry.files(label) if facts.digest}
         for label in (0, 1)
     )
     both = len(real & fake)
     if both > HALF * min(len(real), len(fake)):
-        text = (
-            f"looks swapped: {both:,} files have the same name and content in the real and in the fake folder"
-        )
-        yield note(entry, "swapped", f"{text}; one is a copy of the other", problem=True)
+        same = f"{both:,} files have the same name and content in the real and in the fake folder"
+        text = f"looks swapped: {same}; one is a copy of the other"
+        yield entry.finding("swapped", text, problem=True)
 
 
 def words(name):
@@ -440,15 +378,16 @@ def words(name):
     return set(re.findall("[a-z]+", name.lower()))
 
 
-def share(names, wanted):
-    """Share of the names that have one of these words."""
-    return sum(bool(name & wanted) for name in names) / max(1, len(names))
+def share_named(entry, label, wanted):
+    """Share of the files of one label whose name has one of these words."""
+    names = [Path(sample.path).name for sample in entry.scan.samples if sample.label == label]
+    return sum(bool(words(name) & wanted) for name in names) / max(1, len(names))
 
 
 def check_leaks(entry):
     """Whether the format, or the size, of a file says what its label is."""
     for name in ("format", "size"):
-        real, fake = (entry.contents.histogram(label, name) for label in (0, 1))
+        real, fake = (entry.histogram(label, name) for label in (0, 1))
         if not real or not fake:
             continue
         shares = {value: (real[value] / real.total(), fake[value] / fake.total()) for value in real | fake}
@@ -460,15 +399,13 @@ def check_leaks(entry):
                 f"{of_fake:.0%} of the fakes, so {name} alone tells them apart with {accuracy:.0%} balanced "
                 "accuracy"
             )
-            yield note(entry, f"{name} leaks", text)
+            yield entry.finding(f"{name} leaks", text)
 
 
 def as_text(value):
     """A format or a (width, height) for people."""
     return "x".join(map(str, value)) if isinstance(value, tuple) else value
 
-
-CHECKS = (check_counts, check_readable, check_names, check_labels, check_leaks)
 
 # Kind of duplicates -> sentence.
 DUPLICATES = {
@@ -484,38 +421,29 @@ HARMLESS = ("duplicates of reals across generators",)  # sets like GenImage draw
 
 def find_duplicates(entries):
     """Files with the same bytes: within a class, across labels, generators, or test and train."""
-    groups = defaultdict(list)
-    for entry in entries:
-        for sample, facts in entry.contents.files() if entry.contents else ():
-            if facts.digest:
-                groups[facts.digest].append((entry, sample))
-    kinds = defaultdict(list)  # (kind, generators concerned) -> groups
-    for group in groups.values():
-        for kind, members in kinds_of_duplicates(group) if len(group) > 1 else ():
+    files = [(entry, *pair) for entry in entries for pair in entry.files() if pair[1].digest]
+    kinds = defaultdict(list)  # (kind, generators concerned) -> groups of equal files
+    for equal in grouped(files, lambda file: file[2].digest).values():
+        copies = [(entry, sample) for entry, sample, _ in equal]
+        for kind, members in kinds_of_duplicates(copies):
             titles = ", ".join(dict.fromkeys(entry.title for entry, _ in members))
             kinds[kind, titles].append(members)
     for (kind, titles), groups in kinds.items():
-        files = [
-            os.path.join(entry.contents.folder, sample.path) for group in groups for entry, sample in group
-        ]
+        paths = tuple(entry.path(sample) for members in groups for entry, sample in members)
         text = DUPLICATES[kind].format(f"{len(groups):,}")
-        yield Finding(entries[0].protocol.slug, titles, kind, kind not in HARMLESS, text, tuple(files))
+        yield Finding(entries[0].protocol.slug, titles, kind, kind not in HARMLESS, text, paths)
 
 
-def kinds_of_duplicates(group):
-    """(kind, files concerned) of one group of equal files."""
-    by_folder, by_part = defaultdict(list), defaultdict(list)
-    for entry, sample in group:
-        by_folder[entry.title, sample.label].append((entry, sample))
-        by_part[entry.part, sample.label].append((entry, sample))
-    for (_, label), members in by_folder.items():
+def kinds_of_duplicates(copies):
+    """(kind, copies concerned) of equal files, each an (entry, sample)."""
+    for (_, label), members in grouped(copies, lambda copy: (copy[0].title, copy[1].label)).items():
         if len(members) > 1:
             yield f"duplicates within {CLASSES[label]}", members
-    if len({sample.label for _, sample in group}) > 1:
-        yield "duplicates across labels", group
-    if len({entry.part for entry, _ in group}) > 1:
-        yield "leakage", group
-    for (_, label), members in by_part.items():
+    if len({sample.label for _, sample in copies}) > 1:
+        yield "duplicates across labels", copies
+    if len({entry.part for entry, _ in copies}) > 1:
+        yield "leakage", copies
+    for (_, label), members in grouped(copies, lambda copy: (copy[0].part, copy[1].label)).items():
         if len({entry.title for entry, _ in members}) > 1:
             yield f"duplicates of {CLASSES[label]}s across generators", members
 
@@ -525,35 +453,33 @@ def kinds_of_duplicates(group):
 
 def report_entry(entry, findings, opt):
     """One generator, as plain values."""
-    held, slug = entry.contents, entry.protocol.slug
-    own = [finding for finding in findings if finding.protocol == slug]
+    own = [finding for finding in findings if finding.protocol == entry.protocol.slug]
     line = {
-        "protocol": slug,
+        "protocol": entry.protocol.slug,
         "generator": entry.generator.name,
         "part": entry.part,
-        "folder": str(held.folder) if held else None,
+        "folder": str(entry.folder) if entry.folder else None,
         "published": entry.generator.images,
         "published_within": entry.generator.images_within,
         "ok": not any(each.problem and entry.title in each.generator.split(", ") for each in own),
     }
-    if held:
-        start = os.path.join(held.folder, "")
-        copies = {path for each in own if each.kind in DUPLICATES for path in each.files}
+    if entry.folder:
+        copies = {path for finding in own if finding.kind in DUPLICATES for path in finding.files}
+        duplicates = copies.intersection(map(entry.path, entry.scan.samples))
         line |= {
-            "images": held.counts(),
-            "unreadable": len(held.files(readable=False)),
-            "duplicates": None if opt.no_hash else sum(path.startswith(start) for path in copies),
-            "passed_over": dict(held.scan.passed_over),
-        }
-        line |= {
-            f"{name}s": [counts_of(held, label, name) for label in (0, 1)] for name in ("format", "size")
+            "images": entry.counts(),
+            "unreadable": len(entry.files(readable=False)),
+            "duplicates": None if opt.no_hash else len(duplicates),
+            "passed_over": dict(entry.scan.passed_over),
+            "formats": [counts_of(entry, label, "format") for label in (0, 1)],
+            "sizes": [counts_of(entry, label, "size") for label in (0, 1)],
         }
     return line
 
 
-def counts_of(held, label, name):
+def counts_of(entry, label, name):
     """{format or size as text: number of files} of one class, the most frequent first."""
-    return {as_text(value): count for value, count in held.histogram(label, name).most_common()}
+    return {as_text(value): count for value, count in entry.histogram(label, name).most_common()}
 
 
 def cells(title, line, dataroot):
