@@ -29,6 +29,7 @@ import sys
 import tarfile
 import zipfile
 import zlib
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from shlex import quote
@@ -49,11 +50,7 @@ THERE, FETCHED, MANUAL, FAILED = "already there", "done", "by hand", "failed"
 # ----- files -----
 
 MARGIN = 64 * 2**20  # bytes of disk that stay free
-
-
-def human(count):
-    """Bytes for people: 17.4MB."""
-    return tqdm.format_sizeof(count, "B")
+human = partial(tqdm.format_sizeof, suffix="B")  # bytes for people: 17.4MB
 
 
 def free_bytes(folder):
