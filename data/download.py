@@ -306,16 +306,21 @@ def provide_set(source, target, folder, may_fetch, delete):
     unpack(pending, source, target, entries)
     if lost := ", ".join(sorted(entries.keys() - whole.keys() - pending.keys())):
         raise UserError(f"files of {lost} are missing or changed in {target}; put {lost} into {folder}")
-    if not entries and may_fetch:
-        raise UserError(f"{source.page} has no archive; what it has is in {folder}")
     if not entries:
-        return THERE if target.is_dir() and any(path.is_dir() for path in target.iterdir()) else MANUAL
+        if may_fetch:
+            raise UserError(f"{source.page} has no archive; what it has is in {folder}")
+        return THERE if has_folders(target) else MANUAL
     if pending or not complete:
         write_record(target, source, entries, complete=True)
     if delete:
         for path in chain.from_iterable(find_archives(folder).values()):
             path.unlink()
     return FETCHED if pending else THERE
+
+
+def has_folders(target):
+    """Whether a set was put into its folder by hand."""
+    return target.is_dir() and any(path.is_dir() for path in target.iterdir())
 
 
 def unpack(pending, source, target, entries):
@@ -371,17 +376,23 @@ def main(argv=None):
     if args.dry_run:
         return
     try:
-        states = provide_all(wanted, args)
-        print("summary:")
-        for name, source in wanted:
-            print(f"  {name}: {states[source]}: {args.output / source.target}")
-        missing = {name for name, source in wanted if states[source] in (MANUAL, FAILED)}
-        ready = [name for name in args.names if name in PROTOCOLS and name not in missing]
-        is_well = args.no_verify or verify(ready, args.output)
+        is_well = provide_and_verify(wanted, args)
     except KeyboardInterrupt:
         words = "stopped; what has arrived is kept: run the same command again to resume"
         raise Interrupted(words, 130) from None
-    sys.exit(0 if is_well and not missing else 1)
+    sys.exit(0 if is_well else 1)
+
+
+def provide_and_verify(wanted, args):
+    """Fetches [(name, source)], prints a summary, checks the sets; returns whether all are there and well."""
+    states = provide_all(wanted, args)
+    print("summary:")
+    for name, source in wanted:
+        print(f"  {name}: {states[source]}: {args.output / source.target}")
+    missing = {name for name, source in wanted if states[source] in (MANUAL, FAILED)}
+    ready = [name for name in args.names if name in PROTOCOLS and name not in missing]
+    is_well = args.no_verify or verify(ready, args.output)
+    return is_well and not missing
 
 
 def parse(argv):
