@@ -210,21 +210,17 @@ class Experiment:
 
 def facts(detector):
     """{column: text} of what results.csv says about a detector besides its description."""
-    variant, setting = getattr(detector, "variant", None), dict(detector.config)
-    if variant is None:
-        return {"setting": _words({"arch": detector.arch, **setting})}
-    weights, learned = learned_scales(detector)
-    factors = variant.factors or (variant.factor,)
-    return {
-        "factors": " ".join(str(factor) for factor in factors if factor is not None),
-        "scale_weights": " ".join(f"{factor}:{weight:.6f}" for factor, weight in weights.items()),
-        "scale_factor": "" if learned is None else learned,
-        "setting": _words({name: value for name, value in setting.items() if name not in SCALES}),
-    }
-
-
-def _words(setting):
-    return " ".join(f"{name}={value}" for name, value in setting.items())
+    row, setting = {}, {"arch": detector.arch, **detector.config}
+    if variant := getattr(detector, "variant", None):
+        setting = {name: value for name, value in detector.config.items() if name not in SCALES}
+        weights, learned = learned_scales(detector)
+        factors = variant.factors or (variant.factor,)
+        row = {
+            "factors": " ".join(str(factor) for factor in factors if factor is not None),
+            "scale_weights": " ".join(f"{factor}:{weight:.6f}" for factor, weight in weights.items()),
+            "scale_factor": "" if learned is None else learned,
+        }
+    return {**row, "setting": " ".join(f"{name}={value}" for name, value in setting.items())}
 
 
 def summary(row):

@@ -14,6 +14,7 @@ import csv
 import math
 import re
 import shlex
+from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
 
@@ -181,10 +182,10 @@ class Matrix:
     def table(self, rows, metric, in_markdown):
         """Lines of text, percent; what was trained on is bold, on the terminal starred."""
         marked, plain = ("**{}**", "{}") if in_markdown else ("{}*", "{} ")
-        values = {}  # over the seeds
+        values = defaultdict(list)  # over the seeds
         for row in rows:
             if not math.isnan(row[metric]):
-                values.setdefault((row["train_on"], row["method"], row["test_on"]), []).append(row[metric])
+                values[row["train_on"], row["method"], row["test_on"]].append(row[metric])
         lines = [["trained on", "method", *(plain.format(name) for name in self.columns)]]
         for name in self.sets:
             seeds = len([cell for cell in self.sweep.finished if cell["variant"] == name])
@@ -192,7 +193,7 @@ class Matrix:
             labels = {OURS: label} if self.sweep.finished else {}
             labels |= {method: method for source, method in self.methods if source == name}
             for method, label in labels.items():
-                cells = {column: values.get((name, method, column)) for column in self.columns}
+                cells = {column: values[name, method, column] for column in self.columns}
                 if any(cells.values()) or method == OURS:
                     forms = [marked if cells[column] and column == name else plain for column in cells]
                     shown = [percent(fmean(cell or [math.nan])) for cell in cells.values()]
