@@ -221,9 +221,8 @@ def read_table(path, columns):
         reader = csv.DictReader(file, delimiter=max(",;\t", key=heading.count))
         missing = [name for name in columns if name not in (reader.fieldnames or ())]
         if missing:
-            raise UserError(
-                f"{path}: expected the columns {', '.join(columns)}; there is no {', '.join(missing)}"
-            )
+            absent = ", ".join(missing)
+            raise UserError(f"{path}: expected the columns {', '.join(columns)}; there is no {absent}")
         return list(reader)
 
 

@@ -177,9 +177,7 @@ def _state_dict_in(content, path):
         if isinstance(content, dict):
             wrong = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
             reason = f"entries that are not tensors: {shorten(wrong)}"
-        raise CheckpointError(
-            f"{path} holds no weights: expected a state_dict or {{'model': ...}}, got {reason}"
-        )
+        raise CheckpointError(f"{path} holds no weights: expected a state_dict or a 'model', got {reason}")
     usual = [name for name in ("", "model", "state_dict") if name in states]
     if len(states) > 1 and not usual:
         raise CheckpointError(
@@ -279,20 +277,16 @@ def load_own(content, path, arch, given):
     """Loaded from a file that train.py wrote: it knows its detector; flags may repeat that, not change it."""
     named, options = content.get("arch"), content.get("options", {})
     if named not in networks.names() or not isinstance(options, dict):
-        raise CheckpointError(
-            f"{path} says it is a {FORMAT} file, but names no detector of this version: "
-            f"arch {named!r}, known: {', '.join(networks.names())}"
-        )
+        known = ", ".join(networks.names())
+        raise CheckpointError(f"{path} is a {FORMAT} file of the detector {named!r}; known: {known}")
     if arch not in (None, named):
         raise CheckpointError(f"{path} holds a {named!r} detector, not --arch {arch}")
     flags = flags_of(named, given)
     detector = _built(path, named, {**options, **flags})
     trained = _built(path, named, options, meta=True) if flags else detector
     if detector.config != trained.config:
-        raise CheckpointError(
-            f"{path} was trained as {describe(trained)}; the flags, which ask for {describe(detector)}, "
-            "cannot change that: leave them out"
-        )
+        asked = f"the flags, which ask for {describe(detector)}, cannot change that"
+        raise CheckpointError(f"{path} was trained as {describe(trained)}; {asked}: leave them out")
     load_weights(detector, weights(content, path), path)
     return Loaded(detector, named, options, content, str(path), sha256(path))
 
@@ -354,10 +348,8 @@ def _refuse_unknown(state, path, candidates):
     if len(candidates) == 1 or differing[closest] < len(state) / 2:
         with torch.device("meta"):
             require_fit(networks.get(closest)(), state, path)  # says exactly where it differs
-    raise CheckpointError(
-        f"{path} fits no known detector ({', '.join(candidates)}); it has {len(state)} entries: "
-        f"{shorten(list(state))}"
-    )
+    entries = f"it has {len(state)} entries: {shorten(list(state))}"
+    raise CheckpointError(f"{path} fits no known detector ({', '.join(candidates)}); {entries}")
 
 
 def shorten(names):

@@ -120,9 +120,7 @@ class LNPDetector(Detector):
         add("--train_mode", "--lnp_fusion", type=int, choices=MODES, default=0, help=mode)
         source = "files of noise patterns (tools.extract lnp), or images: see --lnp_denoiser"
         add("--lnp_input", choices=("lnp", "image"), default="lnp", help=source)
-        denoiser = (
-            "CycleISP's weights (sidd_rgb.pth), for the noise of the network's crop; none: the image itself"
-        )
+        denoiser = "CycleISP's weights (sidd_rgb.pth): noise of the network's crop; none: the image itself"
         add("--lnp_denoiser", metavar="FILE", help=denoiser)
         encoding = "of the noise: 8 bits as in DFIG's files, or 16 bits with its sign"
         add("--lnp_encoding", choices=cycleisp.ENCODINGS, default="wrapped", help=encoding)
@@ -164,10 +162,8 @@ class LNPDetector(Detector):
         if self.denoiser_path is None:
             return
         if not Path(self.denoiser_path).is_file():
-            raise UserError(
-                f"no denoiser at {self.denoiser_path}; name CycleISP's weights with --arch {self.arch} "
-                "--lnp_input image --lnp_denoiser FILE"
-            )
+            flags = f"--arch {self.arch} --lnp_input image --lnp_denoiser FILE"
+            raise UserError(f"no denoiser at {self.denoiser_path}; name CycleISP's weights with {flags}")
         self.denoiser = cycleisp.frozen(cycleisp.load(self.denoiser_path))
         self.companions = {"denoiser_sha256": sha256(self.denoiser_path)}
 

@@ -81,7 +81,5 @@ class TestOptions(ValOptions):
         if "protocols" not in self.given or [name.lower() for name in opt.protocols] == [ALL]:
             self.rows = [protocols.PROTOCOLS[slug] for slug in expected]
         if missing := [slug for slug in self.slugs() if slug not in expected]:
-            raise UserError(
-                f"--expect {opt.expect} has numbers per generator for {', '.join(expected)}, "
-                f"not for {', '.join(missing)}"
-            )
+            numbers = f"--expect {opt.expect} has numbers per generator for {', '.join(expected)}"
+            raise UserError(f"{numbers}, not for {', '.join(missing)}")
