@@ -8,6 +8,7 @@ import csv
 import difflib
 import errno
 import hashlib
+import importlib
 import json
 import os
 import platform
@@ -33,6 +34,14 @@ class BadImage(UserError):
 
 class CheckpointError(UserError):
     """A weight file that cannot be used."""
+
+
+def require_package(name, purpose, module=None):
+    """An optional package, imported (as `module`); UserError, with how to install it, where it is missing."""
+    try:
+        return importlib.import_module(module or name)
+    except ImportError:
+        raise UserError(f"{purpose} needs the package {name}: pip install {name}") from None
 
 
 # ----- command lines -----

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 import data
 import networks
-from common import UserError, owned, write_json, written_whole
+from common import UserError, owned, require_package, write_json, written_whole
 from networks import checkpoint
 from networks.init_weights import start
 from options import TrainOptions
@@ -63,7 +63,7 @@ def main(argv=None):
 def train(opt, folder, saved):
     """A run from its start, or from where the checkpoint `saved` left it, to its end."""
     # Seed, device and precision.
-    summary_writer = import_summary_writer()
+    tensorboard = require_package("tensorboardX", "training")
     device = run.start(opt)
     precision = run.choose_precision(opt.amp, device, opt.deterministic)
 
@@ -92,7 +92,7 @@ def train(opt, folder, saved):
     session = {**opt.environment, "seed": opt.seed, "precision": precision}
     if notice := run.record_session(folder / "env.json", session):
         print(notice)
-    writer = summary_writer(str(folder / "tensorboard"), purge_step=state.progress.step + 1)
+    writer = tensorboard.SummaryWriter(str(folder / "tensorboard"), purge_step=state.progress.step + 1)
     losses = Losses(state.progress, writer, opt.loss_freq)
     print(f"{device}, {precision}, run folder {folder}")
 
@@ -149,15 +149,6 @@ def make_optimizer(opt, parameters):
     if opt.optim == "sgd":
         return torch.optim.SGD(parameters, lr=opt.lr)
     return torch.optim.Adam(parameters, lr=opt.lr, betas=(opt.beta1, BETA2))
-
-
-def import_summary_writer():
-    """tensorboardX's SummaryWriter; its import takes a second."""
-    try:
-        from tensorboardX import SummaryWriter
-    except ModuleNotFoundError:
-        raise UserError("training needs tensorboardX: pip install tensorboardX") from None
-    return SummaryWriter
 
 
 class State:

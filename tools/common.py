@@ -1,6 +1,5 @@
-"""Python finds this file in place of the root's common.py where a tool is started by its path.
+"""What `import common` finds first in `python tools/verify.py`: leads this and later imports to the root.
 
-`python tools/verify.py` looks for imports in tools/.  This makes it look in the root, and there is common.py.
 So a tool imports `common` before anything else of the project; the tools that are folders link to this file.
 """
 

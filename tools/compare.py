@@ -72,8 +72,6 @@ def parse(argv):
 def results_of(folder):
     """{protocol: (scores, meta)} of results/<name>/<protocol> or of every protocol below results/<name>."""
     folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"no results folder {folder}")
     below = sorted(path.parent for path in folder.glob("*/scores.csv"))
     folders = [folder] if (folder / "scores.csv").is_file() else below
     if not folders:

@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 
-from common import UserError, written_whole
+from common import UserError, require_package, written_whole
 
 SUFFIXES = (".png", ".pdf")
 DPI = 150
@@ -58,7 +58,6 @@ def grad_cam(detector, pixels):
 
     The gradient of the logit at detector.cam_layer, averaged over positions, weighs the activations; what is
     negative counts as 0.  Returns (evidence (H, W) stretched to [0, 1], logit).
-    Raises UserError where the package grad-cam is not installed.
     Source: Selvaraju et al., "Grad-CAM", ICCV 2017.
     """
     method = require_grad_cam()(model=detector.eval(), target_layers=[detector.cam_layer])
@@ -67,12 +66,8 @@ def grad_cam(detector, pixels):
 
 
 def require_grad_cam():
-    """The class GradCAM of the package grad-cam; UserError where it is not installed."""
-    try:
-        from pytorch_grad_cam import GradCAM
-    except ImportError as error:
-        raise UserError("Grad-CAM needs the package grad-cam: pip install grad-cam") from error
-    return GradCAM
+    """The class GradCAM; UserError where its package is not installed."""
+    return require_package("grad-cam", "Grad-CAM", "pytorch_grad_cam").GradCAM
 
 
 def overlay(pixels, evidence):
@@ -167,13 +162,6 @@ def legend_below(figure, axis, title=None):
         return
     longest = max(len(line) for label in labels for line in label.split("\n"))
     room = int(figure.get_figwidth() / (0.062 * longest + 0.55))
-    figure.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=max(1, min(room, len(labels))),
-        title=title,
-        title_fontsize=FONT,
-        fontsize=FONT,
-        frameon=False,
-    )
+    columns = max(1, min(room, len(labels)))
+    text = {"title": title, "title_fontsize": FONT, "fontsize": FONT, "frameon": False}
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, **text)

@@ -6,7 +6,7 @@ Kirillov et al., "Segment Anything", ICCV 2023, and its package segment-anything
 
 import numpy as np
 
-from common import BadImage, UserError, sha256
+from common import BadImage, require_package, sha256
 from networks import checkpoint
 from tools.extract.tree import Extraction, encoded
 
@@ -14,6 +14,7 @@ POINTS = ((128 / 256, 128 / 256), (128 / 256, 236 / 256))  # (x, y) in shares of
 WIDTHS = {1280: "vit_h", 1024: "vit_l", 768: "vit_b", 32: "toy"}  # of the image encoder
 MODELS = tuple(WIDTHS.values())
 FORMATS = {"png": ".png", "jpg95": ".jpg"}
+PACKAGE = ("segment-anything", "masks", "segment_anything")
 
 
 def extract_masks(opt):
@@ -22,7 +23,7 @@ def extract_masks(opt):
     suffix, empty = FORMATS[opt.format], 0
     extraction = Extraction(opt, {"sam_sha256": sha256(opt.sam), **settings}, suffix)
     sam = load_sam(opt.sam, opt.model_type).to(extraction.device).eval()
-    predictor = require_package().SamPredictor(sam)
+    predictor = require_package(*PACKAGE).SamPredictor(sam)
 
     def make_files(images):
         nonlocal empty
@@ -63,19 +64,11 @@ def face_mask(predictor, picture, prompt):
     return predictor.predict(**prompt, mask_input=best, multimask_output=False)[0][0]
 
 
-def require_package():
-    """The package segment_anything; UserError where it is not installed."""
-    try:
-        import segment_anything
-    except ImportError as error:
-        raise UserError("masks needs the package segment-anything: pip install segment-anything") from error
-    return segment_anything
-
-
 def load_sam(path, model_type):
     """SAM with the weights of a file, on the CPU; CheckpointError where they are of another kind."""
     state = checkpoint.weights(checkpoint.read(path), path)
-    sam = toy_sam() if model_type == "toy" else require_package().sam_model_registry[model_type]()
+    published = require_package(*PACKAGE).sam_model_registry
+    sam = toy_sam() if model_type == "toy" else published[model_type]()
     width = state["image_encoder.pos_embed"].shape[-1] if "image_encoder.pos_embed" in state else None
     hint = f"; it is of --model_type {WIDTHS[width]}" if width in WIDTHS else ""
     checkpoint.load_companion(sam, state, path, f"SAM's {model_type}", hint)
@@ -84,20 +77,12 @@ def load_sam(path, model_type):
 
 def toy_sam():
     """SAM with a small encoder, from the package's own parts: to try commands, not to segment."""
-    modeling = require_package().modeling
+    modeling = require_package(*PACKAGE).modeling
     side, patch, width = 256, 16, 64
     grid = side // patch
-    encoder = modeling.ImageEncoderViT(
-        img_size=side,
-        patch_size=patch,
-        embed_dim=32,
-        depth=2,
-        num_heads=2,
-        out_chans=width,
-        use_rel_pos=True,
-        window_size=4,
-        global_attn_indexes=(1,),
-    )
+    sizes = {"img_size": side, "patch_size": patch, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    attention = {"use_rel_pos": True, "window_size": 4, "global_attn_indexes": (1,)}
+    encoder = modeling.ImageEncoderViT(out_chans=width, **sizes, **attention)
     prompts = modeling.PromptEncoder(
         embed_dim=width, image_embedding_size=(grid, grid), input_image_size=(side, side), mask_in_chans=16
     )

@@ -17,13 +17,9 @@ def extract_lnp(opt):
         raise UserError("--encoding wrapped needs --amp off: there a rounding step at 0 becomes 255")
     if opt.tile < LEAST_TILE:
         raise UserError(f"--tile is at least {LEAST_TILE}, got {opt.tile}; tiles overlap by {cycleisp.REACH}")
-    identity = {
-        "weights_sha256": sha256(opt.weights),
-        "encoding": opt.encoding,
-        "precision": "bf16" if opt.amp == "bf16" else "fp32",
-        "tile": opt.tile,
-    }
-    extraction = Extraction(opt, identity, ".png")
+    precision = "bf16" if opt.amp == "bf16" else "fp32"
+    settings = {"encoding": opt.encoding, "precision": precision, "tile": opt.tile}
+    extraction = Extraction(opt, {"weights_sha256": sha256(opt.weights), **settings}, ".png")
     device = extraction.device
     denoiser = cycleisp.load(opt.weights).to(device)
 

@@ -45,7 +45,7 @@ class Extraction:
         if self.output.exists() and not self.output.is_dir():
             raise UserError(f"--output is a folder, {self.output} is a file")
         here, there = self.input.resolve(), self.output.resolve()
-        if here == there or here in there.parents or there in here.parents:
+        if here.is_relative_to(there) or there.is_relative_to(here):
             raise UserError(f"--output {self.output} must not be --input, lie in it or around it")
         self.identity = {"what": opt.what, **identity, "input": str(here)}
         record = self.input / RECORD
@@ -65,9 +65,9 @@ class Extraction:
         make_files: uint8 images (B, 3, H, W) -> the bytes of their files; BadImage where that cannot be.
         last_words: () -> what is printed after the counts.
         """
+        record = {**self.identity, "environment": self.opt.environment}
         with owned(self.output):
             self.check_output()
-            record = {**self.identity, "environment": self.opt.environment}
             write_json(self.output / RECORD, record)
             self.write_files(make_files, last_words)
             write_json(self.output / RECORD, {**record, "failed": self.failed})
@@ -76,7 +76,7 @@ class Extraction:
             sys.exit(1)
 
     def check_output(self):
-        """Refuses to mix two extractions; with --overwrite, removes the files of the other."""
+        """Refuses to mix two extractions, or files of other images; --overwrite removes an extraction's files."""
         record = self.output / RECORD
         if any(path.name != LOCK for path in self.output.iterdir()):
             if not record.exists():
@@ -84,24 +84,15 @@ class Extraction:
             if not self.opt.overwrite:
                 known = read_side_file(record, "--overwrite starts over")
                 require_same(known, self.identity, self.output, "name another --output, or --overwrite")
-            self.refuse_strangers()
-        for target in self.targets if self.opt.overwrite else ():
-            for suffix in WRITTEN:
-                target.with_suffix(suffix).unlink(missing_ok=True)
-
-    def refuse_strangers(self):
-        """UserError where the output folder holds images that no image of the input becomes."""
-        expected = {target.with_suffix("") for target in self.targets}
-        strangers = [
-            path
-            for path in sorted(self.output.rglob("*"))
-            if path.suffix in WRITTEN and path.with_suffix("") not in expected
-        ]
-        if strangers:
+        written = {path for path in self.output.rglob("*") if path.suffix in WRITTEN}
+        expected = {target.with_suffix(suffix) for target in self.targets for suffix in WRITTEN}
+        if strangers := written - expected:
             raise UserError(
                 f"{self.output} holds {len(strangers)} images of which {self.input} has none, first "
-                f"{strangers[0]}; remove them, or name another --output"
+                f"{min(strangers)}; remove them, or name another --output"
             )
+        for path in written if self.opt.overwrite else ():
+            path.unlink()
 
     def write_files(self, make_files, last_words):
         """One pass over the images whose files are not there, or older than they are."""
