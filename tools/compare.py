@@ -16,8 +16,8 @@ from common import Parser, UserError, file_path, owned, written_whole
 from data import protocols, published
 from util import run, tables
 from util.identity import read_side_file
-from util.metrics import THRESHOLD, add_published, tabulate
-from util.results import read_scores
+from util.metrics import THRESHOLD, add_published
+from util.results import read_scores, tabulate_scores
 from util.tables import Column, count, points
 
 COLUMNS = {
@@ -130,8 +130,8 @@ def pair(first, second, average="macro"):
     shared = [(*row[:4], other_scores[row[:3]]) for row in first if row[:3] in other_scores]
     if not shared:
         raise UserError("no image in common: paths, generators or labels differ")
-    _, generators, labels, scores, others = (list(column) for column in zip(*shared, strict=True))
-    rows, other_rows = (tabulate(generators, labels, values, None, average) for values in (scores, others))
+    rows = tabulate_scores(shared, average=average)
+    other_rows = tabulate_scores([(*row[:3], row[4]) for row in shared], average=average)
     flips = [flip for row in shared if (flip := flipped(row))]
     for row, other in zip(rows, other_rows, strict=True):
         changes = [flip[-1] for flip in flips if row["generator"] in (flip[1], "Mean")]
@@ -164,9 +164,8 @@ def compare_published(first, name):
         if theirs is None:
             continue
         row = protocols.PROTOCOLS[protocol]
-        _, generators, labels, values, _ = (list(column) for column in zip(*scores, strict=True))
         order = [generator.name for generator in row.generators]
-        rows = tabulate(generators, labels, values, order, row.average)
+        rows = tabulate_scores(scores, order, row.average)
         add_published(rows, theirs, row.average)
         for line in rows:
             for metric in ("acc", "ap"):

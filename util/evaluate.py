@@ -1,7 +1,4 @@
-"""An evaluation: a detector scores the generators of a dataset and leaves a results folder.
-
-Generators are finished one by one, so a stopped evaluation can be resumed (util/results.py).
-"""
+"""An evaluation: a detector scores the generators of a dataset and leaves a results folder."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +10,7 @@ from common import UserError, owned
 from util import tables
 from util.identity import file_list_sha256
 from util.metrics import add_published
-from util.results import Results
+from util.results import Results, tabulate_scores
 from util.score import BadImages, describe_input, predict, tune_kernels
 
 
@@ -21,19 +18,13 @@ from util.score import BadImages, describe_input, predict, tune_kernels
 class Task:
     """What an evaluation is asked for, besides its images."""
 
-    # Name of the results folder.
-    name: str
-    # Generators in the order of the table.
-    order: list
-    # What --resume compares besides detector and input.
-    identity: dict = field(default_factory=dict)
-    # What meta.json records without comparing it.
-    about: dict = field(default_factory=dict)
+    name: str  # of the results folder
+    order: list  # generators, as in the table
+    identity: dict = field(default_factory=dict)  # what --resume compares besides detector and input
+    about: dict = field(default_factory=dict)  # what meta.json records without comparing it
     average: str = "macro"
-    # .method, .cells {generator: .acc, .ap}, .mean, .notes; fractions.
-    published: object = None
-    # Printed under the table.
-    notes: tuple = ()
+    published: object = None  # a Published of data/published
+    notes: tuple = ()  # printed under the table
 
 
 @dataclass
@@ -44,8 +35,7 @@ class Result:
     folder: Path
     bad: BadImages
     caption: str
-    # Generators whose scores were there already.
-    reused: int = 0
+    reused: int  # generators whose scores were there already
 
     def describe(self):
         """The table and the lines below it."""
@@ -69,8 +59,7 @@ class Evaluator:
         make_loader: function(indices of samples) -> loader over these, in this order.
         """
         if not dataset.samples:
-            folders = ", ".join(task.order)
-            raise UserError(f"no images below {dataset.root}; looked in the folders of {folders}")
+            raise UserError(f"no images below {dataset.root} in the folders of {', '.join(task.order)}")
         tune_kernels(dataset, self.opt.deterministic)
         identity = {**self.identity, "protocol": task.name, **task.identity}
         identity.update(describe_input(dataset, self.opt.amp))
@@ -85,21 +74,19 @@ class Evaluator:
             waiting = [name for name in present if name not in results.meta["finished"]]
             for name in waiting:
                 title = f"{task.name} {present.index(name) + 1}/{len(present)} {name}"
-                self._score(results, name, generators[name], title, make_loader, bad, stop)
-            rows = results.tabulate(task.order, task.average)
+                samples, loader = generators[name], make_loader(list(generators[name]))
+                with tqdm(total=len(samples), desc=title, unit="img", dynamic_ncols=True) as progress:
+                    bf16 = self.opt.amp == "bf16"
+                    index, logit = predict(self.detector, loader, self.device, bad, bf16, stop, progress)
+                # On the disk before the next generator starts.
+                results.add(name, [samples[position] for position in index], logit, bad.reasons)
+            rows = tabulate_scores(results.scores, task.order, task.average)
             if task.published is not None:
                 add_published(rows, task.published, task.average)
             reused = len(present) - len(waiting)
             result = Result(rows, results.folder, bad, caption(identity, bad, task), reused)
             tables.write_results(results.folder, rows, result.caption)
         return result
-
-    def _score(self, results, name, samples, title, make_loader, bad, stop):
-        """One generator: its scores are on the disk before the next one starts."""
-        with tqdm(total=len(samples), desc=title, unit="img", dynamic_ncols=True) as progress:
-            bf16, loader = self.opt.amp == "bf16", make_loader(list(samples))
-            index, logit = predict(self.detector, loader, self.device, bad, bf16, stop, progress)
-        results.add(name, [samples[position] for position in index], logit, bad.reasons)
 
 
 def samples_by_generator(dataset):

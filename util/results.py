@@ -1,4 +1,4 @@
-"""A results folder: the scores of an evaluation, what they are of, and which generators are finished.
+"""A results folder: scores of an evaluation, finished generator by generator, so that it can be resumed.
 
 results/<name>/<protocol>/: scores.csv (path, generator, label, score, logit), meta.json, table.csv, table.md.
 """
@@ -23,7 +23,7 @@ class Results:
     def __init__(self, folder, identity, about=None):
         """identity: what an evaluation must have in common to be resumed; about: the rest of meta.json."""
         self.folder, self.identity, self.about = folder, identity, about or {}
-        self.meta, self.scores, self.files = {}, [], {}
+        self.meta, self.scores = {}, []
 
     def open(self, opt, counts, files):
         """Starts empty, or with what an equal evaluation left; never mixes, never replaces unasked.
@@ -34,10 +34,8 @@ class Results:
         present = [name for name in FILES if (self.folder / name).exists()]
         if present and not opt.overwrite:
             if not opt.resume:
-                raise UserError(
-                    f"{self.folder} has results; --resume keeps them, --overwrite replaces them, --name "
-                    "writes elsewhere"
-                )
+                choices = "--resume keeps them, --overwrite replaces them, --name writes elsewhere"
+                raise UserError(f"{self.folder} has results; {choices}")
             self._resume(f"it holds {', '.join(present)}; --overwrite replaces it")
             self.meta["counts"].update(counts)
             return
@@ -58,13 +56,6 @@ class Results:
         # Scores first: a generator counts as finished only once its scores are on disk.
         write_scores(self.folder / "scores.csv", self.scores)
         write_json(self.folder / "meta.json", self.meta)
-
-    def tabulate(self, order, average="macro"):
-        """Rows per generator and their mean, from the scores."""
-        columns = zip(*self.scores, strict=True) if self.scores else [()] * len(SCORE_COLUMNS)
-        _, generators, labels, scores, _ = columns
-        labels, scores = np.array(labels, dtype=int), np.array(scores, dtype=np.float32)
-        return tabulate(generators, labels, scores, order, average)
 
     def _resume(self, remedy):
         """Loads what is finished; UserError if it is damaged or of another evaluation."""
@@ -88,6 +79,12 @@ def sigmoid(logits):
     return torch.sigmoid(torch.from_numpy(np.asarray(logits, dtype=np.float32))).numpy()
 
 
+def tabulate_scores(rows, order=None, average="macro"):
+    """`tabulate` of rows (path, generator, label, score, ...)."""
+    _, generators, labels, scores, *_ = zip(*rows, strict=True) if rows else [()] * 4
+    return tabulate(generators, labels, np.array(scores, np.float32), order, average)
+
+
 def write_scores(path, rows):
     """scores.csv, complete or not at all; score and logit with the 9 digits that float32 needs."""
     with written_whole(path) as file:
@@ -98,14 +95,13 @@ def write_scores(path, rows):
 
 def read_scores(path):
     """Rows (path, generator, label, score, logit) of a scores.csv, also as a spreadsheet saves it."""
+    rows = read_table(path, SCORE_COLUMNS)
     try:
         return [
             (row["path"], row["generator"], int(row["label"]), number(row["score"]), number(row["logit"]))
-            for row in read_table(path, SCORE_COLUMNS)
+            for row in rows
         ]
     except (TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(f"{path} is damaged ({error}); --overwrite replaces it") from None
 
 

@@ -10,8 +10,6 @@ from common import UserError
 from util.batching import logits_by_size
 from util.results import sigmoid
 
-LARGE_CROPPED = ", centre of inputs beyond --max_input_mpx"
-
 
 class BadImageError(UserError):
     """A file that cannot be used, under the policy "stop"."""
@@ -37,10 +35,8 @@ class BadImages:
 
     def describe(self):
         """ "" or a list of the files left out."""
-        if not self.reasons:
-            return ""
         lines = [f"  {path}: {reason}" for path, reason in sorted(self.reasons.items())]
-        return "\n".join([f"{len(lines)} bad images were left out:", *lines])
+        return "\n".join([f"{len(lines)} bad images were left out:", *lines]) if lines else ""
 
 
 def score(detector, loader, device, bad, bf16=False, stop=None, progress=None):
@@ -65,15 +61,13 @@ def score(detector, loader, device, bad, bf16=False, stop=None, progress=None):
 
 
 def predict(detector, loader, device, bad, bf16=False, stop=None, progress=None):
-    """Scores a whole loader with the detector in evaluation mode.
+    """Logits of a whole loader from the detector in evaluation mode; arguments as for `score`.
 
-    Returns {index: logit} as two arrays (indices int64, logits float32), sorted by index.  Images that `bad`
-    accepts as left out are absent; anything else that was not scored raises, so nothing is lost silently.
+    Returns two arrays (indices int64, logits float32), sorted by index, without the images that `bad` leaves
+    out.
     """
-    was_training = detector.training
     detector.eval()
     passes = list(stream(detector, loader, device, bad, bf16, stop, progress))  # logits stay on the device
-    detector.train(was_training)
     if not passes:
         return np.empty(0, np.int64), np.empty(0, np.float32)
     index, logit = (torch.cat(parts).cpu().numpy() for parts in zip(*passes, strict=True))
@@ -88,10 +82,7 @@ def tune_kernels(dataset, deterministic):
 
 
 def stream(detector, loader, device, bad, bf16=False, stop=None, progress=None):
-    """Scores a whole loader; yields (index, logits on the device) pass by pass, as passes fill up.
-
-    The detector has to be in evaluation mode.  Raises at the end unless the loader gave every image.
-    """
+    """Yields (index, logits on the device) pass by pass; raises unless the loader gave every image."""
     asked = 0
 
     def parts():
@@ -123,16 +114,13 @@ def require_finite(index, logit, dataset):
 
 def describe_input(dataset, amp):
     """What scores depend on besides the weights and the files: geometry, limits, decoding, precision."""
-    cropped = dataset.limits.crop_large and dataset.patches is None
+    limits = dataset.limits
+    cropped = limits.crop_large and dataset.patches is None
+    bounds = {"max_input_mpx": limits.max_input_mpx, "crop_large": limits.crop_large}
     return {
-        "input": dataset.describe_input() + (LARGE_CROPPED if cropped else ""),
+        "input": dataset.describe_input() + (", centre of inputs beyond --max_input_mpx" if cropped else ""),
         "geometry": dataset.geometry.as_dict(),
-        "limits": {
-            "max_mpx": dataset.max_mpx,
-            "max_input_mpx": dataset.limits.max_input_mpx,
-            "crop_large": dataset.limits.crop_large,
-            "exif": dataset.exif,
-        },
+        "limits": {"max_mpx": dataset.max_mpx, **bounds, "exif": dataset.exif},
         "precision": "bf16" if amp == "bf16" else "fp32",
         "batch_rule": "equal sizes together, no padding",
     }

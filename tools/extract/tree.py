@@ -76,7 +76,7 @@ class Extraction:
             sys.exit(1)
 
     def check_output(self):
-        """Refuses to mix two extractions, or files of other images; --overwrite removes an extraction's files."""
+        """Refuses files of other settings or other images; --overwrite removes an extraction's files."""
         record = self.output / RECORD
         if any(path.name != LOCK for path in self.output.iterdir()):
             if not record.exists():
