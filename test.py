@@ -56,7 +56,10 @@ def main(argv=None):
     differing = []
     with run.StopSignal("resume with the same command and --resume (without --overwrite)") as stop:
         for row, scan in located:
-            dataset = make_dataset(opt, row, scan, loaded)
+            # Images are prepared as the protocol's row says unless a flag does.
+            config = loaded.detector.data_config
+            geometry = data.eval_geometry(opt, config, row.geometry, loaded.options)
+            dataset = data.evaluation_images(opt, scan, config, geometry)
             print(scan.describe())
             make_loader = partial(data.loader_over, opt, dataset, device=device)
             result = evaluator.run(make_task(opt, row, dataset, loaded), dataset, make_loader, stop)
@@ -86,13 +89,6 @@ def without_empty(located, asked):
     if empty:
         print(f"no images, left out: {'; '.join(empty)}")
     return [(row, scan) for row, scan in located if scan.samples]
-
-
-def make_dataset(opt, row, scan, loaded):
-    """The images of a protocol, prepared as its row says unless a flag does."""
-    config = loaded.detector.data_config
-    geometry = data.eval_geometry(opt, config, row.geometry, loaded.options)
-    return data.evaluation_images(opt, scan, config, geometry)
 
 
 def make_task(opt, row, dataset, loaded):

@@ -229,7 +229,8 @@ def files_of(lists, companions):
 
 def train_epoch(state, losses, loader, device, bf16, stop):
     """From the next batch of this epoch to its end."""
-    progress, saved_at, started = state.progress, time.monotonic(), time.perf_counter()
+    progress = state.progress
+    saved_at = started = time.perf_counter()
     state.detector.train()
     done = min(progress.batch * state.opt.batch_size, len(state.trainset))
     with progress_bar(state.trainset, f"epoch {progress.epoch}", done) as bar:
@@ -245,10 +246,10 @@ def train_epoch(state, losses, loader, device, bf16, stop):
             if len(losses.waiting) >= FLUSH_STEPS:
                 losses.flush()
                 bar.set_postfix(loss=f"{progress.loss_sum / progress.seen:.4f}")
-            if time.monotonic() - saved_at > 60 * state.opt.save_minutes:
+            if now - saved_at > 60 * state.opt.save_minutes:
                 losses.flush()
                 state.save()
-                saved_at = time.monotonic()
+                saved_at = time.perf_counter()
     losses.flush()
     if not progress.seen:
         tqdm.write(state.bad.describe())

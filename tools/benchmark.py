@@ -171,8 +171,8 @@ def detector_of(opt):
     """The detector of batches and mixed, in evaluation mode on the device."""
     if get(opt.arch).data_config.patches:
         raise UserError(f"{opt.what} is about whole images; --arch {opt.arch} sees patches: try detectors")
-    random = None if opt.model_path else create(Namespace(arch=opt.arch))
-    detector = random or checkpoint.load(opt.model_path).detector
+    path = opt.model_path
+    detector = checkpoint.load(path).detector if path else create(Namespace(arch=opt.arch))
     return detector.to(opt.device, memory_format=torch.channels_last).eval()
 
 
