@@ -2,19 +2,23 @@
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from torch import nn
+from torchvision.models.resnet import Bottleneck, ResNet
 
 import networks
 from networks.base import DataConfig, Detector
 from util import run
 
 ROOT = Path(__file__).resolve().parent.parent
+FULL_RESNET50, FULL_STAGES = torchvision.models.resnet50, networks.resnet.STAGES
 SAMPLES = ROOT.parent / "shared" / "samples"  # real images; tests that use them skip where they are absent
 
 
@@ -89,6 +93,30 @@ class Toy(Detector):
     @property
     def cam_layer(self):
         return self.norm
+
+
+@pytest.fixture(scope="module")
+def small_resnet50():
+    """torchvision's ResNet-50 with layers of the same names, fewer blocks and narrow ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        small = partial(ResNet, Bottleneck, [1, 1, 1, 1], width_per_group=8)
+        patch.setattr("torchvision.models.resnet50", small)
+        yield
+
+
+@pytest.fixture(scope="module")
+def small_npr():
+    """The NPR detector with narrow stages; its layers keep their names, but for blocks that are left out."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("networks.resnet.STAGES", ((64, 1, 1), (16, 4, 2), (16, 1, 2), (16, 1, 2)))
+        yield
+
+
+@pytest.fixture
+def full_size(monkeypatch):
+    """The published blocks and widths, for a test of their number in a file of tests of small networks."""
+    monkeypatch.setattr("torchvision.models.resnet50", FULL_RESNET50)
+    monkeypatch.setattr("networks.resnet.STAGES", FULL_STAGES)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from networks import base, checkpoint
 from networks.resnet import NPRDetector
 from util.evaluate import file_list_sha256
 
+pytestmark = pytest.mark.usefixtures("small_npr", "small_resnet50")
 BEFORE = sorted((ROOT / "tests" / "before").glob("*.json"))
 IMAGES = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
@@ -225,7 +226,7 @@ def rebuilt(path):
 
 
 @pytest.mark.parametrize("path", BEFORE, ids=lambda path: path.stem)
-def test_checkpoints_of_the_version_before_load(tmp_path, path):
+def test_checkpoints_of_the_version_before_load(full_size, tmp_path, path):
     content = rebuilt(path)
     loaded = checkpoint.load(write(tmp_path / "last.pth", content))
     (tmp_path / "last.pth").unlink()
@@ -276,7 +277,7 @@ def test_options_under_names_of_earlier_versions_are_understood(tmp_path, state,
     assert same(detector.state_dict(), {**state, **extra})
 
 
-def test_a_run_of_the_version_before_resumes(tree, tmp_path, monkeypatch):
+def test_a_run_of_the_version_before_resumes(full_size, tree, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tree(["train", "val"], name="data", count=4)
     [path] = [path for path in BEFORE if path.stem == "npr"]

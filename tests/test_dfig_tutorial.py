@@ -158,6 +158,7 @@ def test_its_commands_parse():
             SCRIPTS[words[0]]().parse(words[1:])
 
 
+@pytest.mark.slow
 def test_own_faces_and_an_own_classifier(tmp_path, run_here, capsys):
     rng = np.random.default_rng(0)
     for name in ("faces/one.v2.png", "faces/deeper/two.png"):

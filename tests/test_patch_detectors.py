@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import shutil
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ import torch
 from conftest import interrupt_after, make_tree, toy_image
 from PIL import Image
 from scipy.ndimage import gaussian_filter
-from torchvision.models.resnet import Bottleneck, ResNet
 
 import networks
 import predict
@@ -32,13 +30,7 @@ LOCAL = ("--num_threads", "0", "--device", "cpu")
 WEIGHTS = {"perception": 0.5, "restoration": 2.0}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def small_trunk():
-    """A ResNet with layers of the same names and few weights: these tests are about the scripts."""
-    small = partial(ResNet, Bottleneck, [1, 1, 1, 1], width_per_group=8)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torchvision.models.resnet50", small)
-        yield
+pytestmark = pytest.mark.usefixtures("small_resnet50", "small_npr")  # these tests are about the scripts
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,7 @@ from networks.variants import ATTENTION_KEYS, ATTENTIONS, NORMS, STAGES, STEMS, 
 from options import TrainOptions, ValOptions
 from tools import benchmark
 
+pytestmark = pytest.mark.usefixtures("small_npr")
 THREE = "--npr_factors 0.25,0.5,0.75"
 CVIMG = f"{THREE} --npr_attention channel --npr_unused spatial"  # CVIMGDetection's last source
 COMBINED = [
@@ -381,7 +382,7 @@ def test_a_stem_has_its_kernel_and_stride(stem, shape, side):
     assert detector.conv1(torch.zeros(1, 3, 32, 32)).shape == (1, 64, side, side)
 
 
-def test_all_stages_with_the_large_stem_and_no_front_are_torchvisions_resnet50():
+def test_all_stages_with_the_large_stem_and_no_front_are_torchvisions_resnet50(full_size):
     detector = stir(build("--npr_front none --npr_stem 7x7s2 --npr_stages 4")).eval()
     plain = resnet50(num_classes=1).eval()
     plain.load_state_dict({key.replace("fc1.", "fc."): value for key, value in detector.state_dict().items()})
@@ -392,7 +393,7 @@ def test_all_stages_with_the_large_stem_and_no_front_are_torchvisions_resnet50()
 
 
 @pytest.mark.parametrize(("stages", "width"), [(2, 512), (3, 1024), (4, 2048)])
-def test_the_last_stage_feeds_the_head_and_the_activation_map(stages, width):
+def test_the_last_stage_feeds_the_head_and_the_activation_map(full_size, stages, width):
     detector = build(f"--npr_stages {stages}")
     assert detector.fc1.in_features == width
     assert detector.cam_layer is getattr(detector, f"layer{stages}")[-1]
@@ -426,7 +427,7 @@ SPATIAL_KEYS = {"spatial_att1.conv.weight": (1, 2, 7, 7), "spatial_att2.conv.wei
         ("--npr_stages 4 --npr_stem 7x7s2", 23_510_081, 320),  # torchvision's resnet50 with one output
     ],
 )
-def test_a_variant_has_its_number_of_parameters_and_entries(line, count, entries):
+def test_a_variant_has_its_number_of_parameters_and_entries(full_size, line, count, entries):
     detector = build(line)
     assert (parameters(detector), len(detector.state_dict())) == (count, entries)
 
