@@ -66,7 +66,10 @@ def opened(content, max_mpx=DEFAULT_MAX_MPX):
     with _one_reason(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # corrupt EXIF, palette transparency: no pixel depends on them
         with Image.open(io.BytesIO(content), formats=_installed_formats()) as image:
-            _check_size(image, max_mpx)
+            width, height = image.size
+            mpx = width * height / 1e6
+            if mpx > max_mpx:
+                raise BadImage(f"{width}x{height} is {mpx:.1f} Mpx, above --max_mpx {max_mpx:g}")
             if image.format in ("JPEG", "MPO"):
                 check_jpeg(content)
             yield image
@@ -109,9 +112,3 @@ def to_rgb(image):
 def _installed_formats():
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]  # AVIF came late to Pillow
-
-
-def _check_size(image, max_mpx):
-    width, height = image.size
-    if width * height > max_mpx * 1_000_000:
-        raise BadImage(f"{width}x{height} is {width * height / 1e6:.1f} Mpx, above --max_mpx {max_mpx:g}")

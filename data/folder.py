@@ -23,7 +23,7 @@ from data.decode import DEFAULT_MAX_MPX, decode
 from data.noise import decode_noise, noise_sample
 from data.patches import describe as describe_patches
 from data.patches import patch_sample
-from data.transforms import Degradation, Limits, prepare
+from data.transforms import Augment, Degradation, Geometry, Limits, prepare
 
 LAYOUTS = (("0_real", "1_fake"), ("nature", "ai"), ("real", "fake"))  # (label 0, label 1)
 LABELS = {name: label for layout in LAYOUTS for label, name in enumerate(layout)}
@@ -71,10 +71,6 @@ class Scan:
         if paths and 1 - label in {self.labels.get(step.lower()) for step in steps}:
             self.contradictions[os.path.dirname(paths[0])] += len(paths)
 
-    def generators(self):
-        """Generator names in the order in which they were scanned."""
-        return list(dict.fromkeys(sample.generator for sample in self.samples))
-
     def counts(self):
         """{generator: [number of real, number of fake]}"""
         counts = {name: [0, 0] for name in self.folders}
@@ -87,9 +83,8 @@ class Scan:
         real, fake = (sum(pair[label] for pair in self.counts().values()) for label in (0, 1))
         line = f"{self.root}: {len(self.samples):,} images ({real:,} real, {fake:,} fake)"
         line += f" in {len(self.counts())} folders"
-        if self.passed_over:
-            line += f"; passed over: {self.others()}"
-        return "\n".join([line, *self.notices()])
+        others = f"; passed over: {self.others()}" if self.passed_over else ""
+        return "\n".join([line + others, *self.notices()])
 
     def others(self):
         """What was passed over, in words; "" for nothing."""
@@ -125,7 +120,9 @@ def discover(root, classes=()):
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"no folder {root}{' (it is a file)' if root.exists() else ''}")
-    _refuse_label_folder(root)
+    own = label_of([root.resolve().name])
+    if own != UNLABELLED and labels_below(root) == {1 - own}:  # folders in it would give the other label
+        raise UserError(f"{root} is itself a label folder; name the folder above it")
     if label_folders(root):  # --classes has nothing to choose from here; see classes_notice
         return [(root.resolve().name, root)]
     folders = {child.name: child for child in subfolders(root) if labels_below(child, (root,))}
@@ -163,7 +160,17 @@ def scan(root, folders, labels=LABELS):
         strangers = [child.name for child in others if not labels_below(child, (result.root,), labels)]
         result.passed_over.update(f"folder without label folders ({name})" for name in strangers)
     for name, folder in folders:
-        _scan_generator(result, name, Path(folder), (result.root,))
+        for parent, inside, above in _unlabelled(Path(folder), labels, (result.root,)):
+            result.passed_over.update(_passed_over(parent))
+            for _, labelled in sorted(inside.items()):
+                for current, names in image_files(labelled, result.passed_over, above):
+                    relative = Path(os.path.relpath(current, root)).as_posix()
+                    paths = [f"{relative}/{file}" for file in names]
+                    result.add(paths, name, Path(current).relative_to(parent).parts)
+            splits = {child.name.lower() for child in subfolders(parent)} & SPLITS - set(labels)
+            if len(splits) > 1:
+                names = ", ".join(sorted(splits))
+                raise UserError(f"{parent} holds the splits {names}; name one folder below it")
     return result
 
 
@@ -229,50 +236,27 @@ def require_both_classes(scan_result):
 def subfolders(folder):
     """Folders inside that may hold images, sorted by name; hidden ones and SYSTEM_FOLDERS are left out."""
     with os.scandir(folder) as entries:  # tells folders from images without asking the disk for each
-        names = sorted(entry.name for entry in entries if not _is_system(entry.name) and entry.is_dir())
+        names = sorted(entry.name for entry in entries if not _folder_reason(entry.name) and entry.is_dir())
     return [Path(folder) / name for name in names]
 
 
 def labels_below(folder, above=(), labels=LABELS):
     """The set of labels of the outermost label folders inside; `above`: the folders that lead here."""
+    return set().union(*(inside for _, inside, _ in _unlabelled(folder, labels, above)))
+
+
+def _unlabelled(folder, labels, above):
+    """Walks what is outside of label folders: (folder, {label: folder inside}, the folders above and itself).
+
+    Links that lead back to a folder above are left out.
+    """
     above = (*above, folder)
     inside = label_folders(folder, labels)
-    children = [child for child in _inner(folder, above) if child not in inside.values()]
-    return set(inside).union(*(labels_below(child, above, labels) for child in children))
-
-
-def _refuse_label_folder(root):
-    """UserError where a root is itself the folder of one label, and folders in it would give the other."""
-    own = label_of([root.resolve().name])
-    if own != UNLABELLED and labels_below(root) == {1 - own}:
-        raise UserError(f"{root} is itself a label folder; name the folder above it")
-
-
-def _is_system(name):
-    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
-
-
-def _inner(folder, above):
-    """Folders inside, without links that lead back to one of those above."""
+    yield folder, inside, above
     passed = {os.path.realpath(parent) for parent in above}
-    return [child for child in subfolders(folder) if os.path.realpath(child) not in passed]
-
-
-def _scan_generator(result, name, folder, above):
-    above = (*above, folder)
-    inside = label_folders(folder, result.labels)
-    result.passed_over.update(_passed_over(folder))
-    for label in sorted(inside):
-        for current, names in image_files(inside[label], result.passed_over, above):
-            relative = Path(os.path.relpath(current, result.root)).as_posix()
-            paths = [f"{relative}/{file}" for file in names]
-            result.add(paths, name, Path(current).relative_to(folder).parts)
-    children = [child for child in _inner(folder, above) if child not in inside.values()]
-    splits = {child.name.lower() for child in children} & SPLITS
-    if len(splits) > 1:
-        raise UserError(f"{folder} holds the splits {', '.join(sorted(splits))}; name one folder below it")
-    for child in children:
-        _scan_generator(result, name, child, above)
+    for child in subfolders(folder):
+        if child not in inside.values() and os.path.realpath(child) not in passed:
+            yield from _unlabelled(child, labels, above)
 
 
 def image_files(folder, passed_over, above=()):
@@ -284,11 +268,9 @@ def image_files(folder, passed_over, above=()):
             inside[:] = []
             continue
         seen.add(real_path)
-        passed_over.update(_system_folder(name) for name in inside if _is_system(name))
-        inside[:] = sorted(name for name in inside if not _is_system(name))
-        reasons = {name: _reason(name) for name in sorted(names)}
-        passed_over.update(filter(None, reasons.values()))
-        yield current, [name for name, reason in reasons.items() if reason is None]
+        passed_over.update(filter(None, [*map(_folder_reason, inside), *map(_file_reason, names)]))
+        inside[:] = sorted(name for name in inside if not _folder_reason(name))
+        yield current, sorted(name for name in names if not _file_reason(name))
 
 
 def _raise(error):  # os.walk leaves unreadable folders out by default
@@ -296,20 +278,23 @@ def _raise(error):  # os.walk leaves unreadable folders out by default
 
 
 def _passed_over(folder):
-    """What directly inside a folder without a label is counted."""
+    """The reasons for what is directly inside a folder without a label."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_file():
-                yield _reason(entry.name) or "image outside a label folder"
-            elif _is_system(entry.name):
-                yield _system_folder(entry.name)
+                yield _file_reason(entry.name) or "image outside a label folder"
+            elif _folder_reason(entry.name):
+                yield _folder_reason(entry.name)
 
 
-def _system_folder(name):
-    return "hidden folder" if name.startswith(".") else f"folder {name}"
+def _folder_reason(name):
+    """None for a folder that may hold images, else the words under which it is counted."""
+    if name.startswith("."):
+        return "hidden folder"
+    return f"folder {name}" if name.lower() in SYSTEM_FOLDERS else None
 
 
-def _reason(name):
+def _file_reason(name):
     """None for an image, else the words under which the file is counted."""
     if name.startswith("."):
         return "hidden"
@@ -317,6 +302,7 @@ def _reason(name):
     return None if extension in EXTENSIONS else extension or "without extension"
 
 
+@dataclass(eq=False)
 class RealFakeFolder(Dataset):
     """Images of a scan, prepared for a detector.
 
@@ -326,35 +312,33 @@ class RealFakeFolder(Dataset):
     detector of patches `image` and further entries are those of data/patches.py.
     """
 
-    def __init__(
-        self,
-        scan_result,
-        geometry,
-        augment=None,
-        limits=None,
-        seed=0,
-        max_mpx=DEFAULT_MAX_MPX,
-        exif="ignore",
-        patches=None,
-        clean_pair=False,
-        degradation=None,
-        noise_bits=None,
-    ):
-        """patches: the rule of a detector of patches; degradation: what an evaluation does to every image;
-        noise_bits: the files hold noise patterns of so many bits a channel; 16 makes `image` int16."""
+    scan: Scan
+    geometry: Geometry
+    augment: Augment | None = None
+    limits: Limits | None = None
+    seed: int = 0
+    max_mpx: float = DEFAULT_MAX_MPX
+    exif: str = "ignore"
+    # The rule of a detector of patches (networks.base.Patches).
+    patches: object = None
+    clean_pair: bool = False
+    # What an evaluation does to every image.
+    degradation: Degradation | None = None
+    # The files hold noise patterns of so many bits a channel; 16 makes `image` int16.
+    noise_bits: int | None = None
+
+    def __post_init__(self):
+        geometry, augment, patches = self.geometry, self.augment, self.patches
         sides = (geometry.load_size, geometry.crop_size)
         if patches is not None and min(filter(None, sides), default=patches.size) < patches.size:
             raise UserError(f"{geometry.describe()} holds no patch of {patches.size}x{patches.size}")
-        self.scan, self.root, self.samples = scan_result, scan_result.root, scan_result.samples
+        self.limits, self.degradation = self.limits or Limits(), self.degradation or Degradation()
+        self.root, self.samples = self.scan.root, self.scan.samples
         self.labels = np.array([sample.label for sample in self.samples], dtype=np.int64)
-        self.geometry, self.augment, self.limits = geometry, augment, limits or Limits()
-        self.seed, self.max_mpx, self.exif = seed, max_mpx, exif
-        self.patches, self.clean_pair, self.degradation = patches, clean_pair, degradation or Degradation()
-        self.noise_bits = noise_bits
-        if noise_bits is not None and self.degradation.describe():
+        if self.noise_bits is not None and self.degradation.describe():
             raise UserError("--blur and --jpeg degrade photographs; these files hold noise patterns")
         changed = geometry.load_size or (augment and (augment.blur_prob or augment.jpeg_prob))
-        if noise_bits is not None and changed:
+        if self.noise_bits is not None and changed:
             raise UserError("noise patterns are only cropped and flipped: no resize, blur or JPEG")
 
     def __len__(self):
@@ -392,6 +376,5 @@ class RealFakeFolder(Dataset):
         """What reaches the network, in words."""
         patches = "" if self.patches is None else describe_patches(self.patches, self.seed)
         noise = f"{self.noise_bits}-bit noise patterns" if self.noise_bits else ""
-        return ", ".join(
-            filter(None, [noise, self.degradation.describe(), self.geometry.describe(), patches])
-        )
+        parts = (noise, self.degradation.describe(), self.geometry.describe(), patches)
+        return ", ".join(filter(None, parts))

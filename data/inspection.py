@@ -13,23 +13,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+from PIL import Image
+
 from common import BadImage, UserError
 from data.decode import DEFAULT_MAX_MPX, opened, read, to_rgb
 
 HASH = "blake2b, 128 bits"
 CHUNK = 32  # files per task: few enough for a smooth bar and a quick stop, enough to hide its cost
-# What a name promises: extension -> formats as Pillow calls them.
-PROMISES = {
-    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), ("JPEG", "MPO")),
-    **dict.fromkeys((".tif", ".tiff"), ("TIFF",)),
-    **dict.fromkeys((".ppm", ".pgm"), ("PPM",)),
-    ".png": ("PNG",),
-    ".webp": ("WEBP",),
-    ".bmp": ("BMP",),
-    ".gif": ("GIF",),
-    ".avif": ("AVIF",),
-    ".jp2": ("JPEG2000",),
-}
 
 
 class Facts(NamedTuple):
@@ -70,7 +60,9 @@ def inspect_file(path, depth):
 def keeps_promise(path, facts):
     """Whether a readable file's format is one that its extension stands for."""
     extension = os.path.splitext(path)[1].lower()
-    return bool(facts.error) or facts.format in PROMISES.get(extension, (facts.format,))
+    promised = Image.registered_extensions().get(extension, facts.format)
+    # Pillow calls a JPEG of several pictures MPO, whatever its name.
+    return bool(facts.error) or promised == facts.format or {promised, facts.format} == {"JPEG", "MPO"}
 
 
 def inspect_files(paths, depth, workers):

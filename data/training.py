@@ -1,5 +1,6 @@
 """The training and validation images of a run: split folders, or the folders of a protocol."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,6 @@ from data import protocols
 from data.folder import (
     SHOWN,
     RealFakeFolder,
-    Scan,
     classes_notice,
     discover,
     labels_below,
@@ -77,12 +77,8 @@ def hold_out(whole, fraction, seed):
         count = min(max(1, round(fraction * len(members))), len(members) - 1)
         held.update(rng.permutation(members)[:count].tolist())
     kept = set(range(len(whole.samples))) - held
-    return _part(whole, kept), _part(whole, held)
-
-
-def _part(whole, indices):
-    samples = [whole.samples[index] for index in sorted(indices)]
-    return Scan(whole.root, samples, whole.folders, whole.passed_over, whole.labels, whole.contradictions)
+    parts = ([whole.samples[index] for index in sorted(part)] for part in (kept, held))
+    return tuple(replace(whole, samples=samples) for samples in parts)
 
 
 def _split_scan(opt, split, validation=False):

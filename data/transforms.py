@@ -114,14 +114,12 @@ class Geometry:
 
     def describe(self):
         """The effective input in words, e.g. for a table's caption."""
-        resize = "stored size"
-        if self.load_size is not None:
-            to = (
-                f"{self.load_size}x{self.load_size}"
-                if self.resize == "square"
-                else f"{self.resize} to {self.load_size}"
-            )
-            resize = f"resize {to}"
+        if self.load_size is None:
+            resize = "stored size"
+        elif self.resize == "square":
+            resize = f"resize {self.load_size}x{self.load_size}"
+        else:
+            resize = f"resize {self.resize} to {self.load_size}"
         crop = "no crop" if self.crop_size is None else f"centre crop {self.crop_size}"
         return f"{resize}, {crop}" + (", trimmed to even sides" if self.even else "")
 
@@ -273,36 +271,24 @@ def eval_geometry(opt, data_config, row=None, trained=None):
         trained: options saved in a checkpoint of ours, or empty.
     """
     default = {name: getattr(data_config, name) for name in ("load_size", "crop_size", "resize")}
-    saved = _saved_geometry(trained) if trained else {}
+    # A run from before the choice of a rule has none on record: it resized to a square.
+    saved = {"resize": "square"} | _chosen_geometry(trained) if trained else {}
     source = data_config.geometry_source
     if source == "stored" or (not trained and data_config.published_geometry == "stored"):
         saved |= {"load_size": None, "crop_size": None}
     use_row = row is not None and source == "protocol" and not data_config.patches
     # Of two that give the same value the right one counts.
-    return Geometry(**(default | saved | (asdict(row) if use_row else {}) | _given_geometry(opt)))
+    return Geometry(**(default | saved | (asdict(row) if use_row else {}) | _chosen_geometry(vars(opt))))
 
 
-def _given_geometry(opt):
-    """{field of Geometry: value} that flags of an evaluation set."""
-    flags = {"load_size": opt.loadSize, "crop_size": opt.cropSize, "resize": opt.resize_rule}
-    given = {name: value for name, value in flags.items() if value is not None}
-    if opt.no_resize:
-        given["load_size"] = None
-    if opt.no_crop:
-        given["crop_size"] = None
-    if opt.rz_interp:
-        given["interpolation"] = opt.rz_interp[0]
-    return given
-
-
-def _saved_geometry(trained):
-    """{field of Geometry: value} of a training run's options."""
-    # A run from before the choice of a rule has none on record: it resized to a square.
-    saved = {"resize": trained.get("resize_rule") or "square"}
-    if trained.get("no_resize") or trained.get("loadSize"):
-        saved["load_size"] = None if trained.get("no_resize") else trained["loadSize"]
-    if trained.get("cropSize"):
-        saved["crop_size"] = trained["cropSize"]
-    if trained.get("rz_interp"):
-        saved["interpolation"] = trained["rz_interp"][0]
-    return saved
+def _chosen_geometry(options):
+    """{field of Geometry: value} that options set, those of a command line or of a training run."""
+    names = {"load_size": "loadSize", "crop_size": "cropSize", "resize": "resize_rule"}
+    chosen = {name: options[flag] for name, flag in names.items() if options.get(flag) is not None}
+    if options.get("no_resize"):
+        chosen["load_size"] = None
+    if options.get("no_crop"):
+        chosen["crop_size"] = None
+    if options.get("rz_interp"):
+        chosen["interpolation"] = options["rz_interp"][0]
+    return chosen
