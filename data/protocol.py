@@ -11,8 +11,7 @@ the rest.  Without `resize` and `crop` images keep their stored size.
 import hashlib
 import json
 import os
-import string
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
 
 import yaml
@@ -23,6 +22,7 @@ from data.transforms import INTERPOLATIONS, RESIZES, Geometry
 
 AVERAGES = ("macro", "micro")  # mean over generators; mean over images
 LONGEST_SIDE = 16_384
+STORED = Geometry(load_size=None, crop_size=None)
 RESERVED = ("all", "none")  # words that --protocols and --protocol understand
 
 
@@ -80,11 +80,12 @@ class Protocol:
         if not self.tells_apart and not single:
             # A folder test/ says nothing.
             least = len(members) + 1
-        candidates = dict.fromkeys(self.borrowed, len(members)) | dict.fromkeys(self.roots_of(part), 1)
-        for folder in (*self.roots_of(part), *self.borrowed, "."):
+        own = [(folder, 1) for folder in self.roots_of(part)]
+        borrowed = [(folder, len(members)) for folder in self.borrowed]
+        for folder, needed in (*own, *borrowed, (".", least)):
             root = _resolve(dataroot, folder)
-            folders = [self.find(root, generator, part) for generator in members] if root else []
-            if len(folders) - folders.count(None) >= candidates.get(folder, least) > 0:
+            present = [generator for generator in members if root and self.find(root, generator, part)]
+            if present and len(present) >= needed:
                 return root
         return None
 
@@ -153,9 +154,8 @@ class Protocol:
         """Pins down what scores depend on: generators, their places, labels, geometry, averaging."""
         row = self.as_dict()
         row["generators"] = [(generator.name, generator.aliases) for generator in self.generators]
-        parts = {
-            name: row[name] for name in ("slug", "generators", "geometry", "places", "labels", "average")
-        }
+        names = ("slug", "generators", "geometry", "places", "labels", "average")
+        parts = {name: row[name] for name in names}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -216,11 +216,7 @@ def _plain(value):
 
 
 def _place(value):
-    try:
-        fields = {field[1:] for field in string.Formatter().parse(value) if field[1] is not None}
-    except (ValueError, TypeError):
-        return False
-    return _folder(value) and fields <= {("generator", "", None)}
+    return _folder(value) and not set("{}") & set(value.replace("{generator}", ""))
 
 
 def _list_of(accept):
@@ -244,8 +240,8 @@ SLUG = (
     lambda value: _plain(value) and value.lower() not in RESERVED,
     f"a plain folder name other than {', '.join(RESERVED)}",
 )
-# Key of a row -> (what is accepted, the same in words).  What the keys mean: `Protocol` and `Geometry`, but
-# `resize` is the latter's load_size, `resize_rule` its resize, and (real, fake) are `labels`.
+# Key of a row -> (what is accepted, the same in words).  What the keys mean: `Protocol` and `Geometry`, under
+# GEOMETRY_FIELDS; (real, fake) are `labels`.
 KEYS = {
     "slug": SLUG,
     "generators": (lambda value: isinstance(value, list) and bool(value), "a list"),
@@ -263,6 +259,13 @@ KEYS = {
     "seed": (_whole(0, 2**32 - 1, None), "a whole number, or null"),
     "source": TEXT,
     "url": TEXT,
+}
+GEOMETRY_FIELDS = {
+    "resize": "load_size",
+    "resize_rule": "resize",
+    "crop": "crop_size",
+    "even": "even",
+    "interpolation": "interpolation",
 }
 GENERATOR_KEYS = {
     "name": TEXT,
@@ -282,24 +285,18 @@ def _row(row):
     places = row.get("places", ["{generator}"])
     if len(generators) > 1 and not all("{generator}" in place for place in places):
         raise UserError(f"places need {{generator}} to tell {len(generators)} generators apart, got {places}")
-    geometry = Geometry(
-        row.get("resize"),
-        row.get("crop"),
-        row.get("interpolation", "bilinear"),
-        row.get("even", False),
-        row.get("resize_rule", "square"),
-    )
-    rest = {key: row[key] for key in ("slug", "url", "average", "split", "seed") if key in row}
+    geometry = {GEOMETRY_FIELDS[key]: value for key, value in row.items() if key in GEOMETRY_FIELDS}
+    others = (*GEOMETRY_FIELDS, "real", "fake")
+    fields = {key: value for key, value in _tuples(row).items() if key not in others}
     if "real" in row:
-        rest["labels"] = (row["real"], row["fake"])
-    return Protocol(
-        generators=generators,
-        geometry=geometry,
-        places=tuple(places),
-        roots=tuple(row.get("roots", ())),
-        source=row.get("source", "user's protocol file"),
-        **rest,
-    )
+        fields["labels"] = (row["real"], row["fake"])
+    fields |= {"generators": generators, "geometry": replace(STORED, **geometry)}
+    return Protocol(**{"source": "user's protocol file"} | fields)
+
+
+def _tuples(mapping):
+    """The values of a mapping, its lists as tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in mapping.items()}
 
 
 def _check_labels(row):
@@ -316,10 +313,9 @@ def _generator(entry):
     if not isinstance(entry, dict):
         raise UserError(f"a generator is a folder name or a mapping with name, got {entry!r}")
     _check(entry, GENERATOR_KEYS, ("name",), f"generator {entry.get('name')}")
-    lists = {key: tuple(entry[key]) for key in ("folders", "images") if key in entry}
-    if not lists.get("folders") and not _folder(entry["name"]):
+    if "folders" not in entry and not _folder(entry["name"]):
         raise UserError(f"generator {entry['name']} needs folders, since its name is not a folder name")
-    return Generator(**{**entry, **lists})
+    return Generator(**_tuples(entry))
 
 
 def _require_distinct(generators):

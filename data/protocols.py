@@ -7,11 +7,10 @@ write it in a YAML file of your own (data/protocol.py) and name that with --prot
 from dataclasses import replace
 
 from common import UserError
-from data.protocol import Generator, Protocol, load_file
+from data.protocol import STORED, Generator, Protocol, load_file
 from data.transforms import Geometry
 
 SQUARE_256 = Geometry(load_size=256, crop_size=None)  # upstream's test.py for most sets
-STORED = Geometry(load_size=None, crop_size=None)
 NPR_PAPER = "Tan et al., CVPR 2024"
 UPSTREAM = "https://github.com/chuangchuangtan/NPR-DeepfakeDetection"
 LSUN = """airplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person
@@ -186,7 +185,7 @@ ROWS = (
     ),
     Protocol(
         slug="GenImage-NPR",
-        generators=_named(_GENIMAGE, "ADM BigGAN GLIDE Midjourney SDv1.5 VQDM Wukong"),
+        generators=_TINY,
         geometry=Geometry(load_size=None, crop_size=224),
         seed=70,
         source="README of NPR-DeepfakeDetection, GenImage; images of Zhu et al., NeurIPS 2023",

@@ -26,7 +26,7 @@ from data import protocols
 from data.decode import DEFAULT_MAX_MPX
 from data.folder import LAYOUT_HELP, Scan, discover, scan
 from data.inspection import HASH, Depth, inspect_files, keeps_promise
-from data.protocol import Generator, Protocol
+from data.protocol import STORED, Generator, Protocol
 from util import run, tables
 
 ALL = "all"
@@ -189,7 +189,7 @@ def plan(opt):
 def list_own_folder(opt):
     """Entries of a folder that is not a known benchmark: the generators that val.py takes it for."""
     root = Path(opt.dataroot)
-    row = Protocol(root.resolve().name, (), protocols.STORED, "")
+    row = Protocol(root.resolve().name, (), STORED, "")
     return [
         Entry(row, Generator(name), "train" if name.lower() == "train" else "test", folder)
         for name, folder in discover(root, opt.classes)
