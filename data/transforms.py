@@ -5,6 +5,7 @@ central crop, horizontal flip.  Source: NPR's data/datasets.py; blur and JPEG fr
 """
 
 import math
+from argparse import Namespace
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from common import BadImage
 from data.perturb import JPEG_METHODS, gaussian_blur
 
 MAX_ENLARGED_PIXELS = 100_000_000
+GEOMETRY_FLAGS = ("loadSize", "cropSize", "resize_rule", "no_resize", "no_crop", "rz_interp")
 INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -272,23 +274,24 @@ def eval_geometry(opt, data_config, row=None, trained=None):
     """
     default = {name: getattr(data_config, name) for name in ("load_size", "crop_size", "resize")}
     # A run from before the choice of a rule has none on record: it resized to a square.
-    saved = {"resize": "square"} | _chosen_geometry(trained) if trained else {}
+    recorded = Namespace(**dict.fromkeys(GEOMETRY_FLAGS) | (trained or {}))
+    saved = {"resize": "square"} | _chosen_geometry(recorded) if trained else {}
     source = data_config.geometry_source
     if source == "stored" or (not trained and data_config.published_geometry == "stored"):
         saved |= {"load_size": None, "crop_size": None}
     use_row = row is not None and source == "protocol" and not data_config.patches
     # Of two that give the same value the right one counts.
-    return Geometry(**(default | saved | (asdict(row) if use_row else {}) | _chosen_geometry(vars(opt))))
+    return Geometry(**(default | saved | (asdict(row) if use_row else {}) | _chosen_geometry(opt)))
 
 
-def _chosen_geometry(options):
+def _chosen_geometry(opt):
     """{field of Geometry: value} that options set, those of a command line or of a training run."""
-    names = {"load_size": "loadSize", "crop_size": "cropSize", "resize": "resize_rule"}
-    chosen = {name: options[flag] for name, flag in names.items() if options.get(flag) is not None}
-    if options.get("no_resize"):
+    flags = {"load_size": opt.loadSize, "crop_size": opt.cropSize, "resize": opt.resize_rule}
+    chosen = {name: value for name, value in flags.items() if value is not None}
+    if opt.no_resize:
         chosen["load_size"] = None
-    if options.get("no_crop"):
+    if opt.no_crop:
         chosen["crop_size"] = None
-    if options.get("rz_interp"):
-        chosen["interpolation"] = options["rz_interp"][0]
+    if opt.rz_interp:
+        chosen["interpolation"] = opt.rz_interp[0]
     return chosen
