@@ -74,7 +74,7 @@ def score_files(opt, dataset, detector, device, output, stop):
     """A row per file, in the order of the files; scores that --output holds already are kept."""
     rows = {path: row for path, row in output.rows.items() if not row["error"]} if output else {}
     waiting = [index for index, sample in enumerate(dataset.samples) if sample.path not in rows]
-    labels = {sample.path: sample.label for sample in dataset.samples} if opt.labels else {}
+    labels = labels_of(dataset) if opt.labels else {}
     bad = BadImages(opt.on_bad_image, dataset)
     loader = data.loader_over(opt, dataset, waiting, device)
     fresh = []  # rows that are not on the disk yet
@@ -82,8 +82,7 @@ def score_files(opt, dataset, detector, device, output, stop):
         with tqdm(total=len(waiting), unit="img", disable=not waiting, dynamic_ncols=True) as bar:
             for scored in score(detector, loader, device, bad, opt.amp == "bf16", stop, bar):
                 for row in scored:
-                    label = labels.get(row["path"], UNLABELLED)
-                    rows[row["path"]] = row | {"label": None if label == UNLABELLED else label}
+                    rows[row["path"]] = row | {"label": labels.get(row["path"])}
                     fresh.append(rows[row["path"]])
                 if output and len(fresh) >= ROWS_AT_ONCE:
                     output.add(fresh)
@@ -95,6 +94,11 @@ def score_files(opt, dataset, detector, device, output, stop):
     if output:
         output.close(paths)
     return [rows[path] for path in paths]
+
+
+def labels_of(dataset):
+    """{path: label} of the files in a folder with a label name."""
+    return {sample.path: sample.label for sample in dataset.samples if sample.label != UNLABELLED}
 
 
 def line(row):

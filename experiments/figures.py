@@ -126,11 +126,7 @@ def heatmap(sweep, path, metric="acc"):
     table = heatmap_table(sweep, metric)
     if table is None:
         return None
-    rows = []  # (protocol, generator); without a generator it is a heading, without a protocol the mean
-    for protocol, generator in table.index:
-        if protocol and (protocol, "") not in rows:
-            rows.append((protocol, ""))
-        rows.append((protocol, generator))
+    rows = _with_headings(table.index)
     numbers = table.reindex(rows).to_numpy()
     label = 0.065 * max(len(generator or protocol) for protocol, generator in rows)
     cell = min(1.0, max(0.39, (WIDTH - label - 0.7) / len(table.columns)))
@@ -144,17 +140,32 @@ def heatmap(sweep, path, metric="acc"):
     for (row, column), value in np.ndenumerate(numbers):
         if rows[row][1]:
             _write(axis, image, row, column, "-" if math.isnan(value) else f"{value:.1f}")
-    axis.set_yticks(range(len(rows)), [generator or protocol for protocol, generator in rows], fontsize=FONT)
-    for row, tick in enumerate(axis.get_yticklabels()):
-        if not all(rows[row]):
-            tick.set_fontweight("bold")
-            axis.axhline(row - 0.5, color="black", linewidth=1)
+    _name_rows(axis, rows)
     axis.set_xticks(range(len(names)), names, rotation=0 if flat else 90, fontsize=FONT)
     axis.tick_params(length=0)
     bar = figure.colorbar(image, ax=axis, aspect=6 * height, pad=0.02, fraction=0.03)
     bar.ax.tick_params(labelsize=FONT)
     axis.set_title(f"{METRICS[metric]} in %, mean over seeds", fontsize=FONT + 2)
     return save(figure, path)
+
+
+def _with_headings(pairs):
+    """(protocol, generator) per line; without a generator it is a heading, without a protocol the mean."""
+    rows = []
+    for protocol, generator in pairs:
+        if protocol and (protocol, "") not in rows:
+            rows.append((protocol, ""))
+        rows.append((protocol, generator))
+    return rows
+
+
+def _name_rows(axis, rows):
+    """Names on the left; headings and the mean are bold, with a line above."""
+    axis.set_yticks(range(len(rows)), [generator or protocol for protocol, generator in rows], fontsize=FONT)
+    for row, tick in enumerate(axis.get_yticklabels()):
+        if not all(rows[row]):
+            tick.set_fontweight("bold")
+            axis.axhline(row - 0.5, color="black", linewidth=1)
 
 
 def _write(axis, image, row, column, text):

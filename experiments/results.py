@@ -153,13 +153,16 @@ class Sweep:
         references = [row["reference"] for row in self.finished if row["reference"] in self.variants]
         self.reference = references[0] if references else ""
         # (protocol, generator) of each test set, in the order of the tables, and the protocols.
-        names = dict.fromkeys(name for row in self.finished for name in row if name.endswith("/acc"))
-        self.columns = [tuple(name.removesuffix("/acc").split(SEPARATOR, 1)) for name in names]
+        self.columns = self._tested()
         self.protocols = list(dict.fromkeys(protocol for protocol, _ in self.columns))
         # {variant: its factors}; () for one without, such as a window or the plain image.
         self.factors = {row["variant"]: tuple(map(float, row["factors"].split())) for row in self.finished}
         # {variant: how it is built, apart from its factors and their fusion}.
         self.settings = {row["variant"]: row["setting"] for row in self.finished}
+
+    def _tested(self):
+        names = dict.fromkeys(name for row in self.finished for name in row if name.endswith("/acc"))
+        return [tuple(name.removesuffix("/acc").split(SEPARATOR, 1)) for name in names]
 
     @classmethod
     def read(cls, path):

@@ -65,7 +65,13 @@ class Loaded:
 
 def save(path, detector, **content):
     """Writes a checkpoint so that a crash or a full disk never leaves half a file under `path`."""
-    content = {"format": FORMAT, "arch": detector.arch, **content, "model": detector.state_dict()}
+    content = {
+        "format": FORMAT,
+        "arch": detector.arch,
+        "calibration": None,
+        **content,
+        "model": detector.state_dict(),
+    }
     try:
         with written_whole(path, binary=True) as file:
             torch.save(content, file)

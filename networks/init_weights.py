@@ -75,6 +75,12 @@ def load_matching(detector, state, source):
     if not {name for name, _ in detector.named_parameters()} & matching.keys():
         raise CheckpointError(f"no layer of {source} has name and shape of one of {detector.arch!r}")
     detector.load_state_dict(matching, strict=False)
+    return _report(detector, state, matching, source)
+
+
+def _report(detector, state, matching, source):
+    """What was loaded, and what was not."""
+    own = detector.state_dict()
     fixed = {name for name, value in detector.named_parameters() if not value.requires_grad}
     reshaped = [
         f"{name} {tuple(state[name].shape)} -> {tuple(own[name].shape)}"

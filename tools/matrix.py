@@ -188,11 +188,7 @@ class Matrix:
                 values[row["train_on"], row["method"], row["test_on"]].append(row[metric])
         lines = [["trained on", "method", *(plain.format(name) for name in self.columns)]]
         for name in self.sets:
-            seeds = len([cell for cell in self.sweep.finished if cell["variant"] == name])
-            label = OURS if seeds < 2 else f"{OURS}, mean of {seeds} seeds"
-            labels = {OURS: label} if self.sweep.finished else {}
-            labels |= {method: method for source, method in self.methods if source == name}
-            for method, label in labels.items():
+            for method, label in self.methods_of(name).items():
                 cells = {column: values[name, method, column] for column in self.columns}
                 if any(cells.values()) or method == OURS:
                     forms = [marked if cells[column] and column == name else plain for column in cells]
@@ -200,16 +196,17 @@ class Matrix:
                     lines.append([name, label, *map(str.format, forms, shown)])
         return lines
 
+    def methods_of(self, name):
+        """{method: its label} of the lines of one training set: ours, then the published."""
+        seeds = len([cell for cell in self.sweep.finished if cell["variant"] == name])
+        label = OURS if seeds < 2 else f"{OURS}, mean of {seeds} seeds"
+        labels = {OURS: label} if self.sweep.finished else {}
+        return labels | {method: method for source, method in self.methods if source == name}
+
     def notes(self, rows):
         """What a reader of the tables has to know."""
         ours = [row for row in rows if row["method"] == OURS]
-        reasons = {row["test_on"]: row["reason"] for row in ours if row["test_on"] != MEAN}
-        notes = ["marked: tested on the generator that was trained on; -: no number"]
-        for reason in dict.fromkeys(filter(None, reasons.values())):
-            names = [name for name in reasons if reasons[name] == reason]
-            notes.append(f"{reason} to test on: {', '.join(names)}")
-        means = dict.fromkeys(row["reason"] or "over generators" for row in ours if row["test_on"] == MEAN)
-        notes += [f"mean of ours: {mean}" for mean in means]
+        notes = ["marked: tested on the generator that was trained on; -: no number", *missing(ours)]
         absent = [name for name in self.sets if name not in {row["train_on"] for row in ours}]
         notes += [f"not trained and tested here yet: {', '.join(absent)}"] if absent else []
         notes += [f"failed: {cell['cell']}: {cell['error']}" for cell in self.sweep.failed]
@@ -219,6 +216,15 @@ class Matrix:
         methods = [published.lookup(self.protocol.slug, method) for _, method in self.methods]
         notes += dict.fromkeys(f"published: {source}" for method in methods for source in method.sources)
         return [*notes, *dict.fromkeys(note for method in methods for note in method.notes)]
+
+
+def missing(rows):
+    """Notes on generators without a number, and on what our means are over."""
+    reasons = {row["test_on"]: row["reason"] for row in rows if row["test_on"] != MEAN}
+    for reason in dict.fromkeys(filter(None, reasons.values())):
+        yield f"{reason} to test on: {', '.join(name for name in reasons if reasons[name] == reason)}"
+    means = dict.fromkeys(row["reason"] or "over generators" for row in rows if row["test_on"] == MEAN)
+    yield from (f"mean of ours: {mean}" for mean in means)
 
 
 def epoch(checkpoint, opt):
