@@ -14,6 +14,7 @@ from networks import base, checkpoint
 from networks.resnet import NPRDetector, resnet50
 from options import TrainOptions
 
+pytestmark = pytest.mark.usefixtures("small_resnet50")
 NPR_PARAMETERS = 1_437_761
 EVERY_DETECTOR = pytest.mark.parametrize("name", networks.names())
 
@@ -129,8 +130,8 @@ def test_a_wrong_shape_or_dtype_is_refused_with_it(name):
 
 
 @EVERY_DETECTOR
-def test_what_a_detector_declares(name):
-    detector = trained(name)
+def test_what_a_detector_declares(full_size, name):
+    detector = create(name)
     state = detector.state_dict()
     constants = [key for key in state if key.split(".")[-1] in ("mean", "std")]
     assert constants == [] and {"mean", "std"} <= {key for key, _ in detector.named_buffers()}
