@@ -12,7 +12,8 @@ A file that cannot be used becomes a row with the reason.  --resume resumes a st
 if __name__ == "__main__":  # until `guard`, Ctrl-C ends the program without a traceback
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import sys
 from contextlib import nullcontext

@@ -12,7 +12,8 @@ Results: the tables here, and results/<run name>/<protocol>/{scores.csv, meta.js
 if __name__ == "__main__":  # until `guard`, Ctrl-C ends the program without a traceback
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import math
 import sys

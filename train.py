@@ -14,7 +14,8 @@ Results: checkpoints/<name>/{opt.json, env.json, train.csv, tensorboard/, model_
 if __name__ == "__main__":  # until `guard`, Ctrl-C ends the program without a traceback
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import shutil
 import time

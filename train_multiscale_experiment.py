@@ -13,7 +13,8 @@ Results: <output>/{results.csv, report.md, table.csv, figures/}; runs/, tests/, 
 if __name__ == "__main__":  # until `guard`, Ctrl-C ends the program without a traceback
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from experiments.cells import Experiment
 from experiments.options import ExperimentOptions

@@ -11,7 +11,8 @@ Results: the table here, and results/<run name>/<folder name>/{scores.csv, meta.
 if __name__ == "__main__":  # until `guard`, Ctrl-C ends the program without a traceback
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from functools import partial
 from pathlib import Path

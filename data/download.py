@@ -14,7 +14,8 @@ the next run unpacks it, with --no_fetch without asking any server.  Exit status
 if __name__ == "__main__":  # until `guard`, Ctrl-C ends the program without a traceback
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import base64
 import filecmp

@@ -31,7 +31,7 @@ UNLABELLED = -1
 EXTENSIONS = frozenset(
     ".png .jpg .jpeg .jpe .jfif .webp .bmp .tif .tiff .gif .mpo .ppm .pgm .avif .jp2".split()
 )
-# Folders that a NAS, macOS, Windows, Linux or Python adds, beside those that start with a dot: thumbnails,
+# Folders that a NAS, macOS, Windows, Linux or Python adds, besides those that start with a dot: thumbnails,
 # resource forks, deleted files.
 SYSTEM_FOLDERS = frozenset(
     "@eadir @tmp @recycle @recently-snapshot #recycle #snapshot __macosx $recycle.bin recycler lost+found "
@@ -235,7 +235,7 @@ def require_both_classes(scan_result):
 
 def subfolders(folder):
     """Folders inside that may hold images, sorted by name; hidden ones and SYSTEM_FOLDERS are left out."""
-    with os.scandir(folder) as entries:  # tells folders from images without asking the disk for each
+    with os.scandir(folder) as entries:  # separates folders from images without asking the disk for each
         names = sorted(entry.name for entry in entries if not _folder_reason(entry.name) and entry.is_dir())
     return [Path(folder) / name for name in names]
 

@@ -20,7 +20,7 @@ BLOCK_VALUES = 2**22  # bytes looked at together: little memory, and their sum f
 
 
 def patch_sample(image, geometry, rule, seed, augment=None, rng=None, clean=False):
-    """RGB PIL image -> {"image": patches}; with `augment` and `clean` what ESSP's loss wants beside it.
+    """RGB PIL image -> {"image": patches}; with `augment` and `clean` what ESSP's loss also needs.
 
     Args:
         rule: has size, select, stride and vote, as networks.base.Patches.
@@ -28,7 +28,7 @@ def patch_sample(image, geometry, rule, seed, augment=None, rng=None, clean=Fals
         rng: decides everything random in training.
 
     `image` and `clean` are uint8 (3, P, P), with vote > 1 (N, 3, P, P), N at most vote; `blurred` and
-    `compressed` tell whether the image was before the patch was chosen, `clean` is the patch before that.
+    `compressed` say whether the image was before the patch was chosen, `clean` is the patch before that.
     """
     if augment is None:
         return {"image": cut([geometry.evaluation_view(image)], rule, seed)[0]}

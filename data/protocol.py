@@ -65,7 +65,7 @@ class Protocol:
     training: tuple[Generator, ...] = ()  # the generators of its training part
     train_roots: tuple[str, ...] = ()  # where they differ from `roots`
     train_places: tuple[str, ...] = ()
-    val_places: tuple[str, ...] = ()  # published validation images that are no test set
+    val_places: tuple[str, ...] = ()  # published validation images that are not a test set
     train_on: tuple[str, ...] = ()  # those of `training` that the published training used; empty: all
     default: bool = False  # test.py runs it without being asked
 

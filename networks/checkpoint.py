@@ -143,7 +143,7 @@ def _what_it_is(path, error):
     if isinstance(error, pickle.UnpicklingError) and foreign:
         return (
             f"holds Python objects besides tensors ({', '.join(foreign[:3])}), which are not loaded because "
-            "that could run code; where you trust it, save the weights alone: "
+            "that could run code; where you trust it, save only the weights: "
             "torch.save(torch.load(FILE, weights_only=False)['state_dict'], OUT)"
         )
     return f"is not a readable weight file: it is damaged, or of another format ({type(error).__name__})"
@@ -165,7 +165,8 @@ def unwrapped(content, path):
     """
     name, state = _state_dict_in(content, path)
     notices = [f"its weights are the entry {name!r}"] if name not in ("", "model", "state_dict") else []
-    prefix = _prefix(state)
+    parallel = PARALLEL_PREFIX if all(name.startswith(PARALLEL_PREFIX) for name in state) else ""
+    prefix = min(_prefixes(state), key=len, default=parallel)
     if prefix:
         state = {key.removeprefix(prefix): value for key, value in state.items()}
     if prefix.replace(PARALLEL_PREFIX, ""):
@@ -184,29 +185,34 @@ def _state_dict_in(content, path):
             wrong = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
             reason = f"entries that are not tensors: {shorten(wrong)}"
         raise CheckpointError(f"{path} holds no weights: expected a state_dict or a 'model', got {reason}")
-    usual = [name for name in ("", "model", "state_dict") if name in states]
-    if len(states) > 1 and not usual:
+    if len(states) > 1:  # a scaler or a second network may be saved as well
+        states = {names: state for names, state in states.items() if _prefixes(state)} or states
+    depth = min(map(len, states))
+    shallow = [names for names in states if len(names) == depth]
+    usual = [names for names in shallow if not names or names[-1] in ("model", "state_dict")] or shallow
+    if len(usual) > 1:
+        entries = "".join(f"[{name!r}]" for name in usual[0])
         raise CheckpointError(
-            f"{path} holds several sets of weights ({', '.join(states)}); save one of them: "
-            f"torch.save(torch.load(FILE)[{next(iter(states))!r}], OUT)"
+            f"{path} holds several sets of weights ({', '.join(map('.'.join, usual))}); save one of them: "
+            f"torch.save(torch.load(FILE){entries}, OUT)"
         )
-    name = usual[0] if usual else next(iter(states))
-    return name, dict(states[name])
+    return ".".join(usual[0]), dict(states[usual[0]])
 
 
-def _dicts_of_tensors(content, name="", depth=2):
+def _dicts_of_tensors(content, names=(), depth=2):
+    """(names of the entries that lead to it, dict) of every dict of tensors inside a file's content."""
     if not isinstance(content, dict) or not content:
         return
     if all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in content.items()):
-        yield name, content
+        yield names, content
     elif depth:
         for key, value in content.items():
             if key != "optimizer":
-                yield from _dicts_of_tensors(value, str(key), depth - 1)
+                yield from _dicts_of_tensors(value, (*names, str(key)), depth - 1)
 
 
-def _prefix(state):
-    """The shortest prefix in front of all keys of some detector's signature; "" where there is none."""
+def _prefixes(state):
+    """[prefix] in front of all keys of a detector's signature; [] where no detector's keys are there."""
     detectors = [networks.get(name) for name in networks.names()]
     prefixes = set()
     for detector in detectors:
@@ -216,9 +222,7 @@ def _prefix(state):
             prefixes |= {end for end in ends if state.keys() >= {end + name for name in detector.signature}}
     # The trunk of another detector has its names behind the name of the trunk, which is not a prefix.
     trunks = tuple({detector.imagenet[1] for detector in detectors} - {""})
-    prefixes = [prefix for prefix in prefixes if not prefix.endswith(trunks)]
-    parallel = PARALLEL_PREFIX if all(name.startswith(PARALLEL_PREFIX) for name in state) else ""
-    return min(prefixes, key=len, default=parallel)
+    return [prefix for prefix in prefixes if not prefix.endswith(trunks)]
 
 
 def load_weights(detector, state, path):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from common import UserError
 from networks.attention import ScaleAttention
 from networks.color import weighted_sum
 
@@ -41,7 +42,7 @@ def window_residual(x, window=2, reference="w1"):
     """
     height, width = x.shape[-2:]
     if min(height, width) < window:
-        raise ValueError(f"NPR needs images of at least {window}x{window} pixels, got {width}x{height}")
+        raise UserError(f"NPR needs images of at least {window}x{window} pixels, got {width}x{height}")
     whole = x[..., : height - height % window, : width - width % window]
     windows = whole.unflatten(-1, (-1, window)).unflatten(-3, (-1, window))  # (..., H/l, l, W/l, l)
     if reference == "mean":

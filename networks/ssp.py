@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common import UserError, whole_number
+from common import whole_number
 from networks import register
 from networks.base import DataConfig, Detector, Patches, Published, differing, own_flags
 from networks.resnet50 import features, resnet50
@@ -61,8 +61,6 @@ class SSPDetector(Detector):
         own = {name.removeprefix(f"{self.arch}_"): value for name, value in flags.items()}
         self.patch, self.upscaled = own["patch"], own["upscale"]
         rule = Patches(self.patch, own["select"], own["stride"], own["vote"])
-        if rule.stride != Patches.stride and rule.select != "dense":
-            raise UserError(f"--{self.arch}_stride needs --{self.arch}_select dense; without it, it is 8")
         enlargement = (self.upscaled / self.patch) ** 2
         self.data_config = replace(self.data_config, patches=rule, enlargement=enlargement)
         self.srm = SRM()

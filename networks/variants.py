@@ -1,4 +1,4 @@
-"""What can be varied about the detector `npr`: the flags, which of them go together, and what keys tell.
+"""What can be varied about the detector `npr`: flags, what goes together, what a file's keys decide.
 
 A Variant is one combination; networks/resnet.py builds it.  A new front or fusion needs no line here: their
 names come from the dicts of networks/npr.py.  A new kind of choice needs a flag in `add_arguments`, a field
@@ -30,6 +30,22 @@ STAGES = (2, 3, 4)
 CVIMG_FACTORS = (0.25, 0.5, 0.75)
 # Keys of published files that show that a kind of attention is registered.
 ATTENTION_KEYS = {"channel": "ca", "spatial": "spatial_att"}
+
+
+# Field of Variant -> the legal values.
+CHOICES = {
+    "front": FRONTS,
+    "mode": MODES,
+    "window": WINDOWS,
+    "fusion": FUSIONS,
+    "color": SPACES,
+    "norm": NORMS,
+    "attention": ATTENTIONS,
+    "attention_form": FORMS,
+    "unused": ATTENTIONS,
+    "stem": STEMS,
+    "stages": STAGES,
+}
 
 
 @dataclass(frozen=True)
@@ -68,12 +84,13 @@ class Variant:
         self._fill(attention_form="sum")
 
     def _check_names(self):
-        parser = argparse.ArgumentParser(add_help=False)
-        add_arguments(parser)
-        for flag in parser._actions:
-            value = getattr(self, flag.dest.removeprefix("npr_"))
-            if flag.choices and value is not None and value not in flag.choices:
-                raise UserError(f"--{flag.dest} is one of {', '.join(map(str, flag.choices))}, got {value!r}")
+        for name, legal in CHOICES.items():
+            value = getattr(self, name)
+            if value is not None and value not in legal:
+                raise UserError(f"--npr_{name} is one of {', '.join(map(str, legal))}, got {value!r}")
+        for factor in (*self.factors, *([] if self.factor is None else [self.factor])):
+            if not 0 < factor < 1:
+                raise UserError(f"--npr_factor is a number between 0 and 1, both excluded, got {factor}")
 
     def _check_combination(self):
         given = {field.name for field in fields(self) if getattr(self, field.name) not in (None, ())}

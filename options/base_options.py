@@ -164,6 +164,9 @@ class BaseOptions:
         """Rules among the detector's own flags; an evaluation knows the rest of them from its weight file."""
         if not self.needs_arch or not self.given & self.detector_flags:
             return
+        stride = f"{opt.arch}_stride"  # a rule about what was typed: an evaluation may choose other patches
+        if stride in self.given and getattr(opt, f"{opt.arch}_select") != "dense":
+            self.parser.error(f"--{stride} needs --{opt.arch}_select dense")
         try:
             with torch.device("meta"):  # no memory, no random numbers
                 networks.get(opt.arch).from_options(opt)

@@ -19,7 +19,7 @@ from options import recipes
 from options.base_options import BaseOptions, gpu_device
 
 NO_PROTOCOL = "none"
-LR_POLICIES = ("step", "poly", "plateau")  # util/progress.py: learning_rate
+LR_POLICIES = ("step", "poly", "plateau")  # the keys of util.progress.POLICIES
 VAL_FRACTION = 0.1  # share of the training images to validate on where the published val folder is a test set
 # What --continue_train may change without making it another run.
 RESUMABLE = set(

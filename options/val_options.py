@@ -43,7 +43,7 @@ class ValOptions(BaseOptions):
         self.add_weights(parser)
 
     def add_weights(self, parser):
-        """The weight file, how it is run, and what becomes of earlier scores."""
+        """The weight file, how it is run, and what happens to earlier scores."""
         add = parser.add_argument_group("weights").add_argument
         add("--model_path", type=file_path, help="weight file: ours or a published one")
         add("--resume", action="store_true", help="keep the scores of an earlier, equal evaluation")

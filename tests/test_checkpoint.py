@@ -322,7 +322,7 @@ WITH_NOTICE = {
     "'model.'": lambda state: {"state_dict": with_prefix(state, "model."), "hyper_parameters": {"lr": 1}},
     "'net'": lambda state: {"net": state, "acc": 91.2},
     "'model_state_dict'": lambda state: {"model_state_dict": state, "optimizer": ADAM, "epoch": 3},
-    "'network'": lambda state: {"checkpoint": {"network": state, "epoch": 3}},
+    "'checkpoint.network'": lambda state: {"checkpoint": {"network": state, "epoch": 3}},
 }
 
 
@@ -525,3 +525,30 @@ def test_a_file_without_weights_is_refused(tmp_path, kind):
 
 def test_an_entry_that_is_no_tensor_is_named(tmp_path, state):
     assert "not tensors: epoch" in refused(write(tmp_path / "a.pth", {**state, "epoch": 3}))
+
+
+def content_of(name):
+    """Contents that hold several dicts of tensors; the weights that count are full of ones."""
+    right = {key: torch.ones(3) for key in networks.get("npr").signature}
+    other = {key: torch.zeros(3) for key in right}
+    return {
+        "an average nested under the same name": {"model": right, "ema": {"model": other}},
+        "an average one level down": {"state_dict": right, "ema_state": {"state_dict": other}},
+        "a scaler": {"net": right, "scaler": {"scale": torch.zeros(1)}},
+        "mixed precision": {"model_state_dict": right, "amp": {"scale": torch.zeros(1)}},
+        "two networks": {"netA": {"state_dict": right}, "netB": {"state_dict": other}},
+    }[name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["an average nested under the same name", "an average one level down", "a scaler", "mixed precision"],
+)
+def test_of_several_sets_of_tensors_the_weights_of_the_detector_are_taken(name):
+    state = checkpoint.weights(content_of(name), "a.pth")
+    assert all((value == 1).all() for value in state.values())
+
+
+def test_two_networks_in_one_file_are_refused():
+    with pytest.raises(CheckpointError, match=r"netA\.state_dict, netB"):
+        checkpoint.weights(content_of("two networks"), "a.pth")

@@ -36,7 +36,7 @@ ROOMS = ("networks", "data", "options", "util", "experiments", "tools")
 MAY_IMPORT = {  # besides `common`; "script": the files at the top
     "common": set(),
     "networks": set(),
-    "data": {"util"},  # util/identity.py
+    "data": {"util"},  # identity, locks and worker counts
     "util": set(),
     "options": {"networks", "data"},
     "experiments": {"networks", "data", "options", "util"},

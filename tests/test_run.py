@@ -471,3 +471,18 @@ def test_ctrl_c_is_as_before_after_a_guarded_main():
         assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_that_the_caller_ignores_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        run.guard(check_ignored)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def check_ignored():
+    with run.StopSignal("resume") as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        stop.check()

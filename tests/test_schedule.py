@@ -10,8 +10,9 @@ from conftest import interrupt_after
 
 import train
 from options import TrainOptions
+from options.train_options import LR_POLICIES
 from util import run
-from util.progress import Progress, learning_rate
+from util.progress import POLICIES, Progress, learning_rate
 
 
 def options(**changed):
@@ -28,6 +29,12 @@ def options(**changed):
 
 def rates(opt, epochs):
     return [learning_rate(opt, Progress(epoch=epoch)) for epoch in range(epochs)]
+
+
+def test_every_policy_of_the_command_line_has_a_rate_and_no_other_name_trains():
+    assert tuple(POLICIES) == LR_POLICIES
+    with pytest.raises(KeyError):
+        learning_rate(options(lr_policy="cosine"), Progress())
 
 
 # --- rates without a validation ---

@@ -29,7 +29,7 @@ class Task:
 
 @dataclass
 class Result:
-    """What an evaluation found, for a script to print."""
+    """The result of an evaluation, for a script to print."""
 
     rows: list
     folder: Path

@@ -82,6 +82,8 @@ def tabulate(generators, labels, scores, order=None, average="macro"):
         for name in order
     ]
     complete = [row["generator"] for row in rows if not row["reason"]]
+    if average not in ("macro", "micro"):
+        raise ValueError(f"average must be macro or micro, got {average!r}")
     if average == "micro":
         pooled = np.isin(generators.astype(str), complete)
         mean = {name: metric(labels[pooled], scores[pooled]) for name, metric in METRICS.items()}

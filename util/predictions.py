@@ -21,7 +21,7 @@ class PredictionFile:
         self.rows = {}  # path of an image -> its row
 
     def open(self, resume, overwrite, environment):
-        """Starts a new file, or loads the rows of an equal evaluation; never replaces unasked."""
+        """Starts a new file, or loads the rows of an equal evaluation; replaces nothing unless asked to."""
         if self.path.is_dir():
             raise UserError(
                 f"--output names a CSV file, {self.path} is a folder; try --output {self.path}/scores.csv"

@@ -94,18 +94,27 @@ class Progress:
             self.stopped_early = True
 
 
-def learning_rate(opt, progress):
-    """The rate of the epoch in training, from options and Progress only, so that a resumed run has it too.
-
-    step: x0.9 after the steps of epochs delr_freq, 2 * delr_freq, ... counted from 0 (upstream's trainer.py);
-    poly: (1 - e / niter)^0.9 with e from 1, so that the last epoch's rate is 0 (SSP's utils/util.py);
-    plateau: a tenth after each wait (CNNDetection's trainer.py).
-    """
-    if opt.lr_policy == "poly":
-        return opt.lr * (1 - (progress.epoch + 1) / opt.niter) ** POWER
-    if opt.lr_policy == "plateau":
-        return opt.lr * CUT**progress.cuts
+def step_rate(opt, progress):
+    """x0.9 after the steps of epochs delr_freq, 2 * delr_freq, ... counted from 0 (upstream's trainer.py)."""
     return opt.lr * DECAY ** max(0, (progress.epoch - 1) // opt.delr_freq)
+
+
+def poly_rate(opt, progress):
+    """(1 - e / niter)^0.9 with e from 1, so that the last epoch's rate is 0 (SSP's utils/util.py)."""
+    return opt.lr * (1 - (progress.epoch + 1) / opt.niter) ** POWER
+
+
+def plateau_rate(opt, progress):
+    """A tenth after each wait (CNNDetection's trainer.py)."""
+    return opt.lr * CUT**progress.cuts
+
+
+POLICIES = {"step": step_rate, "poly": poly_rate, "plateau": plateau_rate}
+
+
+def learning_rate(opt, progress):
+    """The rate of the epoch in training, from options and Progress only, so that a resumed run has it too."""
+    return POLICIES[opt.lr_policy](opt, progress)
 
 
 class Losses:

@@ -26,7 +26,7 @@ class Results:
         self.meta, self.scores = {}, []
 
     def open(self, opt, counts, files):
-        """Starts empty, or with what an equal evaluation left; never mixes, never replaces unasked.
+        """Starts empty, or with what an equal evaluation left; never mixes, replaces nothing unless asked to.
 
         files: {generator: hash of its list of files}; a finished generator whose files changed is refused.
         """

@@ -44,7 +44,9 @@ def guard(main):
     Every other exception is a bug and keeps its traceback.
     """
     prepare_streams()
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # scripts import without it
+    before = signal.getsignal(signal.SIGINT)
+    if before != signal.SIG_IGN:  # as in the background of a shell script
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # scripts import without it
     try:
         main()
         sys.stdout.flush()
@@ -272,8 +274,7 @@ class StopSignal:
 
     def __enter__(self):
         for number in STOP_SIGNALS:
-            ignored = signal.getsignal(number) == signal.SIG_IGN
-            if not (ignored and signal.Signals(number).name == "SIGHUP"):  # as under nohup
+            if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup, or in a shell's background
                 self.previous[number] = signal.signal(number, self._receive)
         return self
 

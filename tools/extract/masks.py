@@ -40,7 +40,7 @@ def extract_masks(opt):
 
 
 def prompt_for(width, height, points=None, box=None):
-    """Arguments of SamPredictor.predict; BadImage where the prompt lies outside the image.
+    """Arguments of SamPredictor.predict; BadImage where the prompt is outside the image.
 
     points: [(x, y)] in pixels, default DFIG's; box: (left, top, right, bottom) instead.
     """
@@ -52,7 +52,7 @@ def prompt_for(width, height, points=None, box=None):
         prompt = {"point_coords": np.array(points, dtype=float), "point_labels": labels}
     outside = [f"{x:g},{y:g}" for x, y in points if x > width or y > height]
     if outside:
-        raise BadImage(f"{width}x{height}: {' '.join(outside)} of the prompt lies outside")
+        raise BadImage(f"{width}x{height}: {' '.join(outside)} of the prompt is outside")
     return prompt
 
 
