@@ -279,7 +279,7 @@ def test_the_detection_reaches_everything_in_front_of_it(detector, images):
 
 
 @pytest.mark.slow
-def test_a_few_steps_learn_to_perceive_the_blur_and_to_restore(monkeypatch):
+def test_a_few_steps_learn_to_perceive_the_blur_and_to_restore(full_size, monkeypatch):
     rng = np.random.default_rng(0)
     clean = gaussian_filter(rng.normal(size=(8, 3, 12, 12)), (0, 0, 0.8, 0.8))
     clean = np.clip(0.5 + 0.2 * clean / clean.std(), 0, 1)

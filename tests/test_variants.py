@@ -945,7 +945,7 @@ def test_a_checkpoint_whose_options_do_not_fit_its_weights_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_page_of_ablations_lists_what_every_variant_costs(capsys):
+def test_the_page_of_ablations_lists_what_every_variant_costs(full_size, capsys):
     text = (ROOT / "docs" / "ablations.md").read_text(encoding="utf-8")
     benchmark.main(["variants", "--side", "224"])
     assert capsys.readouterr().out.strip() in text

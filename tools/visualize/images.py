@@ -25,7 +25,7 @@ def examples_of(opt):
 def examples_below(dataroot, index):
     """[(title, path)]: one real image, then one fake per generator; of each folder the image `index`."""
     images = scan(dataroot, discover(dataroot))
-    generators = images.generators()
+    generators = list(dict.fromkeys(sample.generator for sample in images.samples))
     examples = []
     for generator, label in [(generators[0], 0), *((name, 1) for name in generators)]:
         files = [one.path for one in images.samples if (one.generator, one.label) == (generator, label)]
