@@ -171,10 +171,7 @@ def plan(opt):
     """(entries to check, notes); UserError for what was asked for wrongly or when nothing is there."""
     if not Path(opt.dataroot).is_dir():
         raise UserError(f"--dataroot: no folder {opt.dataroot}")
-    names = [name for name in opt.protocols if name.lower() != ALL]
-    if names and len(names) < len(opt.protocols):
-        raise UserError(f"--protocols takes names or all, not both, got {' '.join(opt.protocols)}")
-    asked = [protocols.get(name, opt.protocol_file) for name in names]
+    asked = asked_protocols(opt)
     rows = asked or protocols.known(opt.protocol_file).values()
     roots = {row: row.locate(opt.dataroot) for row in rows}
     if not asked:
@@ -184,6 +181,14 @@ def plan(opt):
     require_known(opt.classes, roots)
     entries = [entry for row, root in roots.items() for entry in list_protocol(row, root, opt)]
     return (entries, []) if asked else without_subsets(entries)
+
+
+def asked_protocols(opt):
+    """The rows that --protocols names; none for all."""
+    names = [name for name in opt.protocols if name.lower() != ALL]
+    if names and len(names) < len(opt.protocols):
+        raise UserError(f"--protocols takes names or all, not both, got {' '.join(opt.protocols)}")
+    return [protocols.get(name, opt.protocol_file) for name in names]
 
 
 def list_own_folder(opt):
