@@ -9,11 +9,8 @@ does it (NPR: 256x256, centre crop 224); --no_resize, --no_crop, --loadSize and 
 A file that cannot be used becomes a row with the reason.  --resume resumes a stopped run with --output.
 """
 
-if __name__ == "__main__":  # until `guard`, Ctrl-C ends the program without a traceback
-    import signal
-
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == "__main__":
+    import util.quiet  # noqa: F401
 
 import sys
 from contextlib import nullcontext

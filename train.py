@@ -11,11 +11,8 @@ Ctrl-C saves and stops; the same command with --continue_train resumes at the ne
 Results: checkpoints/<name>/{opt.json, env.json, train.csv, tensorboard/, model_epoch_{last,best}.pth}.
 """
 
-if __name__ == "__main__":  # until `guard`, Ctrl-C ends the program without a traceback
-    import signal
-
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == "__main__":
+    import util.quiet  # noqa: F401
 
 import shutil
 import time

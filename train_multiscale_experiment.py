@@ -10,11 +10,8 @@ is unfinished.  Grids are YAML files (experiments/grid.py); presets are those in
 Results: <output>/{results.csv, report.md, table.csv, figures/}; runs/, tests/, logs/ have a part per cell.
 """
 
-if __name__ == "__main__":  # until `guard`, Ctrl-C ends the program without a traceback
-    import signal
-
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == "__main__":
+    import util.quiet  # noqa: F401
 
 from experiments.cells import Experiment
 from experiments.options import ExperimentOptions

@@ -8,11 +8,8 @@ does it (NPR: 256x256, centre crop 224); --no_resize, --no_crop, --loadSize and 
 Results: the table here, and results/<run name>/<folder name>/{scores.csv, meta.json, table.csv, table.md}.
 """
 
-if __name__ == "__main__":  # until `guard`, Ctrl-C ends the program without a traceback
-    import signal
-
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == "__main__":
+    import util.quiet  # noqa: F401
 
 from functools import partial
 from pathlib import Path

@@ -11,11 +11,12 @@ the next run unpacks it, with --no_fetch without asking any server.  Exit status
 1 something failed or is left to do by hand, 2 an unknown name or option, 130 Ctrl-C.
 """
 
-if __name__ == "__main__":  # until `guard`, Ctrl-C ends the program without a traceback
-    import signal
+import sys
+from pathlib import Path
 
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # also when started by its path
+    import util.quiet  # noqa: F401
 
 import base64
 import filecmp
@@ -26,13 +27,11 @@ import re
 import shutil
 import stat
 import subprocess
-import sys
 import tarfile
 import zipfile
 import zlib
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from shlex import quote
 
 import gdown

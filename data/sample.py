@@ -19,11 +19,17 @@ Results, laid out like ForenSynths (PNG only, one size, as many reals as fakes i
     <output>/sample.json                         settings, photographs per split, mean PSNR of the fakes in dB
 """
 
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # also when started by its path
+    import util.quiet  # noqa: F401
+
 import importlib.util
 import itertools
 import shutil
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import torch

@@ -10,6 +10,13 @@ Pixels are random, weights too unless --model_path names some; neither changes t
 between the ways compared, and medians are printed.  The last line of what is measured is JSON.
 """
 
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # also when started by its path
+    import util.quiet  # noqa: F401
+
 import json
 import statistics
 import time

@@ -9,8 +9,14 @@ the second gets right, `lost` those that only the first gets right.
 Results: the tables here, and with --output compare.csv, compare.md and flips.csv.
 """
 
-import csv
+import sys
 from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # also when started by its path
+    import util.quiet  # noqa: F401
+
+import csv
 
 from common import Parser, UserError, file_path, owned, written_whole
 from data import protocols, published

@@ -10,12 +10,18 @@ The published rows of a training set follow our row of that set.
 Results: the tables here, <output>/{matrix.md, matrix.csv, results.csv}; runs/, tests/, logs/: the cells.
 """
 
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # also when started by its path
+    import util.quiet  # noqa: F401
+
 import csv
 import math
 import re
 import shlex
 from collections import defaultdict
-from pathlib import Path
 from statistics import fmean
 
 from common import Parser, UserError, file_path, names_list, written_whole

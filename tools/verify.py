@@ -9,15 +9,20 @@ A problem is something to mend before numbers are believed; a note is something 
 Exit status: 0 all is well (notes at most), 1 there are problems, 2 wrong usage.
 """
 
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # also when started by its path
+    import util.quiet  # noqa: F401
+
 import fnmatch
 import os
 import re
-import sys
 import time
 from collections import Counter, defaultdict
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from tqdm import tqdm
 

@@ -11,9 +11,15 @@ command, without --overwrite, resumes a stopped run, also after images were adde
 cannot be used are listed at the end.
 """
 
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[2])  # also when started by its path
+    import util.quiet  # noqa: F401
+
 import argparse
 from argparse import Namespace
-from pathlib import Path
 
 from common import (
     Parser,

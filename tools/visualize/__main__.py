@@ -12,8 +12,14 @@
 The suffix of --output, .png or .pdf, decides the format.  `cam` needs pip install grad-cam.
 """
 
-import argparse
+import sys
 from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[2])  # also when started by its path
+    import util.quiet  # noqa: F401
+
+import argparse
 
 from common import Parser, non_negative_int, positive_int, whole_number
 from tools.visualize.cam import draw_cam
