@@ -1,7 +1,4 @@
-"""What every room needs: errors written for the user, command-line values, whole files, hashes.
-
-Imports nothing of the project.
-"""
+"""What every room needs, importing none: errors for the user, command lines, whole files, locks."""
 
 import argparse
 import csv
@@ -12,6 +9,7 @@ import importlib
 import json
 import os
 import platform
+import re
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,10 +20,7 @@ except ImportError:  # Windows, where folders are not locked
 
 
 class UserError(ValueError):
-    """An error whose text is written for the person at the keyboard: scripts print it as one line.
-
-    Every other exception is a bug, ours or a researcher's, and keeps its traceback.
-    """
+    """An error whose text is for the user: scripts print it as one line; others keep their traceback."""
 
 
 class BadImage(UserError):
@@ -46,6 +41,8 @@ def require_package(name, purpose, module=None):
 
 # ----- command lines -----
 
+UNKNOWN = "unrecognized arguments: "  # how argparse's message for words that are not flags begins
+
 
 class Parser(argparse.ArgumentParser):
     """The parser of every script and tool: no abbreviations, close matches for a misspelt flag."""
@@ -53,32 +50,22 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **{"allow_abbrev": False, "formatter_class": HelpFormatter, **kwargs})
 
-    def parse_args(self, args=None, namespace=None):
-        return self._all_known(*self.parse_known_args(args, namespace))
-
-    def parse_intermixed_args(self, args=None, namespace=None):
-        return self._all_known(*self.parse_known_intermixed_args(args, namespace))
-
-    def _all_known(self, options, unknown):
-        if unknown:
-            self.error(self.unrecognized(unknown))
-        return options
-
-    def unrecognized(self, words):
-        """The message for words that are not flags, with the flags that look like them."""
-        actions = list(self._actions)
+    def error(self, message):
+        typed = re.findall(r"(?<= )--?[\w-]+", message) if message.startswith(UNKNOWN) else []
+        flags = list(self._option_string_actions)
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
-                actions += [own for parser in action.choices.values() for own in parser._actions]
-        flags = [flag for own in actions if own.help != argparse.SUPPRESS for flag in own.option_strings]
-        typed = [word.partition("=")[0] for word in words if word.startswith("-")]
+                flags += [
+                    flag for parser in action.choices.values() for flag in parser._option_string_actions
+                ]
         matches = [match for flag in typed for match in difflib.get_close_matches(flag, flags, n=2)]
-        hint = f" (did you mean {' or '.join(dict.fromkeys(matches))}?)" if matches else ""
-        return f"unrecognized arguments: {' '.join(words)}{hint}"
+        super().error(
+            message + (f" (did you mean {' or '.join(dict.fromkeys(matches))}?)" if matches else "")
+        )
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Shows the default after a flag's help sentence, unless there is none or the sentence says it."""
+    """Shows the default after a flag's help, unless there is none or the help says it."""
 
     def __init__(self, prog):
         super().__init__(prog, max_help_position=30, width=110)
@@ -190,10 +177,7 @@ def sha256(path):
 
 @contextmanager
 def written_whole(path, binary=False):
-    """A file to write to that appears under its name once it is complete and on the disk.
-
-    Neither a crash nor a power cut leaves half a file.  OSError names the path, also when the disk is full.
-    """
+    """A file to write to, which gets its name when complete and on the disk.  OSError names the path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -219,10 +203,9 @@ def write_json(path, content):
 
 
 def read_table(path, columns):
-    """Rows of a CSV as dicts, by their meaning: a spreadsheet may have saved the file again.
+    """Rows of a CSV as dicts, also as a spreadsheet saves it: with semicolons, tabs, a byte order mark.
 
-    A byte order mark, other line ends, semicolons or tabs, another order and more columns are accepted.  A
-    cell that a short row lacks is None.  UserError for a missing column.
+    A cell that a short row lacks is None.  UserError for a missing column.
     """
     with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         heading = file.readline()
@@ -230,8 +213,7 @@ def read_table(path, columns):
         reader = csv.DictReader(file, delimiter=max(",;\t", key=heading.count))
         missing = [name for name in columns if name not in (reader.fieldnames or ())]
         if missing:
-            absent = ", ".join(missing)
-            raise UserError(f"{path}: expected the columns {', '.join(columns)}; there is no {absent}")
+            raise UserError(f"{path}: expected the columns {', '.join(columns)}; no {', '.join(missing)}")
         return list(reader)
 
 
@@ -243,10 +225,9 @@ _locks = set()  # file descriptors of the locks that this process holds
 
 @contextmanager
 def owned(path, file=False):
-    """Keeps every other process out of a folder, or with file=True of one file, for the length of a block.
+    """Keeps other processes out of a folder, or with file=True of one file; UserError names an owner.
 
-    Raises UserError, which names the owner, while another block has it.  The lock ends with its process,
-    however that ends.  It is a hidden file, gone afterwards; without such locks (Windows, some network file
+    The lock is a hidden file, and ends with its process.  Without file locks (Windows, some network file
     systems) nothing is locked.
     """
     path = Path(path)

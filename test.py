@@ -26,7 +26,7 @@ from networks import checkpoint
 from options import TestOptions
 from options.test_options import NO_COMPARISON
 from util import run
-from util.evaluate import Evaluator, Task
+from util.evaluate import Task, evaluate
 
 TOLERANCE = 0.002 + 1e-9  # 0.2 points: what --expect accepts as the same number
 
@@ -48,7 +48,6 @@ def main(argv=None):
     # The detector.
     loaded = checkpoint.load(opt.model_path, opt.arch, opt)
     print("\n".join(loaded.notes))
-    evaluator = Evaluator(loaded.detector, device, opt, opt.name or loaded.run_name, loaded.identity)
 
     # A table for each protocol; with --expect a comparison.
     differing = []
@@ -60,7 +59,8 @@ def main(argv=None):
             dataset = data.evaluation_images(opt, scan, config, geometry)
             print(scan.describe())
             make_loader = partial(data.loader_over, opt, dataset, device=device)
-            result = evaluator.run(make_task(opt, row, dataset, loaded), dataset, make_loader, stop)
+            task = make_task(opt, row, dataset, loaded)
+            result = evaluate(opt, loaded, device, task, dataset, make_loader, stop)
             print(f"\n{row.slug}\n{result.describe()}")
             if opt.expect:
                 differing += differences(row, result.rows, opt.expect)

@@ -14,6 +14,7 @@ Results: checkpoints/<name>/{opt.json, env.json, train.csv, tensorboard/, model_
 if __name__ == "__main__":
     import util.quiet  # noqa: F401
 
+import copy
 import shutil
 import time
 from pathlib import Path
@@ -30,11 +31,10 @@ from options import TrainOptions
 from util import run
 from util.identity import file_list_sha256, require_same
 from util.metrics import measure
-from util.progress import Losses, Progress, learning_rate, write_history
+from util.progress import OPTIMIZERS, Losses, Progress, learning_rate, write_history
 from util.results import sigmoid
 from util.score import BadImageError, BadImages, predict
 
-BETA2 = 0.999
 FLUSH_STEPS = 20  # steps between two looks at the losses
 RESUME_HINT = "resume at the next batch with --continue_train (and without --overwrite)"
 RUN_STATE = {"options", "optimizer", "progress", "metrics", "rng", "files"}  # what a run is resumed from
@@ -77,16 +77,17 @@ def train(opt, folder, saved):
     print("\n".join(notices))
     sampler, train_loader, val_loader = make_loaders(opt, trainset, valset, device)
 
-    # Optimiser and counters; a resumed run loads them.
+    # Optimiser and counters; a resumed run loads them.  Options first: opt.json marks a folder as a run.
     state = State(opt, folder, detector, trainset, valset)
     if saved is None:
         run.empty(folder)
-        state.save()
     else:
         state.load(saved)
-
-    # Records: options, environment, tensorboard.
     write_json(folder / "opt.json", state.saved_options())
+    if saved is None:
+        state.save()
+
+    # Records: environment, tensorboard.
     session = {**opt.environment, "seed": opt.seed, "precision": precision}
     if notice := run.record_session(folder / "env.json", session):
         print(notice)
@@ -142,20 +143,13 @@ def make_loaders(opt, trainset, valset, device):
     return sampler, train_loader, val_loader
 
 
-def make_optimizer(opt, parameters):
-    """Adam, or SGD without momentum, as published."""
-    if opt.optim == "sgd":
-        return torch.optim.SGD(parameters, lr=opt.lr)
-    return torch.optim.Adam(parameters, lr=opt.lr, betas=(opt.beta1, BETA2))
-
-
 class State:
     """What a checkpoint holds: detector, optimiser, counters, history and the list of bad images."""
 
     def __init__(self, opt, folder, detector, trainset, valset):
         self.opt, self.folder, self.detector = opt, folder, detector
         self.trainset, self.valset = trainset, valset
-        self.optimizer = make_optimizer(opt, detector.parameters())
+        self.optimizer = OPTIMIZERS[opt.optim](detector.parameters(), opt)
         self.progress, self.history = Progress(), []
         self.bad = BadImages(opt.on_bad_image, trainset)
         self.files = {
@@ -257,19 +251,25 @@ def train_epoch(state, losses, loader, device, bf16, stop):
 def step(state, part, device, bf16):
     """Forward, backward and update on images of one size; returns the terms of the loss.
 
-    None for a single image that the detector's batch norm refuses: it is left out, and the weights are as
-    before.
+    None for a single image that the detector's batch norm refuses: it is left out and changes nothing.
     """
     batch = {name: value.to(device, non_blocking=True) for name, value in part.items()}
     single = len(batch["label"]) == 1
-    buffers = [buffer.clone() for buffer in state.detector.buffers()] if single else []
+    before = copy.deepcopy(dict(state.detector.named_buffers())) if single else {}
     try:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             terms = state.detector.loss(batch)
     except ValueError as error:
         if not (single and BATCH_OF_ONE in str(error)):
             raise
-        leave_out(state, buffers)
+        if state.opt.batch_size == 1:
+            raise UserError("this detector's batch norm needs more: --batch_size 2 or more") from None
+        state.detector.load_state_dict(before, strict=False)
+        if not state.left_out:
+            state.left_out = True
+            tqdm.write(
+                "notice: a batch of one image is left out, as batch norm needs more at this image size"
+            )
         return None
     state.optimizer.zero_grad(set_to_none=True)
     terms["total"].backward()
@@ -277,21 +277,9 @@ def step(state, part, device, bf16):
     return terms
 
 
-def leave_out(state, buffers):
-    """Puts the running statistics back, and says once that batches of one image are left out."""
-    if state.opt.batch_size == 1:
-        raise UserError("this detector's batch norm needs more than one image: --batch_size 2 or more")
-    for buffer, before in zip(state.detector.buffers(), buffers, strict=True):
-        buffer.copy_(before)
-    if not state.left_out:
-        state.left_out = True
-        tqdm.write("notice: a batch of one image is left out, since batch norm needs more at this image size")
-
-
 def validate(state, loader, device, stop):
     """Metrics pooled over all validation images, as upstream's; None without a validation set."""
-    valset = state.valset
-    if valset is None:
+    if (valset := state.valset) is None:
         return None
     bad = BadImages(state.opt.on_bad_image, valset)
     with progress_bar(valset, "validation") as bar:

@@ -18,7 +18,7 @@ import data
 from networks import checkpoint
 from options import ValOptions
 from util import run
-from util.evaluate import Evaluator, Task
+from util.evaluate import Task, evaluate
 
 
 def main(argv=None):
@@ -32,7 +32,6 @@ def main(argv=None):
     loaded = checkpoint.load(opt.model_path, opt.arch, opt)
     print("\n".join(loaded.notes))
     config = loaded.detector.data_config
-    evaluator = Evaluator(loaded.detector, device, opt, opt.name or loaded.run_name, loaded.identity)
 
     # The images.
     folders = data.discover(opt.dataroot, opt.classes)
@@ -44,7 +43,7 @@ def main(argv=None):
     # Scores and a table.
     task = Task(Path(opt.dataroot).resolve().name, [name for name, _ in folders], notes=loaded.marks)
     with run.StopSignal("resume with the same command and --resume (without --overwrite)") as stop:
-        result = evaluator.run(task, dataset, make_loader, stop)
+        result = evaluate(opt, loaded, device, task, dataset, make_loader, stop)
     print(f"\n{result.describe()}")
 
 

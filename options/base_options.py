@@ -10,6 +10,7 @@ import torch
 
 import networks
 from common import (
+    UNKNOWN,
     Parser,
     UserError,
     as_typed,
@@ -32,12 +33,12 @@ RETIRED = {
     "--mode": "upstream knew only 'binary'; leave it out",
     "--data_aug": f"{NO_EFFECT}; set --blur_prob and --jpg_prob",
     "--resize_or_crop": f"{NO_EFFECT}; use --loadSize, --cropSize and --no_resize",
-    "--init_type": f"{NO_EFFECT}; the detector's file under networks/ decides",
-    "--init_gain": f"{NO_EFFECT}; the detector's file under networks/ decides",
-    "--epoch_count": f"{NO_EFFECT}; --continue_train knows its epoch",
-    "--last_epoch": f"{NO_EFFECT}; --continue_train knows its epoch",
-    "--save_latest_freq": f"{NO_EFFECT}; the last and the best epoch are always saved",
-    "--save_epoch_freq": f"{NO_EFFECT}; the last and the best epoch are always saved",
+    **dict.fromkeys(("--init_type", "--init_gain"), f"{NO_EFFECT}; the detector's file decides"),
+    **dict.fromkeys(("--epoch_count", "--last_epoch"), f"{NO_EFFECT}; --continue_train knows its epoch"),
+    **dict.fromkeys(
+        ("--save_latest_freq", "--save_epoch_freq"),
+        f"{NO_EFFECT}; the last and the best epoch are always saved",
+    ),
     "--new_optim": f"{NO_EFFECT}; a run without --continue_train has a new optimiser",
     "--epoch": f"{NO_EFFECT}; name the file with --model_path",
     "--eval": NO_EFFECT,
@@ -52,20 +53,13 @@ class BaseOptions:
     After `parse`: `parser`; `defaults`, {name: value}; `given`, the names of the options that were typed.
     """
 
-    # File name in the usage line.
-    script = ""
-    # {flag: what to do instead} of flags that the script refuses with a hint.
+    script = ""  # file name in the usage line
     retired = RETIRED
-    # Pairs of options of which only one may be typed.
-    exclusive = (("no_resize", "loadSize"),)
-    # Training always builds a detector; an evaluation takes it from the weight file.
-    needs_arch = False
+    exclusive = (("no_resize", "loadSize"),)  # pairs of options of which only one may be typed
+    needs_arch = False  # training builds a detector, an evaluation takes it from the weight file
 
     def parse(self, argv=None):
-        """The options of a command line (default: the program's), as a Namespace.
-
-        A wrong flag or value ends the program with one message and status 2.
-        """
+        """The options of a command line (default: the program's); a wrong one ends the program."""
         deciding, _ = self.deciding_parser().parse_known_args(argv)
         self.parser = self.build_parser(**vars(deciding))
         opt = self.parser.parse_args([])
@@ -73,7 +67,7 @@ class BaseOptions:
         typed = argparse.Namespace(**dict.fromkeys(self.defaults, NOT_GIVEN))
         _, unknown = self.parser.parse_known_args(argv, typed)
         if unknown:
-            self.parser.error(self.explain(unknown))
+            self.parser.error(self.explain(unknown) or UNKNOWN + " ".join(unknown))
         values = {name: value for name, value in vars(typed).items() if value is not NOT_GIVEN}
         self.given = set(values)
         vars(opt).update(values)
@@ -88,14 +82,10 @@ class BaseOptions:
     def deciding_parser(self):
         """The parser of the first look; its flags are keywords of `build_parser`."""
         parser = Parser(prog=self.script, add_help=False)
-        self.add_deciding(parser.add_argument_group("choices that add flags and change defaults"))
-        return parser
-
-    def add_deciding(self, group):
-        """Adds the flags of the first look."""
         default = "npr" if self.needs_arch else None
         text = "detector (res50 and mobilev2 are DFIG's); its own flags are listed by --help --arch NAME"
-        group.add_argument("--arch", choices=networks.names(), default=default, help=text)
+        parser.add_argument("--arch", choices=networks.names(), default=default, help=text)
+        return parser
 
     def build_parser(self, arch):
         """The complete parser for one detector; None: without a detector's flags."""
@@ -109,13 +99,13 @@ class BaseOptions:
         return parser
 
     def explain(self, unknown):
-        """The message for unknown flags: what became of one, which --arch has it, or which look like it."""
+        """What became of an unknown flag, or which --arch has it; None for a flag that never was."""
         for flag in (word.partition("=")[0] for word in unknown):
             if flag in self.retired:
                 return f"{flag} is not an option here: {self.retired[flag]}"
             if owners := detectors_with(flag):
                 return f"{flag} is not an option here: it needs --arch {' or '.join(owners)}"
-        return self.parser.unrecognized(unknown)
+        return None
 
     def initialize(self, parser):
         """Adds the script's flags to its parser."""

@@ -17,9 +17,9 @@ from data.perturb import JPEG_METHODS
 from data.training import NO_VALIDATION
 from options import recipes
 from options.base_options import BaseOptions, gpu_device
+from util.progress import OPTIMIZERS, POLICIES
 
 NO_PROTOCOL = "none"
-LR_POLICIES = ("step", "poly", "plateau")  # the keys of util.progress.POLICIES
 VAL_FRACTION = 0.1  # share of the training images to validate on where the published val folder is a test set
 # What --continue_train may change without making it another run.
 RESUMABLE = set(
@@ -41,12 +41,13 @@ class TrainOptions(BaseOptions):
         ("val_split", "val_fraction"),
     )
 
-    def add_deciding(self, group):
-        super().add_deciding(group)
-        add = group.add_argument
+    def deciding_parser(self):
+        parser = super().deciding_parser()
+        add = parser.add_argument
         add("--recipe", choices=sorted(recipes.RECIPES), help="published settings to start from")
         protocol = "take folders, resize, crop and seed from this benchmark, e.g. GenImage-NPR; or none"
         add("--protocol", metavar="NAME", help=protocol)
+        return parser
 
     def build_parser(self, arch, recipe=None, protocol=None):
         """The parser with the defaults of the detector, then of the recipe, then of the protocol's row."""
@@ -107,14 +108,14 @@ class TrainOptions(BaseOptions):
     def add_fitting(self, add):
         add("--niter", type=positive_int, default=1000, help="number of epochs")
         add("--lr", type=positive_float, default=1e-4, help="learning rate of the first epoch")
-        add("--optim", choices=("adam", "sgd"), default="adam", help="optimiser; sgd has no momentum")
+        add("--optim", choices=OPTIMIZERS, default="adam", help="optimiser; sgd has no momentum")
         add("--beta1", type=probability, default=0.9, help="decay rate of Adam's first moment")
         policy = (
             "learning rate over epochs. step: times 0.9 every --delr_freq epochs; poly: times "
             "(1 - epoch / niter)^0.9; plateau: a tenth after --earlystop_epoch epochs without a better "
             "accuracy, training ends below --min_lr"
         )
-        add("--lr_policy", choices=LR_POLICIES, default="step", help=policy)
+        add("--lr_policy", choices=POLICIES, default="step", help=policy)
         add("--delr_freq", type=positive_int, default=20, help="epochs between two reductions by step")
         add("--min_lr", type=positive_float, default=1e-6, help="smallest learning rate of plateau")
         stop = "stop after N epochs without a better validation accuracy; 0: never"

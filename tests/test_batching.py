@@ -1,6 +1,7 @@
 """Images of many sizes through one detector: what is joined, in which order it comes out, what it costs."""
 
 import time
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -57,8 +58,13 @@ def random_parts(sizes, parts=60, largest=7):
 
 
 def passes_of(parts, limit):
-    buckets = SizeBuckets(CPU, limit)
-    return [one for part in parts for one in buckets.add(part)] + buckets.rest()
+    return list(SizeBuckets(CPU, limit).passes(parts))
+
+
+def run_through(function, parts, *args, **kwargs):
+    """The passes of `logits_by_size` of a function as the detector."""
+    function.data_config = Namespace(enlargement=1)
+    return list(logits_by_size(function, parts, CPU, *args, **kwargs))
 
 
 @pytest.mark.parametrize("limit", [1, 100, 700, 2000, 10**9])
@@ -85,8 +91,8 @@ def test_a_pass_is_joined_from_several_parts_until_it_is_full():
     assert buckets.add(part_of((8, 9), [0])) == []
     [(_, first), (_, second)] = buckets.add(part_of((8, 8), [2, 9, 3, 4, 6, 8]))
     assert (first.tolist(), second.tolist()) == ([5, 1, 7, 2], [9, 3, 4, 6])
-    assert sorted(index.tolist() for _, index in buckets.rest()) == [[0], [8]]
-    assert buckets.rest() == []
+    assert sorted(index.tolist() for _, index in buckets.passes([])) == [[0], [8]]
+    assert not buckets.waiting
 
 
 def test_sizes_of_equal_area_are_not_joined():
@@ -113,16 +119,15 @@ def test_waiting_images_are_bounded_however_many_sizes_come():
         assert waiting <= WAITING_PASSES * limit
         most = max(most, waiting)
     assert most > limit  # it does wait for company
-    assert out + len(buckets.rest()) == 200
+    assert out + len(list(buckets.passes([]))) == 200
     assert not buckets.waiting
 
 
 @pytest.mark.parametrize("limit", [None, 1, 700])
 def test_logits_sorted_by_index_are_in_the_original_order(limit):
     parts = random_parts(SIZES)
-    index, logit = (
-        torch.cat(one) for one in zip(*logits_by_size(number_of, parts, CPU, limit=limit), strict=True)
-    )
+    passes = run_through(number_of, parts, limit=limit)
+    index, logit = (torch.cat(one) for one in zip(*passes, strict=True))
     assert torch.equal(logit[index.argsort()], torch.arange(len(index)).float())
 
 
@@ -184,11 +189,11 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does():
         return number_of(images)
 
     part = part_of((4, 4), list(range(300, 311)))
-    passes = list(logits_by_size(narrow, [part], CPU))
+    passes = run_through(narrow, [part])
     assert torch.cat([logit for _, logit in passes]).tolist() == list(range(300, 311))
     assert sum(sizes) == 11
     parts = random_parts(SIZES)
-    index, logit = (torch.cat(one) for one in zip(*logits_by_size(narrow, parts, CPU), strict=True))
+    index, logit = (torch.cat(one) for one in zip(*run_through(narrow, parts), strict=True))
     assert torch.equal(index.float(), logit)
 
 
@@ -200,7 +205,7 @@ def test_a_single_image_that_does_not_fit_is_an_error():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
-        list(logits_by_size(never, [part_of((4, 4), [0, 1, 2, 3])], CPU))
+        run_through(never, [part_of((4, 4), [0, 1, 2, 3])])
     assert tried == [4, 2, 1]
 
 
@@ -214,12 +219,8 @@ def test_after_a_batch_that_did_not_fit_later_ones_are_smaller():
         return number_of(images)
 
     parts = [part_of((4, 4), list(range(first, first + 8))) for first in (300, 308, 316)]
-    list(logits_by_size(narrow, parts, CPU, most=8))
-    assert [count for count in tried if count > 2] == [
-        8,
-        4,
-        4,
-    ]  # the first pass and its halves, no later pass
+    run_through(narrow, parts, most=8)
+    assert [count for count in tried if count > 2] == [8, 4, 4]  # the first pass and its halves, no later one
 
 
 def test_a_pass_has_no_more_images_than_asked_for():
@@ -229,7 +230,7 @@ def test_a_pass_has_no_more_images_than_asked_for():
         tried.append(len(images))
         return number_of(images)
 
-    list(logits_by_size(count, [part_of((4, 4), list(range(300, 310)))], CPU, most=4))
+    run_through(count, [part_of((4, 4), list(range(300, 310)))], most=4)
     assert tried == [4, 4, 2]
 
 
@@ -266,7 +267,7 @@ def test_bf16_reaches_the_detector_and_its_logits_come_back_as_float32(bf16):
         flat = images[:, :, 0, 0].float()
         return (flat @ torch.ones(3, 1)).squeeze(1)  # autocast computes products in bf16
 
-    passes = list(logits_by_size(spy, [part_of((4, 4), [257, 3])], CPU, bf16))
+    passes = run_through(spy, [part_of((4, 4), [257, 3])], bf16)
     assert seen == {(bf16, True)}
     [(_, logit)] = passes
     assert logit.dtype == torch.float32

@@ -367,6 +367,17 @@ def test_every_session_is_recorded(start):
     assert len(json.loads((folder / "env.json").read_text())) == 2
 
 
+def test_a_run_that_is_killed_at_its_first_save_can_be_overwritten(start, monkeypatch):
+    def killed(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.State, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            start()
+    assert len(rows_of(start("--overwrite", niter=1))) == 1
+
+
 def test_a_finished_run_writes_its_history_again(start):
     folder = start(niter=1)
     before = (folder / "train.csv").read_text()

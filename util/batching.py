@@ -8,8 +8,7 @@ import math
 
 import torch
 
-# Pixels per forward pass.  On a CPU in fp32 larger passes leave the cache and are slower, so small images are
-# joined up to this and larger ones get a pass each (tools/benchmark.py measures it).
+# Pixels per forward pass.  On a CPU larger passes leave the cache and are slower (tools/benchmark.py).
 CPU_PIXELS = 2 * 256 * 256
 GPU_PIXELS = 64 * 1024 * 1024  # on a GPU the bound only keeps activations within its memory
 BYTES_PER_PIXEL = 600  # of a GPU's free memory; the NPR network needs about half of it in fp32
@@ -30,8 +29,8 @@ def pixels_per_pass(device):
 class SizeBuckets:
     """Joins images of equal size until a forward pass is full: `limit` pixels or `most` images.
 
-    Parts are {"image": uint8 (B, 3, H, W) or (B, N, 3, H, W), "index": (B,)}; passes come out as (images,
-    index).  enlargement: pixels that the network sees for each of an image's.
+    Parts are {"image": uint8 (B, 3, H, W) or (B, N, 3, H, W), "index": (B,)}; passes are (images, index).
+    enlargement: pixels that the network sees for each of an image's.
     """
 
     def __init__(self, device, limit=None, most=None, enlargement=1):
@@ -45,13 +44,16 @@ class SizeBuckets:
         size = tuple(images.shape[1:])
         self.waiting.setdefault(size, []).append((images, part["index"]))
         passes = self._take(size, full_only=True)
-        while self._pixels_waiting() > WAITING_PASSES * self.limit:
+        while sum(map(self._pixels, self.waiting)) > WAITING_PASSES * self.limit:
             passes += self._take(max(self.waiting, key=self._pixels), full_only=False)
         return passes
 
-    def rest(self):
-        """The passes that will not fill up any more."""
-        return [full for size in list(self.waiting) for full in self._take(size, full_only=False)]
+    def passes(self, parts):
+        """Takes all parts; yields passes as they fill up, at last those that do not."""
+        for part in parts:
+            yield from self.add(part)
+        for size in list(self.waiting):
+            yield from self._take(size, full_only=False)
 
     def _take(self, size, full_only):
         images, index = (torch.cat(parts) for parts in zip(*self.waiting.pop(size), strict=True))
@@ -70,9 +72,6 @@ class SizeBuckets:
     def _pixels(self, size):
         return sum(len(index) for _, index in self.waiting[size]) * self.pixels(size)
 
-    def _pixels_waiting(self):
-        return sum(map(self._pixels, self.waiting))
-
 
 @torch.inference_mode()
 def logits_of(detector, images, device, bf16=False):
@@ -86,13 +85,8 @@ def logits_by_size(detector, parts, device, bf16=False, limit=None, most=None):
 
     Passes that do not fit a GPU's memory are halved, and later ones are smaller.
     """
-    buckets = SizeBuckets(
-        device, limit, most, getattr(getattr(detector, "data_config", None), "enlargement", 1)
-    )
-    for part in parts:
-        for images, index in buckets.add(part):
-            yield index, _logits_that_fit(detector, images, device, bf16, buckets)
-    for images, index in buckets.rest():
+    buckets = SizeBuckets(device, limit, most, detector.data_config.enlargement)
+    for images, index in buckets.passes(parts):
         yield index, _logits_that_fit(detector, images, device, bf16, buckets)
 
 

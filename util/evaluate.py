@@ -44,57 +44,41 @@ class Result:
         return "\n".join(part for part in parts if part)
 
 
-class Evaluator:
-    """Runs one detector over any number of datasets and leaves a results folder for each."""
+def evaluate(opt, loaded, device, task, dataset, make_loader, stop):
+    """Scores what is not scored yet, writes the results folder and returns a Result.
 
-    def __init__(self, detector, device, opt, name, identity):
-        """identity: what pins the detector down in meta.json (at least its sha256)."""
-        self.detector = detector.to(device, memory_format=torch.channels_last)
-        self.device, self.opt, self.identity = device, opt, identity
-        self.root = Path(opt.results_dir) / name
-
-    def run(self, task, dataset, make_loader, stop=None):
-        """Scores what is not scored yet, writes the results folder and returns a Result.
-
-        make_loader: function(indices of samples) -> loader over these, in this order.
-        """
-        if not dataset.samples:
-            raise UserError(f"no images below {dataset.root} in the folders of {', '.join(task.order)}")
-        tune_kernels(dataset, self.opt.deterministic)
-        identity = {**self.identity, "protocol": task.name, **task.identity}
-        identity.update(describe_input(dataset, self.opt.amp))
-        results = Results(self.root / task.name, identity, {**task.about, "notes": list(task.notes)})
-        generators = samples_by_generator(dataset)
-        with owned(results.folder):
-            files = {name: file_list_sha256(group.values()) for name, group in generators.items()}
-            results.open(self.opt, dataset.scan.counts(), files)
-            bad = BadImages(self.opt.on_bad_image, dataset)
-            bad.reasons.update(results.meta["bad_files"])
-            present = [name for name in task.order if name in generators]
-            waiting = [name for name in present if name not in results.meta["finished"]]
-            for name in waiting:
-                title = f"{task.name} {present.index(name) + 1}/{len(present)} {name}"
-                samples, loader = generators[name], make_loader(list(generators[name]))
-                with tqdm(total=len(samples), desc=title, unit="img", dynamic_ncols=True) as progress:
-                    bf16 = self.opt.amp == "bf16"
-                    index, logit = predict(self.detector, loader, self.device, bad, bf16, stop, progress)
-                # On the disk before the next generator starts.
-                results.add(name, [samples[position] for position in index], logit, bad.reasons)
-            rows = tabulate_scores(results.scores, task.order, task.average)
-            if task.published is not None:
-                add_published(rows, task.published, task.average)
-            reused = len(present) - len(waiting)
-            result = Result(rows, results.folder, bad, caption(identity, bad, task), reused)
-            tables.write_results(results.folder, rows, result.caption)
-        return result
-
-
-def samples_by_generator(dataset):
-    """{generator: {index: sample}}, in the dataset's order."""
-    groups = {}
-    for index, sample in enumerate(dataset.samples):
-        groups.setdefault(sample.generator, {})[index] = sample
-    return groups
+    loaded: a Loaded of networks/checkpoint.py.  make_loader: indices of samples -> loader over these.
+    """
+    if not dataset.samples:
+        raise UserError(f"no images below {dataset.root} in the folders of {', '.join(task.order)}")
+    tune_kernels(dataset, opt.deterministic)
+    detector = loaded.detector.to(device, memory_format=torch.channels_last)
+    identity = {**loaded.identity, "protocol": task.name, **task.identity, **describe_input(dataset, opt.amp)}
+    folder = Path(opt.results_dir) / (opt.name or loaded.run_name) / task.name
+    results = Results(folder, identity, {**task.about, "notes": list(task.notes)})
+    generators = {}  # name -> {index: sample}, in the dataset's order
+    for position, sample in enumerate(dataset.samples):
+        generators.setdefault(sample.generator, {})[position] = sample
+    with owned(folder):
+        files = {name: file_list_sha256(group.values()) for name, group in generators.items()}
+        results.open(opt, dataset.scan.counts(), files)
+        bad = BadImages(opt.on_bad_image, dataset)
+        bad.reasons.update(results.meta["bad_files"])
+        present = [name for name in task.order if name in generators]
+        waiting = [name for name in present if name not in results.meta["finished"]]
+        for name in waiting:
+            title = f"{task.name} {present.index(name) + 1}/{len(present)} {name}"
+            samples, loader = generators[name], make_loader(list(generators[name]))
+            with tqdm(total=len(samples), desc=title, unit="img", dynamic_ncols=True) as progress:
+                index, logit = predict(detector, loader, device, bad, opt.amp == "bf16", stop, progress)
+            # On the disk before the next generator starts.
+            results.add(name, [samples[position] for position in index], logit, bad.reasons)
+        rows = tabulate_scores(results.scores, task.order, task.average)
+        if task.published is not None:
+            add_published(rows, task.published, task.average)
+        result = Result(rows, folder, bad, caption(identity, bad, task), len(present) - len(waiting))
+        tables.write_results(folder, rows, result.caption)
+    return result
 
 
 def caption(identity, bad, task):

@@ -1,4 +1,4 @@
-"""How far a training run is: counters saved with the weights, sums over an epoch, the best epoch."""
+"""How a training run proceeds: counters, sums over an epoch, the best epoch, optimisers, learning rates."""
 
 import csv
 import math
@@ -8,6 +8,7 @@ import torch
 
 from common import UserError, written_whole
 
+BETA2 = 0.999  # of Adam
 DECAY, POWER, CUT = 0.9, 0.9, 0.1  # of the policies of the learning rate
 GAINS = (0.001, 0.002)  # of accuracy that `plateau` calls a gain, before and after its first cut
 VAL_METRICS = ("acc", "ap", "r_acc", "f_acc", "auc")
@@ -62,26 +63,22 @@ class Progress:
         return row
 
     def note_validation(self, scores, opt):
-        """Keeps the best epoch: higher accuracy, then AP, then the earlier one.  Returns whether this is it.
+        """Keeps the best epoch: higher accuracy, then AP, then the earlier one.
 
         After opt.earlystop_epoch epochs without a better one (0: never) the run ends; `plateau` has a rule of
         its own.
         """
-        better = (scores["acc"], scores["ap"]) > (self.best_acc, self.best_ap)
-        if better:
+        if (scores["acc"], scores["ap"]) > (self.best_acc, self.best_ap):
             self.best_acc, self.best_ap, self.best_epoch = scores["acc"], scores["ap"], self.epoch
         if opt.lr_policy == "plateau":
             self.wait(scores["acc"], opt)
         elif opt.earlystop_epoch:
             self.stopped_early = self.epoch - self.best_epoch >= opt.earlystop_epoch
-        return better
 
     def wait(self, accuracy, opt):
         """Cuts the rate after opt.earlystop_epoch epochs of too small a gain; stops at the least rate.
 
-        A gain below 0.1 points, after the first cut 0.2, is too small, and a cut forgets what was to be
-        beaten (CNNDetection's earlystop.py and train.py).  There the best weights are forgotten as well, and
-        a worse epoch overwrites them; here a cut does not concern the best epoch.
+        A cut forgets the accuracy to beat (CNNDetection's earlystop.py and train.py), but not the best epoch.
         """
         self.waited += 1
         if self.reference < 0 or accuracy >= self.reference + GAINS[min(self.cuts, 1)]:
@@ -109,6 +106,10 @@ def plateau_rate(opt, progress):
     return opt.lr * CUT**progress.cuts
 
 
+OPTIMIZERS = {
+    "adam": lambda parameters, opt: torch.optim.Adam(parameters, lr=opt.lr, betas=(opt.beta1, BETA2)),
+    "sgd": lambda parameters, opt: torch.optim.SGD(parameters, lr=opt.lr),  # no momentum, as published
+}
 POLICIES = {"step": step_rate, "poly": poly_rate, "plateau": plateau_rate}
 
 
@@ -118,10 +119,12 @@ def learning_rate(opt, progress):
 
 
 class Losses:
-    """Losses and hits of the last steps, left on the device so that a GPU is not waited for each time."""
+    """Losses and hits of the last steps, left on the device so that a GPU is not waited for each time.
+
+    writer: of tensorboard, for the loss of every step that `frequency` divides.
+    """
 
     def __init__(self, progress, writer, frequency):
-        """writer: of tensorboard, for the loss of every step that `frequency` divides."""
         self.progress, self.writer, self.frequency = progress, writer, frequency
         self.waiting, self.names = [], ()
 
@@ -137,10 +140,9 @@ class Losses:
     def flush(self):
         """Adds what waits to the epoch's sums; UserError for a loss of NaN or inf."""
         waiting, self.waiting = self.waiting, []
-        if not waiting:
-            return
         sums = self.progress.term_sums
-        numbers = torch.stack([values for *_, values in waiting]).tolist()  # one look at the device
+        # One look at the device.
+        numbers = torch.stack([values for *_, values in waiting]).tolist() if waiting else []
         for (step, count, _), (loss, right, *parts) in zip(waiting, numbers, strict=True):
             if not math.isfinite(loss):
                 raise UserError(

@@ -39,10 +39,7 @@ RECORDED_PACKAGES = ("torchvision", "numpy", "pillow", "opencv-python", "scikit-
 
 
 def guard(main):
-    """Runs a script's main; what a user can mend becomes one line on stderr and exit status 1.
-
-    Every other exception is a bug and keeps its traceback.
-    """
+    """Runs a script's main; what a user can mend becomes one line on stderr and exit status 1."""
     prepare_streams()
     before = signal.getsignal(signal.SIGINT)
     if before != signal.SIG_IGN:  # as in the background of a shell script
@@ -144,7 +141,7 @@ def choose_precision(amp, device, deterministic=False):
 
 def is_bf16(precision):
     """Whether a precision as `choose_precision` words it is bf16."""
-    return precision.partition(":")[0] == "bf16"
+    return precision.startswith("bf16")
 
 
 def _cpu_flags():
@@ -166,8 +163,6 @@ def worker_count(wanted):
 
 def environment(device):
     """What a reader needs to tell two runs apart: code, versions, machine, command line.  All strings."""
-    packages = {name: _version(name) for name in RECORDED_PACKAGES}
-    accelerator = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     return {
         "time": time.strftime("%Y-%m-%d %H:%M:%S"),
         "argv": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -175,9 +170,9 @@ def environment(device):
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": str(device),
-        "accelerator": accelerator,
+        "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else "",
         "cpu_threads": str(torch.get_num_threads()),
-        **packages,
+        **{name: _version(name) for name in RECORDED_PACKAGES},
         "torch": str(torch.__version__),  # with the CUDA build, which the package's version leaves out
     }
 
@@ -212,10 +207,7 @@ def set_rng_state(state):
 
 
 def record_session(path, session):
-    """Adds one session to env.json, so that a resumed run shows every machine and precision it ran on.
-
-    Returns a notice when the precision is not that of the session before, or the file was damaged, else "".
-    """
+    """Adds a session to env.json; returns a notice of another precision or of a damaged file, else ""."""
     sessions, notice = [], ""
     if path.exists():
         try:
@@ -255,7 +247,7 @@ def empty(folder):
 class Interrupted(BaseException):
     """The user or the scheduler asked the program to stop; `status` is the exit status that says so.
 
-    Like KeyboardInterrupt it is not an Exception, so that no handler of bad images catches it.
+    Not an Exception, so that no handler of bad images catches it.
     """
 
     def __init__(self, message, status):
