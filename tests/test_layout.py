@@ -101,8 +101,10 @@ def test_functions_are_short_and_public_names_documented():
 def test_every_option_is_read_somewhere():
     read = {"recipe", *(f"npr_{field.name}" for field in fields(Variant))}  # applied by their names
     for _, tree in sources().values():
-        attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
-        read |= {node.attr for node in attributes if getattr(node.value, "id", "") in ("opt", "known")}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                owner = getattr(node.value, "id", getattr(node.value, "attr", ""))  # opt, or state.opt
+                read |= {node.attr} if owner in ("opt", "known") else set()
     for script, options in SCRIPTS.items():
         parsed = options().parse(NEEDED.get(script, ["--model_path", "x"]))
         assert vars(parsed).keys() - read == set(), script
