@@ -21,7 +21,6 @@ if __name__ == "__main__":
 import base64
 import filecmp
 import json
-import lzma
 import os
 import re
 import shutil
@@ -41,24 +40,24 @@ from tqdm import tqdm
 from common import Parser, UserError, file_path, owned, sha256, write_json
 from data.folder import LABELS
 from data.protocols import PROTOCOLS
-from data.sources import ARCHIVES, DEFAULT, SOURCES, TEST_ROOT, WEIGHTS
+from data.sources import ARCHIVES, DEFAULT, SOURCES, WEIGHTS
 from util.run import Interrupted, guard
 
 ROOT = Path(__file__).resolve().parent.parent
 THERE, FETCHED, MANUAL, FAILED = "already there", "done", "by hand", "failed"
 
-# ----- files -----
+# ----- downloads -----
 
 MARGIN = 64 * 2**20  # bytes of disk that stay free
+RETRIES = 3
+TIMEOUT = 30  # seconds without an answer
 human = partial(tqdm.format_sizeof, suffix="B")  # bytes for people: 17.4MB
 
 
 def free_bytes(folder):
     """Free disk at `folder`, which need not exist yet."""
-    folder = Path(folder).resolve()
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+    folder = folder.resolve()
+    return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
 
 
 def require_space(folder, needed):
@@ -68,19 +67,13 @@ def require_space(folder, needed):
         raise UserError(f"{folder} needs {human(needed + MARGIN)} of free disk, has {human(free)}")
 
 
-def difference(path, source):
-    """How a file differs from the published one; "" when it does not, or when nothing is known about it."""
-    size = path.stat().st_size
-    if source.bytes not in (None, size):
-        return f"has {size} bytes, expected {source.bytes}"
-    digest = sha256(path) if source.sha256 else None
-    return "" if digest == source.sha256 else f"has sha256 {digest}, expected {source.sha256}"
-
-
-# ----- downloads -----
-
-RETRIES = 3
-TIMEOUT = 30  # seconds without an answer
+def require_published(path, source):
+    """Raises UserError for a file of another size or sha256 than the published one, where they are known."""
+    facts = {"bytes": path.stat().st_size, "sha256": sha256(path) if source.sha256 else None}
+    for name, value in facts.items():
+        expected = getattr(source, name)
+        if expected not in (None, value):
+            raise UserError(f"{path} has {name} {value}, expected {expected}; remove it and run this again")
 
 
 def fetch(source, target):
@@ -89,8 +82,6 @@ def fetch(source, target):
     gdown does it, for other servers as well: it tries again, resumes what an earlier run left in
     <target>*.part, and gives a file its name when all of it has arrived.
     """
-    if target.is_file():
-        return
     target.parent.mkdir(parents=True, exist_ok=True)
     arrived = sum(path.stat().st_size for path in target.parent.glob(f"{target.name}*.part"))
     require_space(target.parent, (source.bytes or 0) - arrived)
@@ -116,9 +107,6 @@ def one_line(error):
 ARCHIVE = re.compile(r"\.(zip|7z|tar|tgz|tbz2?|txz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
 PIECE = re.compile(r"\.\d{2,3}$")  # name.zip.001, name.tar.gz.00
 SPLIT_ZIP = re.compile(r"\.z\d\d+$", re.IGNORECASE)  # name.z01, name.z02, ..., name.zip
-# What zipfile, tarfile and the decompressors raise for a file that they cannot read.
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
-DAMAGE += (RuntimeError, KeyError, EOFError, UnicodeError, OSError)
 UNSAFE_NAME = re.compile(r"^/|^[A-Za-z]:|\\|\0|(^|/)\.\.(/|$)|^$")
 MAC_JUNK = re.compile(r"^(\./)?__MACOSX/|(^|/)\.DS_Store$")
 # Names of generators and labels: a folder of such a name is not just a wrapper around the content.
@@ -135,17 +123,17 @@ def whole_name(path):
     return PIECE.sub("", SPLIT_ZIP.sub(".zip", path.name))
 
 
+def files_below(folder):
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
 def find_archives(folder):
     """{name: its files} of every archive below `folder`; the name is the first file's path below `folder`."""
     archives = {}
-    for path in sorted(_files(folder)):
+    for path in files_below(folder):
         if ARCHIVE.search(whole_name(path)):
             archives.setdefault(path.with_name(whole_name(path)), []).append(path)
     return {files[0].relative_to(folder).as_posix(): files for files in archives.values()}
-
-
-def _files(folder):
-    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def extract(archive, target, strip=False):
@@ -157,14 +145,14 @@ def extract(archive, target, strip=False):
     a folder of the archive's name.  UserError: unreadable, unsafe, in pieces, or another file is there.
     """
     target = target.resolve()
-    refuse_pieces(archive, target)
     staging = target.with_name(f".{target.name}.unpacking")
     shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
     try:
         content = staging / ARCHIVE.sub("", archive.name)
-        _fill(content, archive)
-        top, sizes = _top(content, strip), {}
-        for path in sorted(top.rglob("*")):
+        require_one_file(archive, target)
+        fill(content, archive, target)
+        top, sizes = find_top(content, strip), {}
+        for path in top.rglob("*"):
             there = target / path.relative_to(top)
             same = there.is_dir()
             if path.is_file():
@@ -174,25 +162,19 @@ def extract(archive, target, strip=False):
                 raise UserError(f"{there} is there already with other content; move it away first")
         shutil.copytree(top, target, copy_function=shutil.move, dirs_exist_ok=True)
         return sizes
-    except DAMAGE as error:
-        if isinstance(error, OSError) and error.errno:  # the disk's or the system's, not the archive's
-            raise
-        remedy = f"download it again, or {seven_zip(archive, target)}"
-        raise UserError(f"damaged, or unreadable for Python: {one_line(error)}; {remedy}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def refuse_pieces(archive, target):
+def require_one_file(archive, target):
     """Raises UserError, with the command to type, for the first file of an archive in several files."""
     whole = archive.with_name(whole_name(archive))
-    if archive == whole:
-        return
-    if whole.suffix.lower() not in (".zip", ".7z"):
+    if archive != whole and whole.suffix.lower() in (".zip", ".7z"):
+        start = whole if SPLIT_ZIP.search(archive.name) else archive
+        raise UserError(f"one of several files; {seven_zip(start, target)}")
+    if archive != whole:
         command = f"cat {quote(str(whole))}.* > {quote(str(whole))}"
         raise UserError(f"a piece of a tar; type: {command} , then run this again")
-    start = whole if SPLIT_ZIP.search(archive.name) else archive
-    raise UserError(f"one of several files; {seven_zip(start, target)}")
 
 
 def seven_zip(archive, target):
@@ -201,26 +183,32 @@ def seven_zip(archive, target):
     return f"type: {command} , move the archive out of {archive.parent}, run this again with --no_fetch"
 
 
-def _fill(folder, archive):
+def fill(folder, archive, target):
     """Writes an archive's files below `folder`."""
     is_tar = tarfile.is_tarfile(archive)
-    with tarfile.open(archive) if is_tar else zipfile.ZipFile(archive) as reader:
-        entries, total = [], 0
-        for entry, name, size, is_plain in _tar_members(reader) if is_tar else _zip_members(reader):
-            if not is_plain or UNSAFE_NAME.search(name):
-                raise UserError(f"nothing was unpacked: {name!r} is a link, a device or an unsafe path")
-            if not MAC_JUNK.search(name):
-                entries.append(entry)
-                total += size
-        require_space(folder.parent.parent, total)
-        reader.extractall(folder, entries)
-    if not entries:
+    try:
+        with tarfile.open(archive) if is_tar else zipfile.ZipFile(archive) as reader:
+            members = list(tar_members(reader) if is_tar else zip_members(reader))
+            for _, name, _, is_plain in members:
+                if not is_plain or UNSAFE_NAME.search(name):
+                    raise UserError(f"nothing was unpacked: {name!r} is a link, a device or an unsafe path")
+            members = [member for member in members if not MAC_JUNK.search(member[1])]
+            require_space(target, sum(size for _, _, size, _ in members))
+            reader.extractall(folder, [entry for entry, *_ in members])
+    except Exception as error:  # the readers raise whatever they meet in a damaged file
+        if isinstance(error, UserError) or (
+            isinstance(error, OSError) and error.errno
+        ):  # such as a full disk
+            raise
+        remedy = f"remove it and run this again, or {seven_zip(archive, target)}"
+        raise UserError(f"damaged, or unreadable for Python: {one_line(error)}; {remedy}") from error
+    if not members:
         raise UserError("holds no files")
-    if len(_files(folder)) != len(entries):
-        raise UserError(f"some of its {len(entries)} files have the same name or are broken links")
+    if len(files_below(folder)) != len(members):
+        raise UserError(f"some of its {len(members)} files have the same name or are broken links")
 
 
-def _zip_members(reader):
+def zip_members(reader):
     """(entry, name, bytes, whether it is a plain file) of all but the folders."""
     for info in reader.infolist():
         if not info.is_dir():
@@ -228,7 +216,7 @@ def _zip_members(reader):
             yield info, info.orig_filename, info.file_size, is_plain
 
 
-def _tar_members(reader):
+def tar_members(reader):
     """The same of a tar, which is read to its end."""
     reader.extraction_filter = getattr(tarfile, "data_filter", None)  # from Python 3.11.4 on
     for info in reader.getmembers():
@@ -242,7 +230,7 @@ def _tar_members(reader):
     reader.fileobj.read()
 
 
-def _top(content, strip):
+def find_top(content, strip):
     """The folder whose entries move into the target."""
     entries = list(content.iterdir())
     if {path.name for path in entries} <= set(LABELS):
@@ -273,23 +261,24 @@ def write_record(target, source, entries, complete):
     write_json(target / RECORD, record)
 
 
+def make_entry(name, archive, sizes):
+    """The record of an archive; sizes: {path below the target: bytes}."""
+    packed = base64.b64encode(zlib.compress(json.dumps(sizes).encode())).decode()
+    return {"name": name, "parts": [{"bytes": archive.stat().st_size}], "sizes": packed}
+
+
 def is_whole(target, entry):
     """Whether all files of a recorded archive are in `target`, with the sizes that they had."""
     sizes = json.loads(zlib.decompress(base64.b64decode(entry["sizes"])))
     try:
-        return all(os.stat(os.path.join(target, path)).st_size == size for path, size in sizes.items())
+        return all(os.stat(target / path).st_size == size for path, size in sizes.items())
     except OSError:
         return False
 
 
-def find_pending(folder, whole):
-    """{name: its files} of the archives in `folder` that are not recorded as they are now."""
-    pending = {}
-    for name, files in find_archives(folder).items():
-        size = sum(path.stat().st_size for path in files)
-        if name not in whole or size != sum(part["bytes"] for part in whole[name]["parts"]):
-            pending[name] = files
-    return pending
+def is_recorded(files, entry):
+    """Whether the files of an archive have the size of the recorded ones."""
+    return sum(path.stat().st_size for path in files) == sum(part["bytes"] for part in entry["parts"])
 
 
 # ----- sets and weights -----
@@ -298,66 +287,63 @@ def find_pending(folder, whole):
 def provide_set(source, target, folder, may_fetch, delete):
     """Fetches the archives of a set into `folder` and unpacks them into `target`."""
     complete, entries = read_record(target)
-    whole = {name: entry for name, entry in entries.items() if is_whole(target, entry)}
-    pending = find_pending(folder, whole)
-    if may_fetch and (not complete or entries.keys() - whole.keys() - pending.keys()):
+    whole = {name for name, entry in entries.items() if is_whole(target, entry)}
+    archives = find_archives(folder)
+    unfinished = not complete or entries.keys() - whole - archives.keys()
+    if may_fetch and unfinished and source.name not in archives:
         fetch(source, folder / source.name)
-        pending = find_pending(folder, whole)
+        archives = find_archives(folder)
+    pending = {
+        name: files
+        for name, files in archives.items()
+        if name not in whole or not is_recorded(files, entries[name])
+    }
     unpack(pending, source, target, entries)
-    if lost := ", ".join(sorted(entries.keys() - whole.keys() - pending.keys())):
+    if lost := ", ".join(sorted(entries.keys() - whole - pending.keys())):
         raise UserError(f"files of {lost} are missing or changed in {target}; put {lost} into {folder}")
     if not entries:
         if may_fetch:
             raise UserError(f"{source.page} has no archive; what it has is in {folder}")
-        return THERE if has_folders(target) else MANUAL
+        return THERE if target.is_dir() and any(path.is_dir() for path in target.iterdir()) else MANUAL
     if pending or not complete:
         write_record(target, source, entries, complete=True)
-    if delete:
-        for path in chain.from_iterable(find_archives(folder).values()):
-            path.unlink()
+    for path in chain.from_iterable(archives.values()) if delete else ():
+        path.unlink()
     return FETCHED if pending else THERE
-
-
-def has_folders(target):
-    """Whether a set was put into its folder by hand."""
-    return target.is_dir() and any(path.is_dir() for path in target.iterdir())
 
 
 def unpack(pending, source, target, entries):
     """Unpacks {name: its files} and records each in `entries`; UserError names all that failed."""
     failures = []
-    for name, files in pending.items():
-        folder = Path(name).parent
-        print(f"unpack {files[0]} -> {target / folder}", flush=True)
+    for name, (archive, *_) in pending.items():
+        inside = Path(name).parent
+        print(f"unpack {archive} -> {target / inside}", flush=True)
         try:
-            sizes = extract(files[0], target / folder, source.strip)
-            sizes = {(folder / path).as_posix(): size for path, size in sizes.items()}
-            packed = base64.b64encode(zlib.compress(json.dumps(sizes).encode())).decode()
-            parts = [{"name": files[0].name, "bytes": files[0].stat().st_size}]
-            entries[name] = {"name": name, "parts": parts, "sizes": packed}
+            if name == source.name:
+                require_published(archive, source)
+            sizes = extract(archive, target / inside, source.strip)
+            sizes = {(inside / path).as_posix(): size for path, size in sizes.items()}
+            entries[name] = make_entry(name, archive, sizes)
             write_record(target, source, entries, complete=False)
         except UserError as error:
-            failures.append(f"{files[0]}: {error}")
+            failures.append(f"{archive}: {error}")
     if failures:
         raise UserError("\n".join(failures))
 
 
 def provide_file(source, target, may_fetch):
     """Fetches a file, or the copy of a Drive folder."""
-    file = target / source.name
-    if file.is_file() and (problem := difference(file, source)):
-        raise UserError(f"{file} is there but {problem}; move it away to download it")
-    if file.is_file() or (file.is_dir() and any(file.iterdir())):
-        return THERE
-    if not may_fetch:
-        return MANUAL
-    fetch(source, target)
-    if not file.is_file():
-        raise UserError(f"{source.page} has no {source.name}; what it has is in {target}")
-    if problem := difference(file, source):
-        wrong = file.rename(f"{file}.wrong")
-        raise UserError(f"{file} {problem}; kept as {wrong}, not used")
-    return FETCHED
+    file, state = target / source.name, THERE
+    if not file.is_file() and not (file.is_dir() and any(file.iterdir())):
+        if not may_fetch:
+            return MANUAL
+        fetch(source, target)
+        state = FETCHED
+        if not file.is_file():
+            raise UserError(f"{source.page} has no {source.name}; what it has is in {target}")
+    if file.is_file():
+        require_published(file, source)
+    return state
 
 
 # ----- the command line -----
@@ -376,23 +362,17 @@ def main(argv=None):
     if args.dry_run:
         return
     try:
-        is_well = provide_and_verify(wanted, args)
+        states = provide_all(wanted, args)
+        print("summary:")
+        for name, source in wanted:
+            print(f"  {name}: {states[source]}: {args.output / source.target}")
+        missing = {name for name, source in wanted if states[source] in (MANUAL, FAILED)}
+        ready = [name for name in args.names if name in PROTOCOLS and name not in missing]
+        is_well = args.no_verify or verify(ready, args.output)
     except KeyboardInterrupt:
         words = "stopped; what has arrived is kept: run the same command again to resume"
         raise Interrupted(words, 130) from None
-    sys.exit(0 if is_well else 1)
-
-
-def provide_and_verify(wanted, args):
-    """Fetches [(name, source)], prints a summary, checks the sets; returns whether all are there and well."""
-    states = provide_all(wanted, args)
-    print("summary:")
-    for name, source in wanted:
-        print(f"  {name}: {states[source]}: {args.output / source.target}")
-    missing = {name for name, source in wanted if states[source] in (MANUAL, FAILED)}
-    ready = [name for name in args.names if name in PROTOCOLS and name not in missing]
-    is_well = args.no_verify or verify(ready, args.output)
-    return is_well and not missing
+    sys.exit(0 if is_well and not missing else 1)
 
 
 def parse(argv):
@@ -427,11 +407,11 @@ def describe(name, source, output):
     lines = [f"{name}: {source.page} ({size}) -> {target}"]
     if source.kind == "manual":
         archives = f" (archives: into {folder}, then run this again)" if source.unpack else ""
-        lines += [f"by hand: put it into {target}{archives}"]
+        lines.append(f"by hand: put it into {target}{archives}")
     if source.note:
-        lines += [f"note: {source.note}"]
+        lines.append(f"note: {source.note}")
     if source.licence:
-        lines += [f"licence: {source.licence} (this project's MIT licence is for its code only)"]
+        lines.append(f"licence: {source.licence} (this project's MIT licence is for its code only)")
     return "\n    ".join(lines)
 
 
@@ -459,18 +439,19 @@ def provide_all(wanted, args):
     return states
 
 
-def verify(protocols, output):
-    """Runs tools.verify over the sets, once per root; returns whether everything is well.
+def verify(names, output):
+    """Runs tools.verify over the sets, once per folder of sets; returns whether everything is well.
 
     As a separate program: data/ may not import tools/ (tests/test_layout.py).
     """
+    roots = {}
+    for name in names:
+        roots.setdefault((output / SOURCES[name][0].target).parent.resolve(), []).append(name)
     statuses = []
-    for root in (output / TEST_ROOT, output):
-        names = [name for name in protocols if (output / SOURCES[name][0].target).parent == root]
-        if names:
-            print(f"verify {', '.join(names)} in {root}", flush=True)
-            command = [sys.executable, "-m", "tools.verify", "--dataroot", str(root.resolve()), "--protocols"]
-            statuses.append(subprocess.run([*command, *names], cwd=ROOT, check=False).returncode)
+    for root, own in roots.items():
+        print(f"verify {', '.join(own)} in {root}", flush=True)
+        command = [sys.executable, "-m", "tools.verify", "--dataroot", str(root), "--protocols", *own]
+        statuses.append(subprocess.run(command, cwd=ROOT, check=False).returncode)
     return not any(statuses)
 
 

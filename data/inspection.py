@@ -9,7 +9,6 @@ import os
 import signal
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -31,25 +30,16 @@ class Facts(NamedTuple):
     error: str = ""
 
 
-@dataclass(frozen=True)
-class Depth:
-    """How much of a file is looked at: its hash, its pixels, and above how many Mpx none of them."""
-
-    hashes: bool = True
-    pixels: bool = True
-    max_mpx: float = DEFAULT_MAX_MPX
-
-
-def inspect_file(path, depth):
-    """The facts of one file, read once."""
+def inspect_file(path, hashes=True, pixels=True, max_mpx=DEFAULT_MAX_MPX):
+    """The facts of one file, read once; without `hashes` no digest, without `pixels` only its header."""
     digest, fmt, size = b"", "", (0, 0)
     try:
         content = read(path)
-        if depth.hashes:
+        if hashes:
             digest = hashlib.blake2b(content, digest_size=16).digest()
-        with opened(content, depth.max_mpx) as image:
+        with opened(content, max_mpx) as image:
             fmt, size = image.format, image.size
-            if depth.pixels:
+            if pixels:
                 image.load()
                 to_rgb(image)
     except BadImage as error:
@@ -65,12 +55,12 @@ def keeps_promise(path, facts):
     return bool(facts.error) or promised == facts.format or {promised, facts.format} == {"JPEG", "MPO"}
 
 
-def inspect_files(paths, depth, workers):
+def inspect_files(paths, workers, **depth):
     """Yields the facts of files in their order; `workers` 0 inspects them in this process.
 
-    UserError where the system kills a worker.
+    depth: options of inspect_file.  UserError where the system kills a worker.
     """
-    inspect = partial(inspect_file, depth=depth)
+    inspect = partial(inspect_file, **depth)
     if not workers:
         yield from map(inspect, paths)
         return

@@ -6,8 +6,7 @@ import shutil
 import pytest
 from conftest import SAMPLES, make_tree, toy_image
 
-from data import protocol
-from data.inspection import Depth, inspect_file, inspect_files
+from data.inspection import inspect_file, inspect_files
 from tools import verify
 
 
@@ -43,7 +42,7 @@ def test_a_clean_tree_is_fine(tree, check):
 def test_a_missing_generator_is_named_with_its_place(tree, check):
     status, kinds, text, _ = check(tree(["a"]))
     assert status == 1 and list(kinds) == ["missing"]
-    assert "mine b: no folder; looked for" in text
+    assert "mine b: no folder" in text
 
 
 def test_a_missing_protocol_that_was_asked_for_is_a_problem(tmp_path, check):
@@ -90,7 +89,7 @@ def test_an_extension_that_lies_is_a_problem(tree, check):
     (root / "a/1_fake/0.png").rename(root / "a/1_fake/0.jpg")
     status, kinds, text, _ = check(root, "[a]")
     assert status == 1 and list(kinds) == ["extension"]
-    assert "1 files named .jpg are PNG inside" in text
+    assert ".jpg are PNG" in text
 
 
 def test_files_that_are_no_images_are_passed_over(tree, check):
@@ -127,22 +126,22 @@ def test_files_in_training_and_test_part_are_leakage(tmp_path, capsys):
     shutil.copy(root / "val/adm/nature/0.png", place / "x.png")
     with pytest.raises(SystemExit):
         verify.main(["--dataroot", str(tmp_path), "--protocols", "Tiny-GenImage", "--classes", "ADM"])
-    assert "ADM, ADM (train): leakage: 1 files" in capsys.readouterr().out
+    assert "ADM, ADM (train): leakage: 1 " in capsys.readouterr().out
 
 
 def test_a_folder_of_one_class_is_a_problem(tree, check):
     root = tree(["a"])
     shutil.rmtree(root / "a/1_fake")
     status, kinds, text, _ = check(root, "[a]")
-    assert status == 1 and list(kinds) == ["one-sided"] and "only real images" in text
+    assert status == 1 and list(kinds) == ["one-sided"] and "3 real and 0 fake" in text
 
 
-def test_a_copied_label_folder_looks_swapped(tree, check):
+def test_a_copied_label_folder_is_duplicates(tree, check):
     root = tree(["a"])
     shutil.rmtree(root / "a/1_fake")
     shutil.copytree(root / "a/0_real", root / "a/1_fake")
     status, kinds, _, _ = check(root, "[a]")
-    assert status == 1 and set(kinds) == {"swapped", "duplicates across labels"}
+    assert status == 1 and list(kinds) == ["duplicates across labels"]
 
 
 @pytest.mark.parametrize("inner", ["0_real", "x/nature"])
@@ -151,7 +150,7 @@ def test_a_label_folder_inside_the_other_is_a_note(tree, check, inner):
     make_tree(root / "a/1_fake", ["."], names=(inner,), size=(30, 30))
     status, kinds, text, content = check(root, "[a]", "--no_hash")
     assert (status, list(kinds)) == (0, ["contradiction"])
-    assert f"3 images are below folders of both labels, as in 1_fake/{inner}" in text
+    assert f"1_fake/{inner}" in text
     assert content["generators"][0]["images"] == [3, 6]
 
 
@@ -184,7 +183,7 @@ def test_an_image_of_both_splits_of_a_folder_of_ones_own_is_leakage(tree, capsys
     root = tree(["train/cat", "val/cat"])
     shutil.copy(root / "train/cat/0_real/0.png", root / "val/cat/0_real/9.png")
     status, text = own_folder(root, capsys)
-    assert status == 1 and "leakage: 1 files" in text
+    assert status == 1 and "leakage: 1 " in text
 
 
 def test_a_folder_that_holds_nothing_to_check_is_one_short_line(tmp_path, capsys):
@@ -211,7 +210,7 @@ def test_a_format_and_a_size_that_leak_the_label_are_notes(tree, check, rng):
         toy_image(rng, fake=False, size=(40, 30)).save(root / f"a/0_real/{number}.jpg")
     status, kinds, text, _ = check(root, "[a]")
     assert status == 0 and set(kinds) == {"format leaks", "size leaks"}
-    assert "the format leaks the label: " in text and "100% balanced accuracy" in text
+    assert "100%" in text
 
 
 def test_upper_case_extensions_are_counted_and_noted(tree, check):
@@ -227,14 +226,7 @@ def test_the_broken_file_of_the_distributed_dalle2_is_a_known_defect(tmp_path, c
     with pytest.raises(SystemExit):
         verify.main([*arguments, "--num_threads", "0"])
     notes = capsys.readouterr().out.partition("notes:")[2]
-    assert "known defect of the distributed set: " in notes and "--on_bad_image skip" in notes
-
-
-def test_upper_case_fakes_of_genimages_adm_are_a_known_defect(tmp_path):
-    root = make_tree(tmp_path / "ADM/x", ["val"], names=("nature", "ai"), suffix=".PNG")
-    row = protocol.Protocol("GenImage-NPR", (), None, "")
-    entry = verify.Entry(row, protocol.Generator("ADM"), "test", root / "val")
-    assert "loaders that know only .png" in verify.known_defect(entry, entry.scan.samples[-1])
+    assert "DALLE2: unreadable" in notes and "--on_bad_image skip" in notes
 
 
 @pytest.mark.parametrize(
@@ -243,7 +235,6 @@ def test_upper_case_fakes_of_genimages_adm_are_a_known_defect(tmp_path):
         ["--dataroot", "nowhere"],
         ["--dataroot", "."],  # nothing known in it
         ["--dataroot", ".", "--protocols", "Nonsense"],
-        ["--dataroot", ".", "--protocols", "all", "Sample"],
         ["--dataroot", ".", "--protocols", "Sample", "--classes", "nonsense"],
         ["--dataroot", ".", "--protocol_file", "nowhere.yaml"],
         ["--dataroot", ".", "--wrong"],
@@ -259,8 +250,8 @@ def test_wrong_usage_exits_with_status_2(tmp_path, monkeypatch, capsys, argument
 
 def test_worker_processes_find_the_same_in_the_same_order(tree):
     paths = sorted(map(str, tree(["a", "b"], count=20).rglob("*.png")))
-    expected = [inspect_file(path, Depth()) for path in paths]
-    assert list(inspect_files(paths, Depth(), 2)) == expected
+    expected = [inspect_file(path) for path in paths]
+    assert list(inspect_files(paths, 2)) == expected
     assert len({facts.digest for facts in expected}) == 80
 
 
@@ -270,7 +261,7 @@ def test_a_protocol_whose_folders_belong_to_a_complete_one_is_left_out(tmp_path,
     with pytest.raises(SystemExit):
         verify.main(["--dataroot", str(tmp_path), "--num_threads", "0"])
     text = capsys.readouterr().out
-    assert "GenImage-SSP left out: only 7 of its 8" in text and "14 files in" in text
+    assert "--protocols GenImage-SSP" in text and "14 files in" in text
 
 
 @pytest.mark.skipif(not (SAMPLES / "wild-mini").is_dir(), reason="no real samples here")
