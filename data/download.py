@@ -73,7 +73,8 @@ def require_published(path, source):
     for name, value in facts.items():
         expected = getattr(source, name)
         if expected not in (None, value):
-            raise UserError(f"{path} has {name} {value}, expected {expected}; remove it and run this again")
+            what = f"{name} {value}, expected {expected}"
+            raise UserError(f"{path} is not the published file ({what}): remove it and run this again")
 
 
 def fetch(source, target):
@@ -185,8 +186,8 @@ def seven_zip(archive, target):
 
 def fill(folder, archive, target):
     """Writes an archive's files below `folder`."""
-    is_tar = tarfile.is_tarfile(archive)
     try:
+        is_tar = tarfile.is_tarfile(archive)
         with tarfile.open(archive) if is_tar else zipfile.ZipFile(archive) as reader:
             members = list(tar_members(reader) if is_tar else zip_members(reader))
             for _, name, _, is_plain in members:
