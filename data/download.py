@@ -124,14 +124,14 @@ def whole_name(path):
     return PIECE.sub("", SPLIT_ZIP.sub(".zip", path.name))
 
 
-def files_below(folder):
+def _files(folder):
     return [path for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
 def find_archives(folder):
     """{name: its files} of every archive below `folder`; the name is the first file's path below `folder`."""
     archives = {}
-    for path in files_below(folder):
+    for path in _files(folder):
         if ARCHIVE.search(whole_name(path)):
             archives.setdefault(path.with_name(whole_name(path)), []).append(path)
     return {files[0].relative_to(folder).as_posix(): files for files in archives.values()}
@@ -205,7 +205,7 @@ def fill(folder, archive, target):
         raise UserError(f"damaged, or unreadable for Python: {one_line(error)}; {remedy}") from error
     if not members:
         raise UserError("holds no files")
-    if len(files_below(folder)) != len(members):
+    if len(_files(folder)) != len(members):
         raise UserError(f"some of its {len(members)} files have the same name or are broken links")
 
 
