@@ -64,10 +64,7 @@ def noise_sample(noise, geometry, augment=None, rng=None):
 
     Noise smaller than the crop is repeated until it covers it, as images are.
     """
-    columns, rows = geometry.repeats(noise.shape[2], noise.shape[1])
-    noise = noise.repeat(1, rows, columns)
+    noise = geometry.tile(noise)
     if augment is None:
         return geometry.center_crop(noise)
-    left, top, right, bottom = augment.crop_box(noise.shape[:0:-1], geometry.crop_size, rng)
-    noise = noise[:, top:bottom, left:right]
-    return (noise.flip(-1) if augment.flip and rng.random() < 0.5 else noise).contiguous()
+    return augment.crop_and_flip([noise], geometry.crop_size, rng)[0].contiguous()

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from common import BadImage
 from data.perturb import JPEG_METHODS, gaussian_blur
@@ -18,10 +18,7 @@ from data.perturb import JPEG_METHODS, gaussian_blur
 MAX_ENLARGED_PIXELS = 100_000_000
 GEOMETRY_FLAGS = ("loadSize", "cropSize", "resize_rule", "no_resize", "no_crop", "rz_interp")
 INTERPOLATIONS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "nearest": Image.Resampling.NEAREST,
+    name: Image.Resampling[name.upper()] for name in ("bilinear", "bicubic", "lanczos", "nearest")
 }
 
 
@@ -58,10 +55,8 @@ class Geometry:
     load_size: int | None = 256
     crop_size: int | None = 224
     interpolation: str = "bilinear"
-    # Drop the last row and the last column where their number is odd (README of NPR).
-    even: bool = False
-    # What has `load_size` after the resize, of RESIZES.
-    resize: str = "square"
+    even: bool = False  # drop the last row and the last column where their number is odd (README of NPR)
+    resize: str = "square"  # what has `load_size` after the resize, of RESIZES
 
     def resized(self, image, interpolation=None):
         """The image after the resize; BadImage where that would be a giant."""
@@ -72,28 +67,21 @@ class Geometry:
             raise BadImage(f"{image.width}x{image.height}, resized by its shorter side, is {width}x{height}")
         return image.resize((width, height), INTERPOLATIONS[interpolation or self.interpolation])
 
-    def repeats(self, width, height):
-        """(columns, rows) in which an image is repeated to cover the crop; (1, 1) where it does."""
+    def tile(self, image):
+        """Repeats a PIL image or tensor (3, H, W) smaller than the crop; larger ones pass unchanged."""
+        width, height = image_size(image)
         crop = self.crop_size or 1
         columns, rows = math.ceil(crop / width), math.ceil(crop / height)
-        if columns * rows > 1 and columns * width * rows * height > MAX_ENLARGED_PIXELS:
-            # A strip of 1 x 100,000,000 is a small file.
-            raise BadImage(
-                f"{width}x{height}, repeated to fill a crop of {crop}, is {columns * width}x{rows * height}"
-            )
-        return columns, rows
-
-    def tile(self, image):
-        """Repeats an image smaller than the crop; larger ones pass unchanged."""
-        width, height = image.size
-        columns, rows = self.repeats(width, height)
         if columns * rows == 1:
             return image
-        canvas = Image.new("RGB", (columns * width, rows * height))
-        for left in range(0, canvas.width, width):
-            for top in range(0, canvas.height, height):
-                canvas.paste(image, (left, top))
-        return canvas
+        size = f"{columns * width}x{rows * height}"
+        if (
+            columns * width * rows * height > MAX_ENLARGED_PIXELS
+        ):  # a strip of 1 x 100,000,000 is a small file
+            raise BadImage(f"{width}x{height}, repeated to fill a crop of {crop}, is {size}")
+        if torch.is_tensor(image):
+            return image.repeat(1, rows, columns)
+        return Image.fromarray(np.tile(np.asarray(image), (rows, columns, 1)))
 
     def center_crop(self, image):
         """The central square of a PIL image or a tensor (..., H, W)."""
@@ -101,9 +89,8 @@ class Geometry:
 
     def trim(self, image):
         """Without the last column or row of an odd width or height, if `even` asks for it."""
-        width, height = image.size
-        even = width - width % 2, height - height % 2
-        return image if not self.even or even == image.size or 0 in even else image.crop((0, 0, *even))
+        even = image.width - image.width % 2, image.height - image.height % 2
+        return image.crop((0, 0, *even)) if self.even and 0 not in even else image
 
     def evaluation_view(self, image):
         """The image as an evaluation sees it: all steps, none of them random."""
@@ -116,12 +103,8 @@ class Geometry:
 
     def describe(self):
         """The effective input in words, e.g. for a table's caption."""
-        if self.load_size is None:
-            resize = "stored size"
-        elif self.resize == "square":
-            resize = f"resize {self.load_size}x{self.load_size}"
-        else:
-            resize = f"resize {self.resize} to {self.load_size}"
+        rule = "{0}x{0}" if self.resize == "square" else f"{self.resize} to {{}}"
+        resize = "stored size" if self.load_size is None else f"resize {rule.format(self.load_size)}"
         crop = "no crop" if self.crop_size is None else f"centre crop {self.crop_size}"
         return f"{resize}, {crop}" + (", trimmed to even sides" if self.even else "")
 
@@ -143,14 +126,11 @@ class Degradation:
 
     def apply(self, image):
         """RGB PIL image -> RGB PIL image of the same size."""
-        if self.sigma is None and self.quality is None:
-            return image
-        pixels = np.array(image)
         if self.sigma is not None:
-            pixels = gaussian_blur(pixels, self.sigma)
+            image = Image.fromarray(gaussian_blur(np.array(image), self.sigma))
         if self.quality is not None:
-            pixels = JPEG_METHODS[self.method](pixels, self.quality)
-        return Image.fromarray(pixels)
+            image = Image.fromarray(JPEG_METHODS[self.method](np.array(image), self.quality))
+        return image
 
     def describe(self):
         """In words; "" for none."""
@@ -179,13 +159,13 @@ class Augment:
         quality = int(rng.integers(self.jpeg_quality[0], self.jpeg_quality[-1] + 1)) if compress else None
         return Degradation(sigma, quality, method)
 
-    def crop_box(self, size, crop_size, rng):
-        """(left, top, right, bottom) of a crop at a uniformly random position of (width, height)."""
-        if crop_size is None:
-            return (0, 0, *size)
-        left = int(rng.integers(size[0] - crop_size + 1))
-        top = int(rng.integers(size[1] - crop_size + 1))
-        return left, top, left + crop_size, top + crop_size
+    def crop_and_flip(self, images, crop_size, rng):
+        """The same uniformly random crop of PIL images or tensors (3, H, W) of one size, maybe mirrored."""
+        if crop_size is not None:
+            width, height = image_size(images[0])
+            left, top = int(rng.integers(width - crop_size + 1)), int(rng.integers(height - crop_size + 1))
+            images = [crop(image, left, top, crop_size, crop_size) for image in images]
+        return [mirrored(image) for image in images] if self.flip and rng.random() < 0.5 else images
 
 
 @dataclass(frozen=True)
@@ -222,23 +202,16 @@ class Limits:
 
 def prepare(image, geometry, limits, augment=None, rng=None):
     """RGB PIL image -> uint8 tensor (3, H, W).  With `augment`, rng decides everything random."""
-    if augment is None:
-        image = geometry.evaluation_view(image)
-    else:
-        (image,), _ = augmented(image, geometry, augment, rng)
-    return to_tensor(limits.check(image))
+    view = augmented(image, geometry, augment, rng)[0][0] if augment else geometry.evaluation_view(image)
+    return to_tensor(limits.check(view))
 
 
 def augmented(image, geometry, augment, rng, clean=False):
     """([the image as training sees it], its Degradation); with `clean` also the same view before that."""
     image = geometry.resized(image, augment.interpolations[rng.integers(len(augment.interpolations))])
     degradation = augment.degradation(rng)
-    views = [degradation.apply(image), *([image] if clean else [])]
-    views = [geometry.tile(view) for view in views]
-    box = augment.crop_box(views[0].size, geometry.crop_size, rng)
-    flip = augment.flip and rng.random() < 0.5
-    views = [view.crop(box) for view in views]
-    return [view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else view for view in views], degradation
+    views = [degradation.apply(image), image] if clean else [degradation.apply(image)]
+    return augment.crop_and_flip(list(map(geometry.tile, views)), geometry.crop_size, rng), degradation
 
 
 def image_size(image):
@@ -251,9 +224,19 @@ def center_crop(image, height, width):
     full_width, full_height = image_size(image)
     # Halves are rounded to even, in torchvision too.
     top, left = round((full_height - height) / 2), round((full_width - width) / 2)
+    return crop(image, left, top, width, height)
+
+
+def crop(image, left, top, width, height):
+    """A rectangle of a PIL image or a tensor (..., H, W)."""
     if torch.is_tensor(image):
         return image[..., top : top + height, left : left + width]
     return image.crop((left, top, left + width, top + height))
+
+
+def mirrored(image):
+    """A PIL image or a tensor (..., H, W) with left and right exchanged."""
+    return image.flip(-1) if torch.is_tensor(image) else ImageOps.mirror(image)
 
 
 def to_tensor(image):
@@ -262,26 +245,25 @@ def to_tensor(image):
 
 
 def eval_geometry(opt, data_config, row=None, trained=None):
-    """An evaluation's Geometry.
-
-    A flag decides, else the protocol's row, else the training run, else the detector's own data_config.
+    """An evaluation's Geometry: a flag decides, else the protocol's row, the training run, the detector.
 
     Args:
-        opt: parsed options; loadSize, cropSize, resize_rule, rz_interp, no_resize and no_crop count if given.
+        opt: parsed options, of which GEOMETRY_FLAGS count if given.
         data_config: of the detector (networks.base.DataConfig).
         row: Geometry of a protocol, or None.
         trained: options saved in a checkpoint of ours, or empty.
     """
-    default = {name: getattr(data_config, name) for name in ("load_size", "crop_size", "resize")}
-    # A run from before the choice of a rule has none on record: it resized to a square.
-    recorded = Namespace(**dict.fromkeys(GEOMETRY_FLAGS) | (trained or {}))
-    saved = {"resize": "square"} | _chosen_geometry(recorded) if trained else {}
     source = data_config.geometry_source
+    geometry = {name: getattr(data_config, name) for name in ("load_size", "crop_size", "resize")}
+    if trained:
+        # A run from before the choice of a rule has none on record: it resized to a square.
+        recorded = Namespace(**dict.fromkeys(GEOMETRY_FLAGS) | trained)
+        geometry |= {"resize": "square"} | _chosen_geometry(recorded)
     if source == "stored" or (not trained and data_config.published_geometry == "stored"):
-        saved |= {"load_size": None, "crop_size": None}
-    use_row = row is not None and source == "protocol" and not data_config.patches
-    # Of two that give the same value the right one counts.
-    return Geometry(**(default | saved | (asdict(row) if use_row else {}) | _chosen_geometry(opt)))
+        geometry |= {"load_size": None, "crop_size": None}
+    if row is not None and source == "protocol" and not data_config.patches:
+        geometry |= asdict(row)
+    return Geometry(**geometry | _chosen_geometry(opt))
 
 
 def _chosen_geometry(opt):
