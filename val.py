@@ -37,7 +37,7 @@ def main(argv=None):
     folders = data.discover(opt.dataroot, opt.classes)
     geometry = data.eval_geometry(opt, config, trained=loaded.options)
     dataset = data.evaluation_images(opt, data.scan(opt.dataroot, folders), config, geometry)
-    print("\n".join(filter(None, [data.classes_notice(opt.dataroot, opt.classes), dataset.scan.describe()])))
+    print(dataset.scan.describe(opt.classes))
     make_loader = partial(data.loader_over, opt, dataset, device=device)
 
     # Scores and a table.

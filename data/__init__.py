@@ -4,7 +4,7 @@ A benchmark is a row of protocols.py; a layout a line of folder.LAYOUTS; a degra
 perturb.py.
 """
 
-from data.folder import RealFakeFolder, classes_notice, discover, files_scan, scan
+from data.folder import RealFakeFolder, discover, files_scan, scan
 from data.loader import (
     EpochBatches,
     create_dataloader,
@@ -18,7 +18,6 @@ __all__ = [
     "EpochBatches",
     "Geometry",
     "RealFakeFolder",
-    "classes_notice",
     "create_dataloader",
     "discover",
     "eval_geometry",

@@ -56,16 +56,14 @@ class Scan:
 
     root: Path
     samples: list[Sample] = field(default_factory=list)
-    # Generators that were scanned, with or without images.
-    folders: list[str] = field(default_factory=list)
-    # "hidden", an extension, ... -> number of files or folders.
-    passed_over: Counter = field(default_factory=Counter)
+    folders: list[str] = field(default_factory=list)  # names of generators, with or without images
+    passed_over: Counter = field(default_factory=Counter)  # reason -> number of files or folders
     labels: dict = field(default_factory=lambda: LABELS)
-    # Folder below one of the other label -> number of its images.
+    # Folder below a label folder of the other class -> number of its images.
     contradictions: Counter = field(default_factory=Counter)
 
     def add(self, paths, generator, steps):
-        """Takes the images of one folder; `steps`: names of folders, outermost first, that may be labels."""
+        """Adds the images of one folder; `steps`: names of folders, outermost first, that may be labels."""
         label = label_of(steps, self.labels)
         self.samples += [Sample(path, generator, label) for path in paths]
         if paths and 1 - label in {self.labels.get(step.lower()) for step in steps}:
@@ -78,36 +76,32 @@ class Scan:
             counts.setdefault(sample.generator, [0, 0])[sample.label] += 1
         return counts
 
-    def describe(self):
+    def describe(self, classes=()):
         """Images, generators, what was passed over; notices on lines of their own."""
-        real, fake = (sum(pair[label] for pair in self.counts().values()) for label in (0, 1))
+        real, fake = np.sum(list(self.counts().values()) or [[0, 0]], axis=0)
         line = f"{self.root}: {len(self.samples):,} images ({real:,} real, {fake:,} fake)"
-        line += f" in {len(self.counts())} folders"
         others = f"; passed over: {self.others()}" if self.passed_over else ""
-        return "\n".join([line + others, *self.notices()])
+        return "\n".join([f"{line} in {len(self.counts())} folders{others}", *self.notices(classes)])
 
     def others(self):
         """What was passed over, in words; "" for nothing."""
         return ", ".join(f"{count} {reason}" for reason, count in sorted(self.passed_over.items()))
 
-    def notices(self):
-        """Sentences on folders that may not mean what they were taken for."""
+    def notices(self, classes=()):
+        """Sentences on folders that may not mean what they were taken for; `classes`: names of --classes."""
+        if classes and label_folders(self.root, self.labels):
+            yield f"notice: --classes has no effect: {self.root} is itself a pair of label folders"
         if self.contradictions:
             count, folder = self.contradictions.total(), min(self.contradictions)
-            yield (
-                f"notice: {count:,} images are below folders of both labels, as in {folder}; the outermost "
-                "label folder counts"
-            )
+            where = f"below folders of both labels, as in {folder}"
+            yield f"notice: {count:,} images are {where}; the outermost label folder counts"
         splits = [name for name in self.folders if name.lower() in SPLITS]
         if len(splits) > 1:
             yield f"notice: {', '.join(splits)} are splits of one set, taken here as generators"
 
 
 def label_of(folders, labels=LABELS):
-    """The label of a file by the names of the folders above it, outermost first: the first that is a label.
-
-    UNLABELLED where no name is one.  Every script labels by this rule.
-    """
+    """The label of a file, in every script: that of the outermost label folder above it, or UNLABELLED."""
     return next((labels[name.lower()] for name in folders if name.lower() in labels), UNLABELLED)
 
 
@@ -119,29 +113,21 @@ def discover(root, classes=()):
     """
     root = Path(root)
     if not root.is_dir():
-        raise UserError(f"no folder {root}{' (it is a file)' if root.exists() else ''}")
+        raise UserError(f"no folder {root}")
     own = label_of([root.resolve().name])
     if own != UNLABELLED and labels_below(root) == {1 - own}:  # folders in it would give the other label
         raise UserError(f"{root} is itself a label folder; name the folder above it")
-    if label_folders(root):  # --classes has nothing to choose from here; see classes_notice
+    if label_folders(root):  # names of classes choose nothing here; see Scan.notices
         return [(root.resolve().name, root)]
     folders = {child.name: child for child in subfolders(root) if labels_below(child, (root,))}
     if not folders:
+        expected = f"expected {LAYOUT_HELP}, inside the folder, its generators or their classes"
         inside = ", ".join(sorted(os.listdir(root))[:SHOWN]) or "nothing"
-        raise UserError(
-            f"{root} holds no images in a known layout: expected {LAYOUT_HELP}, inside the "
-            f"folder, its generators or their classes; found: {inside}"
-        )
+        raise UserError(f"{root} holds no images in a known layout: {expected}; found: {inside}")
     absent = [name for name in classes if name not in folders]
     if absent:
         raise UserError(f"{root} has no class {', '.join(absent)}; it has: {', '.join(sorted(folders))}")
     return [(name, folders[name]) for name in sorted(set(classes or folders))]
-
-
-def classes_notice(root, classes):
-    """Says, where the root is itself a pair of label folders, that class names choose nothing; else ""."""
-    flat = classes and label_folders(root)
-    return f"--classes has no effect: {root} is itself a pair of label folders" if flat else ""
 
 
 def scan(root, folders, labels=LABELS):
@@ -151,17 +137,16 @@ def scan(root, folders, labels=LABELS):
         folders: [(generator name, folder below root)], kept in order.
         labels: {label folder's name in lower case: label}.
     """
-    result = Scan(Path(root), labels=labels)
-    result.folders = [name for name, _ in folders]
+    result = Scan(Path(root), folders=[name for name, _ in folders], labels=labels)
     if all(Path(folder) != result.root for _, folder in folders):
-        result.passed_over.update(_passed_over(root))
+        _pass_over(root, result.passed_over)
         known = {Path(folder).relative_to(root).parts[0] for _, folder in folders}
-        others = [child for child in subfolders(root) if child.name not in known]
-        strangers = [child.name for child in others if not labels_below(child, (result.root,), labels)]
-        result.passed_over.update(f"folder without label folders ({name})" for name in strangers)
+        for child in subfolders(root):
+            if child.name not in known and not labels_below(child, (result.root,), labels):
+                result.passed_over[f"folder without label folders ({child.name})"] += 1
     for name, folder in folders:
         for parent, inside, above in _unlabelled(Path(folder), labels, (result.root,)):
-            result.passed_over.update(_passed_over(parent))
+            _pass_over(parent, result.passed_over)
             for _, labelled in sorted(inside.items()):
                 for current, names in image_files(labelled, result.passed_over, above):
                     relative = Path(os.path.relpath(current, root)).as_posix()
@@ -186,14 +171,14 @@ def files_scan(inputs):
         path = Path(entry)
         if not path.exists():
             raise UserError(f"no file or folder {entry}")
+        folder, groups = path.parent, [(path.parent, [str(path)])]
         if path.is_dir():
-            folder = path
-            groups = [
-                (Path(os.path.relpath(inner, folder)).parts, [os.path.join(inner, name) for name in names])
-                for inner, names in image_files(folder, result.passed_over)
-            ]
-        else:
-            folder, groups = path.parent, [((), [str(path)])]
+            walk = image_files(path, result.passed_over)
+            folder, groups = (
+                path,
+                [(inner, [os.path.join(inner, name) for name in names]) for inner, names in walk],
+            )
+        groups = [(Path(os.path.relpath(inner, folder)).parts, paths) for inner, paths in groups]
         both = {0, 1} <= {label_of(steps) for steps, _ in groups}
         own = () if both else (os.path.basename(os.path.abspath(folder)),)
         for steps, paths in groups:
@@ -201,9 +186,9 @@ def files_scan(inputs):
             seen.update(map(os.path.abspath, fresh))
             result.add(fresh, "", (*own, *steps))
     if not result.samples:
+        known = f"known extensions: {' '.join(sorted(EXTENSIONS))}"
         raise UserError(
-            f"no images in {', '.join(map(str, inputs))}; found {result.others() or 'nothing'}; "
-            f"known extensions: {' '.join(sorted(EXTENSIONS))}"
+            f"no images in {', '.join(map(str, inputs))}; found {result.others() or 'nothing'}; {known}"
         )
     return result
 
@@ -214,30 +199,17 @@ def label_folders(folder, labels=LABELS):
     for child in subfolders(folder):
         label = labels.get(child.name.lower())
         if label in inside:
-            raise UserError(
-                f"{folder} holds both {inside[label].name} and {child.name}, which mean the same label"
-            )
+            names = f"{inside[label].name} and {child.name}"
+            raise UserError(f"{folder} holds both {names}, which mean the same label")
         if label is not None:
             inside[label] = child
     return inside
 
 
-def require_both_classes(scan_result):
-    """Training needs reals and fakes in every folder; UserError lists the counts of those without."""
-    lacking = {name: pair for name, pair in scan_result.counts().items() if 0 in pair}
-    if not scan_result.samples or lacking:
-        counts = "; ".join(f"{name}: {real} real, {fake} fake" for name, (real, fake) in lacking.items())
-        raise UserError(
-            f"train.py needs real and fake images in every folder of {scan_result.root}; "
-            f"found {counts or 'no images'}"
-        )
-
-
 def subfolders(folder):
     """Folders inside that may hold images, sorted by name; hidden ones and SYSTEM_FOLDERS are left out."""
-    with os.scandir(folder) as entries:  # separates folders from images without asking the disk for each
-        names = sorted(entry.name for entry in entries if not _folder_reason(entry.name) and entry.is_dir())
-    return [Path(folder) / name for name in names]
+    _, inside, _ = next(os.walk(folder, onerror=_raise))
+    return [Path(folder) / name for name in sorted(inside) if not _folder_reason(name)]
 
 
 def labels_below(folder, above=(), labels=LABELS):
@@ -277,14 +249,10 @@ def _raise(error):  # os.walk leaves unreadable folders out by default
     raise error
 
 
-def _passed_over(folder):
-    """The reasons for what is directly inside a folder without a label."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_file():
-                yield _file_reason(entry.name) or "image outside a label folder"
-            elif _folder_reason(entry.name):
-                yield _folder_reason(entry.name)
+def _pass_over(folder, passed_over):
+    """Counts what is directly inside a folder without a label."""
+    _, images = next(image_files(folder, passed_over))
+    passed_over.update(["image outside a label folder"] * len(images))
 
 
 def _folder_reason(name):
@@ -315,31 +283,25 @@ class RealFakeFolder(Dataset):
     scan: Scan
     geometry: Geometry
     augment: Augment | None = None
-    limits: Limits | None = None
+    limits: Limits = field(default_factory=Limits)
     seed: int = 0
     max_mpx: float = DEFAULT_MAX_MPX
     exif: str = "ignore"
-    # The rule of a detector of patches (networks.base.Patches).
-    patches: object = None
+    patches: object = None  # the rule of a detector of patches (networks.base.Patches)
     clean_pair: bool = False
-    # What an evaluation does to every image.
-    degradation: Degradation | None = None
-    # The files hold noise patterns of so many bits a channel; 16 makes `image` int16.
-    noise_bits: int | None = None
+    degradation: Degradation = field(default_factory=Degradation)  # of every image of an evaluation
+    noise_bits: int | None = None  # the files hold noise patterns; 16 makes `image` int16
 
     def __post_init__(self):
         geometry, augment, patches = self.geometry, self.augment, self.patches
         sides = (geometry.load_size, geometry.crop_size)
         if patches is not None and min(filter(None, sides), default=patches.size) < patches.size:
             raise UserError(f"{geometry.describe()} holds no patch of {patches.size}x{patches.size}")
-        self.limits, self.degradation = self.limits or Limits(), self.degradation or Degradation()
+        degraded = self.degradation.describe() or (augment and (augment.blur_prob or augment.jpeg_prob))
+        if self.noise_bits is not None and (geometry.load_size or degraded):
+            raise UserError("noise patterns are only cropped and flipped: no resize, no --blur, no --jpeg")
         self.root, self.samples = self.scan.root, self.scan.samples
         self.labels = np.array([sample.label for sample in self.samples], dtype=np.int64)
-        if self.noise_bits is not None and self.degradation.describe():
-            raise UserError("--blur and --jpeg degrade photographs; these files hold noise patterns")
-        changed = geometry.load_size or (augment and (augment.blur_prob or augment.jpeg_prob))
-        if self.noise_bits is not None and changed:
-            raise UserError("noise patterns are only cropped and flipped: no resize, blur or JPEG")
 
     def __len__(self):
         return len(self.samples)

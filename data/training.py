@@ -10,10 +10,8 @@ from data import protocols
 from data.folder import (
     SHOWN,
     RealFakeFolder,
-    classes_notice,
     discover,
     labels_below,
-    require_both_classes,
     scan,
     subfolders,
 )
@@ -30,7 +28,8 @@ def training_sets(opt, data_config):
     UserError for missing, empty and one-sided folders.  Validation images are never augmented.
     """
     train, val = training_scans(opt)
-    notices = [_notice(opt, use, part) for use, part in (("training", train), ("validation", val)) if part]
+    parts = {"training": train, "validation": val}
+    notices = [f"{use}: {part.describe(opt.classes)}" for use, part in parts.items() if part]
     if opt.select_on_test:
         notices.append("notice: these validation images are the published test set (--select_on_test)")
     trainset = _dataset(opt, train, data_config, _augment(opt))
@@ -54,6 +53,15 @@ def training_scans(opt):
         val = _split_scan(opt, opt.val_split, validation=True)
     require_both_classes(val)
     return train, val
+
+
+def require_both_classes(images):
+    """Training needs reals and fakes in every folder; UserError lists the counts of those without."""
+    counts = images.counts().items()
+    lacking = [f"{name}: {real} real, {fake} fake" for name, (real, fake) in counts if not (real and fake)]
+    if lacking:
+        needed = f"train.py needs real and fake images in every folder of {images.root}"
+        raise UserError(f"{needed}; found {'; '.join(lacking)}")
 
 
 def hold_out(whole, fraction, seed):
@@ -126,11 +134,6 @@ def _protocol_scan(opt, part):
             f"{', '.join((*row.roots_of(part), opt.dataroot))}"
         )
     return scan(root, present, row.label_map)
-
-
-def _notice(opt, use, part):
-    lines = [] if opt.protocol else [classes_notice(part.root, opt.classes)]
-    return "\n".join(filter(None, [*lines, f"{use}: {part.describe()}"]))
 
 
 def _dataset(opt, part, data_config, augment):

@@ -12,13 +12,11 @@ from common import UserError
 from data import protocol
 from data.folder import (
     RealFakeFolder,
-    classes_notice,
     discover,
     files_scan,
-    require_both_classes,
     scan,
 )
-from data.training import training_scans
+from data.training import require_both_classes, training_scans
 from data.transforms import Augment, Geometry
 from options import TrainOptions
 
@@ -345,8 +343,8 @@ def test_a_class_named_twice_is_read_once(tree):
 def test_classes_have_no_effect_where_the_root_is_itself_a_pair_and_a_notice_says_so(tree):
     root = tree(["."], name="biggan", count=1)
     assert discover(root, ("horse",)) == [("biggan", root)]
-    assert "--classes has no effect" in classes_notice(root, ("horse",))
-    assert classes_notice(root, ()) == classes_notice(root.parent, ("biggan",)) == ""
+    assert "--classes has no effect" in found(root).describe(("horse",))
+    assert "--classes" not in found(root).describe() + found(root.parent).describe(("biggan",))
 
 
 @pytest.mark.parametrize(("folders", "shown"), [(["cats/good", "dogs"], "cats, dogs"), ([], "nothing")])

@@ -17,6 +17,7 @@ from data.sample import load_photograph
 from data.transforms import Augment, Degradation, Geometry, augmented
 from networks.base import Patches
 
+SHARP = Degradation()
 STORED = Geometry(None, None)
 SELECTIONS = ("random64", "grid", "dense")
 PHOTOGRAPHS = ("china.jpg", "flower.jpg", "coffee.png", "chelsea.png", "astronaut.png")
@@ -298,7 +299,7 @@ def test_a_vote_takes_what_there_is_where_places_are_fewer(size, count):
 # --- what an evaluation's choice depends on ---
 
 
-def dataset(root, augment=None, seed=100, clean_pair=False, geometry=STORED, degradation=None, **rule):
+def dataset(root, augment=None, seed=100, clean_pair=False, geometry=STORED, degradation=SHARP, **rule):
     found = root if isinstance(root, Scan) else scan(root, discover(root))
     return RealFakeFolder(
         found,
