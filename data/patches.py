@@ -1,7 +1,7 @@
 """The simplest patches of an image: those whose neighbouring pixels differ least.
 
 Source: Chen, Yao and Niu, "A Single Simple Patch is All You Need for AI-generated Image Detection", arXiv
-2402.01123; utils/patch.py of its code, which looks at 64 random places of the image at its stored size.
+2402.01123; utils/patch.py of its code, which looks at 64 random positions of the image at its stored size.
 """
 
 import zlib
@@ -13,10 +13,10 @@ from PIL import Image
 
 from data.transforms import augmented, to_tensor
 
-EVALUATION_SEED = 100  # of the random places where nothing else is asked for; a run's validation has it too
-RANDOM_PLACES = 64  # (256 // 32) ** 2
+EVALUATION_SEED = 100  # of the random positions, by default and in a run's validation
+RANDOM_POSITIONS = 64  # (256 // 32) ** 2
 SMALL = 256  # an image with a side below the patch is resized to this square, as published
-BLOCK_VALUES = 2**22  # bytes looked at together: little memory, and their sum fits int32
+BLOCK_VALUES = 2**22  # bytes summed at once: little memory, and their sum fits int32
 
 
 def patch_sample(image, geometry, rule, seed, augment=None, rng=None, clean=False):
@@ -24,11 +24,11 @@ def patch_sample(image, geometry, rule, seed, augment=None, rng=None, clean=Fals
 
     Args:
         rule: has size, select, stride and vote, as networks.base.Patches.
-        seed: of the random places in an evaluation; they depend on it and on the pixels, nothing else.
+        seed: of an evaluation's random positions, which depend on it and on the pixels only.
         rng: decides everything random in training.
 
-    `image` and `clean` are uint8 (3, P, P), with vote > 1 (N, 3, P, P), N at most vote; `blurred` and
-    `compressed` say whether the image was before the patch was chosen, `clean` is the patch before that.
+    `image` and `clean`, the patch before blur and JPEG, are uint8 (3, P, P), with vote > 1 (N, 3, P, P), N at
+    most vote.  `blurred` and `compressed` (0 or 1) say what was done to the image.
     """
     if augment is None:
         return {"image": cut([geometry.evaluation_view(image)], rule, seed)[0]}
@@ -36,41 +36,43 @@ def patch_sample(image, geometry, rule, seed, augment=None, rng=None, clean=Fals
     patches = cut(views, rule, seed, rng)
     if not clean:
         return {"image": patches[0]}
-    done = {"blurred": int(degradation.sigma is not None), "compressed": int(degradation.quality is not None)}
-    return {"image": patches[0], "clean": patches[1], **done}
+    return {
+        "image": patches[0],
+        "clean": patches[1],
+        "blurred": int(degradation.sigma is not None),
+        "compressed": int(degradation.quality is not None),
+    }
 
 
 def cut(views, rule, seed, rng=None):
-    """The patches that are simplest in the first of several views of an image, out of each of them.
+    """Cuts the patches that are simplest in the first of several views of an image out of each of them.
 
-    views: RGB PIL images of one size.  Returns a uint8 tensor for each: (3, P, P), or (N, 3, P, P) where the
+    views: RGB PIL images of one size.  Returns for each a uint8 tensor (3, P, P), or (N, 3, P, P) where the
     rule takes several.
     """
     views = [np.ascontiguousarray(enlarged(view, rule.size)) for view in views]
     rng = np.random.default_rng((seed, zlib.crc32(views[0]))) if rng is None else rng
-    places = simplest(views[0], rule, rng)
+    positions = simplest(views[0], rule, rng)
     results = []
     for view in views:
-        patches = [to_tensor(view[top : top + rule.size, left : left + rule.size]) for top, left in places]
+        patches = [to_tensor(view[top : top + rule.size, left : left + rule.size]) for top, left in positions]
         results.append(patches[0] if rule.vote == 1 else torch.stack(patches))
     return results
 
 
 def enlarged(image, size):
-    """The image, or where no patch fits into it, its square of SMALL pixels (or of the patch's side)."""
-    if min(image.size) >= size:
-        return image
-    side = max(SMALL, size)
-    return image.resize((side, side), Image.Resampling.BILINEAR)
+    """The image; where no patch fits into it, resized to a square of SMALL pixels or of the patch's side."""
+    square = (max(SMALL, size),) * 2
+    return image if min(image.size) >= size else image.resize(square, Image.Resampling.BILINEAR)
 
 
 def simplest(pixels, rule, rng):
     """[(top, left)] of the simplest patch of pixels (H, W, 3); of equal ones the first seen.
 
-    With rule.vote above 1 so many, simplest first, none of which overlap: the next best would mostly be the
-    best moved by a pixel.  Fewer where no more have room.
+    With rule.vote N the N simplest that do not overlap (the next best would mostly be the best moved by a
+    pixel), simplest first; fewer where there is no room.
     """
-    tops, lefts, diversities = looked_at(pixels, rule, rng)
+    tops, lefts, diversities = candidates(pixels, rule, rng)
     chosen, free = [], diversities.astype(np.float64)
     while len(chosen) < rule.vote and np.isfinite(free).any():
         best = free.argmin()
@@ -80,12 +82,12 @@ def simplest(pixels, rule, rng):
     return chosen
 
 
-def looked_at(pixels, rule, rng):
-    """(tops, lefts, texture diversity) of every place that the rule looks at, in its order."""
+def candidates(pixels, rule, rng):
+    """(tops, lefts, texture diversity) of every patch that the rule compares, in its order."""
     height, width = (side - rule.size for side in pixels.shape[:2])
     if rule.select == "random64":
-        tops = rng.integers(0, height + 1, RANDOM_PLACES)
-        lefts = rng.integers(0, width + 1, RANDOM_PLACES)
+        tops = rng.integers(0, height + 1, RANDOM_POSITIONS)
+        lefts = rng.integers(0, width + 1, RANDOM_POSITIONS)
         return tops, lefts, diversity(pixels, rule.size, tops, lefts)
     step = {"grid": rule.size, "dense": rule.stride}[rule.select]
     tops, lefts = np.arange(0, height + 1, step), np.arange(0, width + 1, step)
@@ -94,28 +96,27 @@ def looked_at(pixels, rule, rng):
 
 
 def diversity(pixels, size, tops, lefts):
-    """Texture diversity, int64, of the patches at these places of pixels (H, W, 3), uint8.
+    """Texture diversity, int64, of the patches at these positions of pixels (H, W, 3), uint8.
 
     Sum of absolute differences of neighbours, over horizontal, vertical and both diagonal pairs and the three
     channels (paper, equation 1; utils/patch.py).
     """
     windows = np.lib.stride_tricks.sliding_window_view(pixels, (size, size, 3))[:, :, 0]
-    count = len(tops)
-    stacked = windows[tops, lefts].reshape(count * size, 3 * size)  # one below the other
-    total = np.zeros(count, np.int64)
+    stacked = windows[tops, lefts].reshape(-1, 3 * size)  # one below the other
+    total = np.zeros(len(tops), np.int64)
     for first, second, down, _ in _neighbours(stacked):
-        rows = np.zeros(count * size, np.int32)
+        rows = np.zeros(len(stacked), np.int32)
         rows[: len(first)] = cv2.reduce(cv2.absdiff(first, second), 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[:, 0]
-        total += rows.reshape(count, size)[:, : size - down].sum(axis=1)
+        total += rows.reshape(-1, size)[:, : size - down].sum(axis=1)
     return total
 
 
 def dense_diversity(pixels, size, tops, lefts):
     """Texture diversity, int64, (len(tops), len(lefts)), of patches at every combination; tops rise."""
-    rows = max(size, BLOCK_VALUES // (3 * pixels.shape[1]))  # a block's sums fit the integral image's int32
+    rows = max(size, BLOCK_VALUES // (3 * pixels.shape[1]))
     blocks, first = [], 0
     while first < len(tops):
-        last = max(first + 1, int(np.searchsorted(tops, tops[first] + rows - size, side="right")))
+        last = np.searchsorted(tops, tops[first] + rows - size, side="right")
         block = pixels[tops[first] : tops[last - 1] + size]
         blocks.append(_block(block, size, tops[first:last] - tops[first], lefts))
         first = last
@@ -146,7 +147,7 @@ def describe(rule, seed):
     """The choice in words, e.g. for a table's caption."""
     size, taken = f"{rule.size}x{rule.size}", "simplest" if rule.vote == 1 else f"{rule.vote} simplest"
     return {
-        "random64": f"{taken} of {RANDOM_PLACES} random {size} patches, seed {seed}",
+        "random64": f"{taken} of {RANDOM_POSITIONS} random {size} patches, seed {seed}",
         "grid": f"{taken} of all non-overlapping {size} patches",
         "dense": f"{taken} of all (every {rule.stride} px) {size} patches",
     }[rule.select]

@@ -72,7 +72,7 @@ def all_places(pixels, step, size=32):
 
 
 def seen(pixels, rule, seed=0):
-    tops, lefts, diversities = patches.looked_at(pixels, rule, np.random.default_rng(seed))
+    tops, lefts, diversities = patches.candidates(pixels, rule, np.random.default_rng(seed))
     return list(zip(tops.tolist(), lefts.tolist(), strict=True)), diversities
 
 
@@ -183,7 +183,7 @@ def test_random64_draws_every_position_equally_often():
     pixels, rng = noise(36, 35), np.random.default_rng(0)
     draws = []
     for _ in range(60):
-        tops, lefts, _ = patches.looked_at(pixels, Patches(), rng)
+        tops, lefts, _ = patches.candidates(pixels, Patches(), rng)
         draws += zip(tops.tolist(), lefts.tolist(), strict=True)
     positions, counts = np.unique(draws, axis=0, return_counts=True)
     assert positions.tolist() == [[top, left] for top in range(4) for left in range(5)]
@@ -356,14 +356,14 @@ def test_workers_batches_and_epochs_do_not_change_an_evaluations_patches(texture
 @pytest.fixture
 def looks(monkeypatch):
     """A list to which every patch_sample adds the places that it looked at."""
-    found, real = [], patches.looked_at
+    found, real = [], patches.candidates
 
     def spy(*args):
         tops, lefts, diversities = real(*args)
         found.append(list(zip(tops.tolist(), lefts.tolist(), strict=True)))
         return tops, lefts, diversities
 
-    monkeypatch.setattr(patches, "looked_at", spy)
+    monkeypatch.setattr(patches, "candidates", spy)
     return found
 
 
