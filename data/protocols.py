@@ -17,13 +17,11 @@ LSUN = """airplane bicycle bird boat bottle bus car cat chair cow diningtable do
     pottedplant sheep sofa train tvmonitor""".split()  # the classes of ProGAN's images
 
 
-def _family(family, words, count=None, within=0, nested=False):
+def _family(family, words, count=None, within=0):
     """Generators of one family, from "Name=folder,other_folder Name2=folder ..."; count: images per class."""
     pairs = (word.split("=") for word in words.split())
     images = {"images": (count, count), "images_within": within} if count else {}
-    return tuple(
-        Generator(name, tuple(folders.split(",")), family, nested=nested, **images) for name, folders in pairs
-    )
+    return tuple(Generator(name, tuple(folders.split(",")), family, **images) for name, folders in pairs)
 
 
 def _named(generators, names):
@@ -33,11 +31,11 @@ def _named(generators, names):
 
 # Images of the CNNDetection test set as its paper gives them, half of the total per class, rounded there.
 _CNN = (
-    *_family("gan", "ProGAN=progan", 4000, 25, nested=True),
-    *_family("gan", "StyleGAN=stylegan", 6000, 25, nested=True),
-    *_family("gan", "StyleGAN2=stylegan2", 8000, 50, nested=True),
+    *_family("gan", "ProGAN=progan", 4000, 25),
+    *_family("gan", "StyleGAN=stylegan", 6000, 25),
+    *_family("gan", "StyleGAN2=stylegan2", 8000, 50),
     *_family("gan", "BigGAN=biggan StarGAN=stargan", 2000, 25),
-    *_family("gan", "CycleGAN=cyclegan", 1300, 25, nested=True),
+    *_family("gan", "CycleGAN=cyclegan", 1300, 25),
     *_family("gan", "GauGAN=gaugan", 5000, 25),
     *_family("gan", "WFIR=whichfaceisreal,wfir", 1000),
     *_family("face-swap", "Deepfake=deepfake", 2700, 25),

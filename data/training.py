@@ -122,17 +122,13 @@ def _missing_split(dataroot, split, validation):
 def _protocol_scan(opt, part):
     """The images of a protocol's training or test part, in its own folder names."""
     row = protocols.get(opt.protocol)
-    wanted = row.generators if part == "test" else row.pick(opt.classes or row.train_on, part)
+    wanted = row.pick(() if part == "test" else opt.classes or row.train_on, part)
     root = row.locate(opt.dataroot, part, single=True)
     folders = {generator: row.find(root, generator, part) if root else None for generator in wanted}
     present = [(generator.name, folder) for generator, folder in folders.items() if folder]
-    absent = [generator.aliases[0] for generator, folder in folders.items() if not folder]
+    absent = [generator for generator, folder in folders.items() if not folder]
     if not present or (part != "test" and absent):
-        raise UserError(
-            f"--protocol {row.slug} found no {part} folder of {', '.join(absent)} below {opt.dataroot}; "
-            f"looked for {' or '.join(row.places_of(part))} in "
-            f"{', '.join((*row.roots_of(part), opt.dataroot))}"
-        )
+        raise UserError(f"found no {part} folder: {row.looked_for(opt.dataroot, absent, part)}")
     return scan(root, present, row.label_map)
 
 

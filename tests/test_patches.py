@@ -234,7 +234,7 @@ def test_an_image_without_room_for_a_patch_becomes_a_square_of_256(select, size)
     np.testing.assert_array_equal(as_array(evaluated(image, select=select)), expected)
 
 
-def test_random_places_of_a_small_image_lie_in_its_square():
+def test_random_positions_of_a_small_image_are_in_its_square():
     image = Image.fromarray(noise(20, 31))
     square = np.asarray(image.resize((256, 256), Image.Resampling.BILINEAR))
     rng = np.random.default_rng((100, zlib.crc32(square.tobytes())))

@@ -74,7 +74,7 @@ FULL = """
 slug: everything
 generators:
   - b
-  - {name: A, folders: [one, a], family: gan, nested: true, images: [3, 3]}
+  - {name: A, folders: [one, a], family: gan, images: [3, 3]}
 roots: [elsewhere, mine]
 places: ["{generator}/val", "eval/{generator}"]
 real: photos
@@ -97,7 +97,6 @@ def test_a_row_may_use_every_key():
     assert [generator.name for generator in row.generators] == ["b", "A"]
     assert row.generators[1].folders == ("one", "a")
     assert row.generators[1].images == (3, 3)
-    assert row.generators[1].nested is True
     assert (row.roots, row.labels) == (("elsewhere", "mine"), ("photos", "generated"))
     assert (row.geometry.load_size, row.geometry.crop_size) == (64, 48)
     assert (row.geometry.even, row.geometry.interpolation) == (True, "bicubic")
@@ -165,9 +164,7 @@ def test_the_key_order_of_a_row_does_not_change_its_sha256():
     ["", "[]", "null", "just words", "3", "- 1", "- {slug: own, generators: [a]}\n- words", "# a comment"],
 )
 def test_a_file_without_rows_is_refused_with_the_legal_keys(text):
-    last = refused(text)
-    assert "own.yaml: expected a mapping per protocol" in last
-    assert "generators" in last
+    assert "generators" in refused(text)
 
 
 @pytest.mark.parametrize(
@@ -182,23 +179,20 @@ def test_a_file_without_rows_is_refused_with_the_legal_keys(text):
     ],
 )
 def test_a_file_that_is_no_yaml_is_refused_with_its_name(text):
-    assert "own.yaml is not a readable YAML file: " in refused(text)
+    refused(text)
 
 
-def test_a_file_that_is_not_there_is_refused_with_its_name():
-    assert "own.yaml" in refused(None)
-
-
-def test_a_folder_in_place_of_the_file_is_refused_with_its_name():
-    Path("own.yaml").mkdir()
-    assert "own.yaml" in refused(None)
+@pytest.mark.parametrize("kind", ["missing", "folder"])
+def test_a_file_that_is_missing_or_a_folder_is_refused_with_its_name(kind):
+    if kind == "folder":
+        Path("own.yaml").mkdir()
+    refused(None)
 
 
 @pytest.mark.parametrize("key", ["resise", "labels", "geometry", "default", "training", "1"])
 def test_an_unknown_key_is_refused_with_the_legal_ones(key):
     last = refused(f"{MINIMAL}{key}: 256\n")
-    assert f"own.yaml: a protocol has no key {key}" in last
-    assert "resize" in last
+    assert key in last and "resize_rule" in last
 
 
 WRONG_TYPES = """
@@ -229,82 +223,85 @@ seed: one
 seed: 1.5
 source: [a]
 url: 3
+roots: [3]
+resize: 0
+resize: -1
+crop: 0
+crop: 1000000000000000000000000000000
+interpolation: [bilinear]
+average: {a: b}
+places: [3]
+places: ['{other}']
+places: ['{']
+places: ['{0}']
+places: ['{generator.secret}']
+places: ['{generator:1}']
+places: ['']
 """
 
 
 @pytest.mark.parametrize("line", WRONG_TYPES.split("\n")[1:-1])
-def test_a_value_of_a_wrong_type_is_refused_with_its_key(line):
+def test_a_wrong_value_is_refused_with_its_key(line):
     key = line.partition(":")[0]
     rest = "".join(row + "\n" for row in MINIMAL.splitlines() if not row.startswith(f"{key}:"))
-    last = refused(f"{rest}{line}\n")
-    assert last.startswith("own.yaml: ")
-    assert key in last
+    assert f"{key} of a protocol" in refused(f"{rest}{line}\n")
+
+
+LABEL_PAIRS = """
+real: 3, fake: x
+real: x, fake: [y]
+real: null, fake: x
+real: '', fake: x
+real: photos
+fake: generated
+real: x, fake: x
+real: Photos, fake: photos
+real: fake, fake: x
+real: AI, fake: x
+real: x, fake: nature
+"""
+
+
+@pytest.mark.parametrize("pair", LABEL_PAIRS.split("\n")[1:-1])
+def test_label_names_that_are_no_pair_or_reverse_known_ones_are_refused(pair):
+    message = refused(f"{{slug: own, generators: [a, b], {pair}}}")
+    assert "real" in message or "fake" in message
 
 
 @pytest.mark.parametrize(
-    "line", ["real: 3\nfake: x", "real: x\nfake: [y]", "real: null\nfake: x", "real: ''\nfake: x"]
-)
-def test_label_names_of_a_wrong_type_are_refused(line):
-    assert " must be a folder name, got " in refused(f"{MINIMAL}{line}\n")
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "real: photos",
-        "fake: generated",
-        "real: x\nfake: x",
-        "real: Photos\nfake: photos",
-    ],
-)
-def test_labels_that_are_no_pair_are_refused(line):
-    assert "real and fake must name two folders, got " in refused(f"{MINIMAL}{line}\n")
-
-
-@pytest.mark.parametrize(
-    "text, lacking",
+    ("text", "key"),
     [
         ("slug: own", "generators"),
         ("generators: [a]", "slug"),
         ("{}", "slug and generators"),
+        ("slug: own\ngenerators: []", "generators"),
+        ("slug: ''\ngenerators: [a]", "slug"),
     ],
 )
-def test_a_row_without_a_needed_key_is_refused(text, lacking):
-    assert f"a protocol needs {lacking};" in refused(text)
+def test_a_needed_key_that_is_missing_or_empty_is_refused(text, key):
+    assert key in refused(text).partition(";")[0]
 
 
 @pytest.mark.parametrize(
-    ("text", "key"), [("slug: own\ngenerators: []", "generators"), ("slug: ''\ngenerators: [a]", "slug")]
+    ("line", "choices"),
+    [
+        ("average: median", "macro, micro"),
+        ("interpolation: cubic", "bilinear, bicubic, lanczos, nearest"),
+        ("resize_rule: cubic", "square, shorter side"),
+    ],
 )
-def test_an_empty_needed_key_is_refused(text, key):
-    assert f"{key} of a protocol must be " in refused(text)
-
-
-def test_a_wrong_average_is_refused_with_the_legal_ones():
-    assert "average of a protocol must be one of macro, micro, got 'median'" in refused(
-        MINIMAL + "average: median"
-    )
-
-
-def test_a_wrong_interpolation_is_refused_with_the_legal_ones():
-    last = refused(MINIMAL + "interpolation: cubic")
-    assert "interpolation" in last
-    assert "'cubic'" in last
-    assert "bilinear, bicubic, lanczos, nearest" in last
-
-
-@pytest.mark.parametrize("key", ["resize", "crop"])
-@pytest.mark.parametrize("value", ["0", "-1", "1000000000000000000000000000000"])
-def test_a_side_that_no_image_can_have_is_refused(key, value):
-    last = refused(f"{MINIMAL}{key}: {value}\n")
-    assert key in last
-    assert value in last
+def test_a_wrong_choice_is_refused_with_the_legal_ones(line, choices):
+    message = refused(MINIMAL + line)
+    assert choices in message and line.split()[1] in message
 
 
 @pytest.mark.parametrize("slug", ["ForenSynths", "forensynths", "dfig"])
 def test_the_slug_of_a_published_protocol_is_taken(slug):
-    last = refused(f"slug: {slug}\ngenerators: [a]")
-    assert f"own.yaml: there is a protocol {slug} already" in last
+    assert slug in refused(f"slug: {slug}\ngenerators: [a]")
+
+
+def test_two_generators_need_paths_that_differ():
+    assert "places" in refused(f"{MINIMAL}places: [test]\n")
 
 
 @pytest.mark.parametrize("second", ["own", "Own"])
@@ -313,13 +310,9 @@ def test_two_rows_of_one_slug_are_refused(second):
     assert second in refused(text)
 
 
-@pytest.mark.parametrize("slug", ["a/b", "..", ".", "a\\b", "/etc"])
-def test_a_slug_that_is_no_folder_name_is_refused(slug):
-    assert "slug of a protocol must be a plain folder name" in refused(f"slug: '{slug}'\ngenerators: [a]")
-
-
-def test_a_slug_that_test_py_reads_as_every_protocol_is_refused():
-    assert "all" in refused("slug: all\ngenerators: [a]")
+@pytest.mark.parametrize("slug", ["a/b", "..", ".", "a\\b", "/etc", "all", "None"])
+def test_a_slug_that_is_no_folder_name_or_means_every_protocol_is_refused(slug):
+    assert "slug" in refused(f"slug: '{slug}'\ngenerators: [a]")
 
 
 @pytest.mark.parametrize(
@@ -334,7 +327,6 @@ def test_a_slug_that_test_py_reads_as_every_protocol_is_refused():
         "[{name: a, folder: [b]}]",
         "[{name: a, folders: abc}]",
         "[{name: a, folders: [3]}]",
-        "[{name: a, nested: 'yes'}]",
         "[{name: a, family: 3}]",
         "[{name: a, images: 3}]",
         "[{name: a, images: [3]}]",
@@ -345,21 +337,7 @@ def test_a_slug_that_test_py_reads_as_every_protocol_is_refused():
     ],
 )
 def test_a_wrong_generator_is_refused(generators):
-    last = refused(f"slug: own\ngenerators: {generators}\n")
-    assert last.startswith("own.yaml: ")
-
-
-@pytest.mark.parametrize(
-    "places", ["[3]", "['{other}']", "['{']", "['{0}']", "['{generator.secret}']", "['']", "[test]"]
-)
-def test_a_wrong_place_is_refused(places):
-    last = refused(f"{MINIMAL}places: {places}\n")  # [test]: two generators, one folder
-    assert last.startswith("own.yaml: ")
-    assert "places" in last
-
-
-def test_a_root_that_is_no_text_is_refused():
-    assert "roots" in refused(MINIMAL + "roots: [3]")
+    refused(f"slug: own\ngenerators: {generators}\n")
 
 
 @pytest.mark.parametrize("text", ["- {slug: own, generators: [a]}\n- {slug: b}", MINIMAL + "crop: x"])
@@ -371,15 +349,3 @@ def test_a_wrong_file_stops_a_run_that_did_not_ask_for_its_row(run_test, text, c
     assert stopped.value.code == 2 and "Traceback" not in err
     assert err.splitlines()[-1].startswith("test.py: error: own.yaml: ")
     assert not Path("results").exists()
-
-
-@pytest.mark.parametrize("line", ["real: fake\nfake: x", "real: AI\nfake: x", "real: x\nfake: nature"])
-def test_known_label_names_cannot_be_reversed(line):
-    assert "reverse what these names mean" in refused(f"{MINIMAL}{line}\n")
-
-
-@pytest.mark.parametrize(
-    "line", ["interpolation: [bilinear]", "average: {a: b}", "places: ['{generator:1}']"]
-)
-def test_values_of_odd_types_are_one_line(line):
-    assert " must be " in refused(f"{MINIMAL}{line}\n")

@@ -293,7 +293,7 @@ def test_a_protocol_is_known_in_any_case(genimage):
 def test_missing_folders_are_one_error_that_names_what_was_looked_for(genimage, tmp_path):
     (tmp_path / "empty").mkdir()
     for root in (tmp_path / "empty", tmp_path / "nowhere"):
-        with pytest.raises(ValueError, match=rf"{SDV4}.*train/") as told:
+        with pytest.raises(ValueError, match=SDV4) as told:
             training_scans(options_of(*NPR_ROW, root))
         assert all(word in str(told.value) for word in ("GenImage-NPR", str(root), "{generator}/train"))
         assert "\n" not in str(told.value)
