@@ -67,7 +67,7 @@ def train(opt, folder, saved):
 
     # Detector and start weights.
     detector = networks.create(opt)
-    print(f"detector {networks.describe(detector)}")
+    print(f"detector {networks.describe(detector)}{detector.remark}")
     if saved is None and (notice := start(detector, opt)):
         print(notice)
     detector.to(device, memory_format=torch.channels_last)

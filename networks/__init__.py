@@ -34,10 +34,7 @@ def get(name):
 
 
 def create(opt):
-    """The detector that parsed options describe (`opt.arch` and that detector's own flags).
-
-    UserError where flags do not go together, or where a file that the detector needs is missing.
-    """
+    """The detector of parsed options; UserError where flags do not go together or a file of it is missing."""
     detector = get(opt.arch).from_options(opt)
     detector.load_companions()
     return detector

@@ -10,21 +10,14 @@ from torch import nn
 
 REDUCTION = 16
 SPATIAL_KERNEL = 7
-# Width of the scale attention's hidden layer.
-HIDDEN = 16
-
-
-def sum_gate(mean, largest):
-    """As CVIMGDetection's code has it, from 0 to 2."""
-    return mean.sigmoid() + largest.sigmoid()
-
-
-def cbam_gate(mean, largest):
-    """As the paper and CVIMGDetection's report have it, from 0 to 1."""
-    return (mean + largest).sigmoid()
-
-
-FORMS = {"sum": sum_gate, "cbam": cbam_gate}
+HIDDEN = 16  # width of the scale attention's hidden layer
+# Name -> weight of a channel, from what its mean and its maximum say.
+FORMS = {
+    # CVIMGDetection's code: from 0 to 2.
+    "sum": lambda mean, largest: mean.sigmoid() + largest.sigmoid(),
+    # The paper and CVIMGDetection's report: from 0 to 1.
+    "cbam": lambda mean, largest: (mean + largest).sigmoid(),
+}
 
 
 class ChannelAttention(nn.Module):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common import as_typed
+from common import UserError, as_typed
 from networks.color import SPACES
 
 
@@ -17,44 +17,32 @@ class Patches:
     """Which patches of an image a detector sees (data/patches.py).  Lengths in pixels."""
 
     size: int = 32
-    # Which patches are candidates: random64, grid or dense.
-    select: str = "random64"
-    # Pixels between two candidates of `dense`.
-    stride: int = 8
-    # How many of the simplest are taken.
-    vote: int = 1
+    select: str = "random64"  # which patches are candidates: random64, grid or dense
+    stride: int = 8  # between two candidates of `dense`
+    vote: int = 1  # how many of the simplest are taken
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """How a detector wants its images unless a flag or a protocol says otherwise.  Lengths in pixels."""
 
-    # Side of the resize; None keeps the stored size.
-    load_size: int | None = 256
-    # Side of the crop, random in training and central in validation; None takes all.
-    crop_size: int | None = 224
-    # What has `load_size` after the resize: both sides ("square"), or the "shorter side".
-    resize: str = "square"
-    # A smaller image cannot be scored.
-    min_side: int = 1
-    # The detector sees patches of the image at its stored size.
-    patches: Patches | None = None
-    # Training samples carry `clean`, `blurred` and `compressed` as well.
-    clean_pair: bool = False
-    # Files hold noise patterns of so many bits a channel, 8 or 16; None: photographs.
-    noise_bits: int | None = None
+    load_size: int | None = 256  # side of the resize; None keeps the stored size
+    crop_size: int | None = 224  # side of the crop, random in training, central in validation; None takes all
+    resize: str = "square"  # what has `load_size` after the resize: both sides, or the "shorter side"
+    min_side: int = 1  # a smaller image cannot be scored
+    patches: Patches | None = None  # the detector sees patches of the image at its stored size
+    clean_pair: bool = False  # training samples carry `clean`, `blurred` and `compressed` as well
+    noise_bits: int | None = None  # of a channel in files of noise patterns, 8 or 16; None: photographs
     # Where an evaluation takes resize and crop from unless a flag says so: the "protocol", the "training", or
-    # "stored": images at their stored size.
+    # "stored": images at their stored size.  Then the same for a published file without a protocol, which has
+    # no training on record: "training" is load_size and crop_size above.
     geometry_source: str = "protocol"
-    # The same for a published file without a protocol, which has no training on record: "training" for
-    # load_size and crop_size above, or "stored".
     published_geometry: str = "training"
-    # Pixels that the network computes on for each pixel given, which decides how many images fit a pass.
-    enlargement: float = 1.0
+    enlargement: float = 1.0  # pixels that the network computes on for each pixel given
 
 
 class Published(NamedTuple):
-    """What a published weight file turned out to be."""
+    """A published weight file as a detector of this project takes it."""
 
     options: dict  # of the detector's own flags
     entries: dict  # its state_dict with fake = 1 and this project's units
@@ -64,13 +52,14 @@ class Published(NamedTuple):
 class Detector(nn.Module):
     """A binary detector: images in, one logit per image out; above 0 means fake.
 
-    A subclass sets `data_config`, writes `preprocess` and `forward`, and may override the rest.
-    It lives in one file under networks/ and is made known with `@register("name")`, which sets `arch`.
+    A subclass writes `forward(images)`, which takes what `preprocess` takes and returns logits (B,), float32,
+    and the property `cam_layer`, the module whose activations a class-activation map is drawn from; it may
+    override the rest.  It is one file under networks/, known by `@register("name")`, which sets `arch`.
     """
 
     data_config = DataConfig()
-    # Keys that every published file of this detector has; looked at before anything is built.
-    signature: tuple[str, ...] = ()
+    signature: tuple[str, ...] = ()  # keys that every published file of this detector has
+    remark = ""  # follows its description where training starts: what its name may be mistaken for
     # Where --pretrained starts: torchvision's name of the weights, and the prefix of the trunk's names here.
     imagenet = ("ResNet50_Weights.IMAGENET1K_V1", "")
 
@@ -93,12 +82,12 @@ class Detector(nn.Module):
 
     @classmethod
     def from_published(cls, state, given):
-        """A state_dict that has the signature -> Published, or None if it is not this detector's.
+        """A state_dict that has the signature -> Published.
 
         given: {option: value} that the user states about the file.  UserError where the keys contradict it,
         or where neither decides how the detector was built.
         """
-        return Published(given, state) if shapes_of(state) == shapes_on_meta(cls) else None
+        return Published(given, state)
 
     def load_companions(self):
         """Loads files that it needs besides its weights and fills in `companions`; UserError without them."""
@@ -125,10 +114,6 @@ class Detector(nn.Module):
         """RGB uint8, or float in [0, 1], (B, 3, H, W) -> the float32 tensor that the trunk sees."""
         return self.normalise(images)
 
-    def forward(self, images):
-        """RGB uint8, or float in [0, 1], (B, 3, H, W) -> logits (B,), float32, above 0 = fake."""
-        raise TypeError(f"{type(self).__name__} must define forward(images) -> logits (B,)")
-
     def logit(self, fc, features):
         """Features (B, C) -> logits (B,), float32 under autocast too: bf16 logits tie and move AP."""
         with torch.autocast(device_type=features.device.type, enabled=False):
@@ -139,11 +124,6 @@ class Detector(nn.Module):
         logits = self(batch["image"])
         bce = F.binary_cross_entropy_with_logits(logits, batch["label"].float())
         return {"total": bce, "bce": bce.detach(), "logits": logits.detach()}
-
-    @property
-    def cam_layer(self):
-        """The module whose activations a class-activation map is drawn from."""
-        raise TypeError(f"{type(self).__name__} names no layer for class-activation maps")
 
     @property
     def config(self):
@@ -171,19 +151,17 @@ def differing(build, published):
 
 
 def own_flags(cls, opt=None):
-    """A Namespace of the detector's own flags in opt; those that are absent there have their defaults."""
+    """A Namespace of the detector's own flags in opt, those absent there at their defaults.
+
+    UserError for a value that is not a choice, as a file of another version may hold.
+    """
     parser = argparse.ArgumentParser(add_help=False)
     cls.add_arguments(parser)
-    defaults = vars(parser.parse_args([]))
-    return argparse.Namespace(**{name: getattr(opt, name, value) for name, value in defaults.items()})
-
-
-def shapes_of(state):
-    """{name: shape} of a state_dict."""
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}
-
-
-def shapes_on_meta(build):
-    """{name: shape} of the state_dict of what build() makes, without memory or random numbers."""
-    with torch.device("meta"):
-        return shapes_of(build().state_dict())
+    flags = argparse.Namespace()
+    for action in parser._actions:
+        value = getattr(opt, action.dest, action.default)
+        if action.choices and value != action.default and value not in action.choices:
+            known = ", ".join(map(str, action.choices))
+            raise UserError(f"{action.option_strings[0]} is one of {known}, got {value!r}")
+        setattr(flags, action.dest, value)
+    return flags

@@ -1,22 +1,21 @@
 """Weight files: the only code that knows their formats.
 
-Ours is one dict: format, arch, options, model, optimizer, epoch, step, rng, metrics, env (and
-`progress`: the position inside an interrupted epoch, and what the learning rate depends on).  Published files
-are flat, or hold their weights under a name such as 'model' or 'state_dict', with or without a prefix such as
-`module.`.  A file either loads completely or raises CheckpointError.
+Ours is one dict: format, arch, options, model, optimizer, epoch, step, rng, metrics, env and `progress` (the
+position inside an interrupted epoch, and what the learning rate depends on).  Published files are flat, or
+hold their weights under a name such as 'model', with or without a prefix such as `module.`.  A file either
+loads completely or raises CheckpointError.
 """
 
-import pickle
 from argparse import Namespace
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 import networks
-from common import CheckpointError, UserError, sha256, written_whole
-from networks.base import describe, own_flags, shapes_on_meta
+from common import CheckpointError, UserError, require_package, sha256, written_whole
+from networks.base import Published, describe, own_flags
 
 FORMAT = "npr-lab/1"
 # Left by torch.nn.DataParallel in nearly every published file; removed without a notice.
@@ -25,6 +24,12 @@ SHOWN = 8  # names in a message before the rest is counted
 COUNTER = "num_batches_tracked"  # of a batch norm; it changes nothing here, and some files leave it out
 # Option and value that older versions wrote -> what the value is called now.
 RENAMED_VALUES = {("npr_norm", "before"): "imagenet", ("npr_norm", "after"): "none"}
+# Start of a file, in lower case, that is not a weight file -> what it is and what to do next.
+FOREIGN_STARTS = {
+    (b"<!doctype", b"<html", b"<?xml"): "is a web page, not weights; download it again in a browser",
+    (b"version https://git-lfs",): "is a Git LFS pointer, not the weights; fetch them with: git lfs pull",
+}
+SAVE_WEIGHTS = "save only its weights: torch.save({}, OUT)"
 
 
 @dataclass
@@ -37,7 +42,7 @@ class Loaded:
     content: dict  # everything else in the file
     path: str
     sha256: str
-    notes: list[str] = field(default_factory=list)  # what was assumed, for the script to print
+    notes: list[str]  # what was assumed, for the script to print
 
     @property
     def run_name(self):
@@ -65,22 +70,16 @@ class Loaded:
 
 def save(path, detector, **content):
     """Writes a checkpoint so that a crash or a full disk never leaves half a file under `path`."""
-    content = {
-        "format": FORMAT,
-        "arch": detector.arch,
-        "calibration": None,
-        **content,
-        "model": detector.state_dict(),
-    }
+    known = {"format": FORMAT, "arch": detector.arch, "calibration": None}
     try:
         with written_whole(path, binary=True) as file:
-            torch.save(content, file)
+            torch.save({**known, **content, "model": detector.state_dict()}, file)
     except RuntimeError as error:  # torch's archive writer reports a full disk in this way
         raise OSError(f"could not write {path} (is the disk full?): {error}") from error
 
 
 def read(path):
-    """The raw content of a weight file, read without running any code that it may hold.
+    """The content of a weight file, read without running any code that it may hold.
 
     CheckpointError says what a file that cannot be used is, and what to do next.
     """
@@ -88,13 +87,17 @@ def read(path):
     if not path.is_file():
         hint = " (it is a folder; name a file in it)" if path.is_dir() else ""
         raise CheckpointError(f"no weight file at {path}{hint}")
+    read_file = _read_torch
+    if path.suffix == ".safetensors":
+        read_file = require_package("safetensors", path, "safetensors.torch").load_file
     try:
-        content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    except ImportError as error:
-        raise CheckpointError(f"{path} needs the safetensors package: pip install safetensors") from error
+        content = read_file(path)
     except Exception as error:  # torch raises many types here; what matters to the user is the file
         raise CheckpointError(f"{path} {_what_it_is(path, error)}") from error
-    if is_own(content) and isinstance(options := content.setdefault("options", {}), dict):
+    if is_own(content):
+        options = content.setdefault("options", {})
+        if not isinstance(options, dict) or not isinstance(content.get("model"), dict):
+            raise CheckpointError(f"{path} is a damaged {FORMAT} file: it has no model, or no options")
         for (name, before), now in RENAMED_VALUES.items():
             if options.get(name) == before:
                 options[name] = now
@@ -104,12 +107,6 @@ def read(path):
 def is_own(content):
     """Whether this project wrote the file."""
     return isinstance(content, dict) and content.get("format") == FORMAT
-
-
-def _read_safetensors(path):
-    from safetensors.torch import load_file
-
-    return load_file(path)
 
 
 def _read_torch(path):
@@ -128,56 +125,52 @@ def _what_it_is(path, error):
         start = file.read(512).lstrip().lower()
     if not start:
         return "is empty; download or copy it again"
-    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "is a web page, not weights (a login or a quota of the server); download it again in a browser"
-    if start.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer, not the weights; fetch them with: git lfs pull"
+    for starts, words in FOREIGN_STARTS.items():
+        if start.startswith(starts):
+            return words
     if "TorchScript" in str(error):
-        return (
-            "is a TorchScript program, not weights; save its weights: "
-            "torch.save(torch.jit.load(FILE).state_dict(), OUT)"
-        )
-    foreign = []
+        return f"is a TorchScript program; {SAVE_WEIGHTS.format('torch.jit.load(FILE).state_dict()')}"
     with suppress(Exception):  # a damaged file raises one of the same many types
-        foreign = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    if isinstance(error, pickle.UnpicklingError) and foreign:
-        return (
-            f"holds Python objects besides tensors ({', '.join(foreign[:3])}), which are not loaded because "
-            "that could run code; where you trust it, save only the weights: "
-            "torch.save(torch.load(FILE, weights_only=False)['state_dict'], OUT)"
-        )
+        if classes := sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)):
+            objects = (
+                f"holds Python objects ({', '.join(classes[:3])}), which could run code; if you trust it, "
+            )
+            return objects + SAVE_WEIGHTS.format("torch.load(FILE, weights_only=False)['state_dict']")
     return f"is not a readable weight file: it is damaged, or of another format ({type(error).__name__})"
 
 
 # ----- the weights in a file -----
 
 
-def weights(content, path):
-    """The state_dict in a file's content, without what frameworks put around it; see `unwrapped`."""
-    return unwrapped(content, path)[0]
-
-
 def unwrapped(content, path):
-    """(state_dict, notices): dicts around the weights and prefixes of their names are taken off.
+    """(state_dict, notices): what is around a network's weights is left out, also prefixes of their names.
 
     A detector's own keys decide which prefix is one, so torch.compile's, Lightning's and others are known
     without a list of them.
     """
-    name, state = _state_dict_in(content, path)
-    notices = [f"its weights are the entry {name!r}"] if name not in ("", "model", "state_dict") else []
+    if is_own(content):
+        return content["model"], []
+    entry, state = _state_dict_in(content, path)
+    notices = [] if entry in ("", "model", "state_dict") else [f"its weights are the entry {entry!r}"]
     parallel = PARALLEL_PREFIX if all(name.startswith(PARALLEL_PREFIX) for name in state) else ""
-    prefix = min(_prefixes(state), key=len, default=parallel)
-    if prefix:
-        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    prefix, *longer = sorted(_prefixes(state), key=len) or [parallel]
+    if others := [other for other in longer if not other.startswith(prefix)]:
+        raise CheckpointError(
+            f"{path} holds several networks ({', '.join([prefix, *others])}); save one of them"
+        )
+    outside = [name for name in state if not name.startswith(prefix)]
+    state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     if prefix.replace(PARALLEL_PREFIX, ""):
         notices.append(f"the prefix {prefix!r} of its entries was taken off")
-    for key in [key for key in state if key.endswith(".running_var")]:
-        state.setdefault(key.replace("running_var", COUNTER), torch.tensor(0))
+    if outside:
+        notices.append(f"entries without the prefix {prefix!r} were left out: {shorten(outside)}")
+    for name in [name for name in state if name.endswith(".running_var")]:
+        state.setdefault(name.replace("running_var", COUNTER), torch.tensor(0))
     return state, notices
 
 
 def _state_dict_in(content, path):
-    """(name of the entry, the only dict of tensors in a file's content), up to two levels deep."""
+    """(name of its entry, state_dict) of the only weights in a file's content, up to two levels deep."""
     states = dict(_dicts_of_tensors(content))
     if not states:
         reason = type(content).__name__
@@ -185,18 +178,18 @@ def _state_dict_in(content, path):
             wrong = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
             reason = f"entries that are not tensors: {shorten(wrong)}"
         raise CheckpointError(f"{path} holds no weights: expected a state_dict or a 'model', got {reason}")
-    if len(states) > 1:  # a scaler or a second network may be saved as well
-        states = {names: state for names, state in states.items() if _prefixes(state)} or states
-    depth = min(map(len, states))
-    shallow = [names for names in states if len(names) == depth]
-    usual = [names for names in shallow if not names or names[-1] in ("model", "state_dict")] or shallow
+    # A scaler or a second network may be saved as well.
+    states = {names: state for names, state in states.items() if _prefixes(state)} or states
+
+    def rank(names):
+        return len(names), names[-1:] not in ((), ("model",), ("state_dict",))
+
+    first = min(map(rank, states))
+    usual = [names for names in states if rank(names) == first]
     if len(usual) > 1:
-        entries = "".join(f"[{name!r}]" for name in usual[0])
-        raise CheckpointError(
-            f"{path} holds several sets of weights ({', '.join(map('.'.join, usual))}); save one of them: "
-            f"torch.save(torch.load(FILE){entries}, OUT)"
-        )
-    return ".".join(usual[0]), dict(states[usual[0]])
+        sets = ", ".join(map(".".join, usual))
+        raise CheckpointError(f"{path} holds several sets of weights ({sets}); save one of them as a file")
+    return ".".join(usual[0]), states[usual[0]]
 
 
 def _dicts_of_tensors(content, names=(), depth=2):
@@ -212,28 +205,24 @@ def _dicts_of_tensors(content, names=(), depth=2):
 
 
 def _prefixes(state):
-    """[prefix] in front of all keys of a detector's signature; [] where no detector's keys are there."""
+    """{prefix} in front of all keys of a detector's signature; empty where no detector's keys are there."""
     detectors = [networks.get(name) for name in networks.names()]
-    prefixes = set()
-    for detector in detectors:
-        if detector.signature:
-            first = detector.signature[0]
-            ends = {key.removesuffix(first) for key in state if key.endswith(first)}
-            prefixes |= {end for end in ends if state.keys() >= {end + name for name in detector.signature}}
     # The trunk of another detector has its names behind the name of the trunk, which is not a prefix.
     trunks = tuple({detector.imagenet[1] for detector in detectors} - {""})
-    return [prefix for prefix in prefixes if not prefix.endswith(trunks)]
+    prefixes = set()
+    for first, *others in (detector.signature for detector in detectors if detector.signature):
+        for prefix in (key.removesuffix(first) for key in state if key.endswith(first)):
+            if not prefix.endswith(trunks) and all(prefix + name in state for name in others):
+                prefixes.add(prefix)
+    return prefixes
 
 
-def load_weights(detector, state, path):
-    """Strict load with an error that names the differing keys."""
-    require_fit(detector, state, path)
-    detector.load_state_dict(state)
+def load_weights(network, state, path, what="", hint=""):
+    """Strict load; CheckpointError where keys or shapes differ, or where weights are NaN or infinite.
 
-
-def load_companion(network, state, path, what, hint=""):
-    """Strict load of a network that is not a detector: its output is not checked as scores are."""
-    require_fit(network, state, path, what, hint)
+    what: the network in words, for one that is not a detector; hint: ends the message about keys.
+    """
+    require_fit(misfits(network, state), path, what or f"detector {network.arch!r}", hint)
     require_finite(state, path)
     network.load_state_dict(state)
 
@@ -245,21 +234,20 @@ def require_finite(state, path):
         raise CheckpointError(f"{path} holds NaN or infinite values, first in {broken[0]}")
 
 
-def require_fit(network, state, path, what=None, hint=""):
-    """CheckpointError with the differing keys unless a state_dict has the network's keys and shapes.
-
-    what: the network in words, for one that is not a detector; hint: ends the message.
-    """
+def misfits(network, state):
+    """{how: keys} of where a state_dict differs from the network's own."""
     own = network.state_dict()
-    differing = {
+    return {
         "missing": [name for name in own if name not in state],
         "unexpected": [name for name in state if name not in own],
         "of another shape": [name for name in own if name in state and own[name].shape != state[name].shape],
     }
-    if any(differing.values()):
-        lists = "; ".join(f"{len(keys)} {how}: {shorten(keys)}" for how, keys in differing.items() if keys)
-        what = what or f"detector {network.arch!r}"
-        raise CheckpointError(f"{path} does not fit {what}: {lists}{hint}")
+
+
+def require_fit(differing, path, what, hint=""):
+    """CheckpointError that says what `misfits` found, if anything."""
+    if lists := [f"{len(names)} {how}: {shorten(names)}" for how, names in differing.items() if names]:
+        raise CheckpointError(f"{path} does not fit {what}: {'; '.join(lists)}{hint}")
 
 
 # ----- detectors of files -----
@@ -272,68 +260,85 @@ def load(path, arch=None, opt=None):
         arch: detector name; needed only where the keys of a published file do not decide.
         opt: parsed options that describe the detector of a published file; ours carry their own.
     """
-    content, given = read(path), vars(opt) if opt is not None else {}
-    loaded = (load_own if is_own(content) else load_published)(content, path, arch, given)
-    loaded.detector.load_companions()
-    recorded = content.get("companions", {}) if is_own(content) else {}
-    for name, digest in loaded.detector.companions.items():
-        loaded.notes.append(f"{name} {digest[:12]}")
+    content, given = read(path), vars(opt or Namespace())
+    own = is_own(content)
+    detector, notes = (_own if own else _published)(content, path, arch, given)
+    detector.load_companions()
+    recorded = content.get("companions", {}) if own else {}
+    for name, digest in detector.companions.items():
+        notes.append(f"{name} {digest[:12]}")
         if recorded.get(name, digest) != digest:
-            loaded.notes.append(f"notice: {name} is not that of the training")
-    return loaded
+            notes.append(f"notice: {name} is not that of the training")
+    options = content["options"] if own else {}
+    return Loaded(detector, detector.arch, options, content, str(path), sha256(path), notes)
 
 
-def load_own(content, path, arch, given):
-    """Loaded from a file that train.py wrote: it knows its detector; flags may repeat that, not change it."""
-    named, options = content.get("arch"), content.get("options", {})
-    if named not in networks.names() or not isinstance(options, dict):
+def _own(content, path, arch, given):
+    """(detector, []) of a file that train.py wrote: flags may repeat what it is, not change it."""
+    named, options = content.get("arch"), content["options"]
+    if named not in networks.names():
         known = ", ".join(networks.names())
         raise CheckpointError(f"{path} is a {FORMAT} file of the detector {named!r}; known: {known}")
     if arch not in (None, named):
         raise CheckpointError(f"{path} holds a {named!r} detector, not --arch {arch}")
     flags = flags_of(named, given)
     detector = _built(path, named, {**options, **flags})
-    trained = _built(path, named, options, meta=True) if flags else detector
+    trained = _built(path, named, options, "meta") if flags else detector
     if detector.config != trained.config:
         asked = f"the flags, which ask for {describe(detector)}, cannot change that"
         raise CheckpointError(f"{path} was trained as {describe(trained)}; {asked}: leave them out")
-    load_weights(detector, weights(content, path), path)
-    return Loaded(detector, named, options, content, str(path), sha256(path))
+    load_weights(detector, content["model"], path)
+    return detector, []
 
 
-def load_published(content, path, arch, given):
-    """Loaded from a published file: its keys decide which detector it is, or flags where they do not."""
+def _published(content, path, arch, given):
+    """(detector, notes) of a published file: its keys decide what it is, or flags where they do not."""
     state, notices = unwrapped(content, path)
     named, published = recognise(state, path, arch, given)
-    detector = _built(path, named, {**published.options, **flags_of(named, given)})
+    detector = _built(path, named, published.options)
     load_weights(detector, published.entries, path)
-    assumed = f"{path} is a published file; taken as detector {describe(detector)}"
-    notes = [f"{assumed} (where the file does not say, --arch {named} and its flags do)"]
-    notes += [*notices, *filter(None, [published.notice])]
-    return Loaded(detector, named, {}, content, str(path), sha256(path), notes)
+    assumed = f"{path} is a published file; taken as detector {describe(detector)}{detector.remark}"
+    said = f"{assumed} (where the file does not say, --arch {named} and its flags do)"
+    return detector, [said, *notices, *filter(None, [published.notice])]
 
 
 def recognise(state, path, arch, given):
     """(name, Published) of the only detector that a foreign state_dict fits; CheckpointError without one."""
-    candidates = [arch] if arch is not None else networks.names()
-    try:
-        published = {name: published_as(name, state, given) for name in candidates}
-    except UserError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    fitting = {name: known for name, known in published.items() if known is not None}
-    if len(fitting) == 1:
-        return next(iter(fitting.items()))
-    if fitting:
+    candidates = _candidates(state) if arch is None else [arch]
+    if not candidates:
+        known, entries = ", ".join(networks.names()), shorten(list(state))
+        raise CheckpointError(
+            f"{path} fits no known detector ({known}); it has {len(state)} entries: {entries}"
+        )
+    published, differing = {}, {}
+    for name in candidates:
+        try:
+            published[name] = published_as(name, state, given)
+        except UserError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        network = _built(path, name, published[name].options, "meta")
+        differing[name] = misfits(network, published[name].entries)
+    fitting = [name for name in candidates if not any(differing[name].values())]
+    if len(fitting) > 1:
         raise CheckpointError(f"{path} fits several detectors; name one with --arch {{{','.join(fitting)}}}")
-    return _refuse_unknown(state, path, candidates)
+    closest = min(candidates, key=lambda name: sum(map(len, differing[name].values())))
+    require_fit(differing[closest], path, f"detector {closest!r}")
+    return closest, published[closest]
+
+
+def _candidates(state):
+    """Detectors whose signature is in a state_dict; without any, those that have most of theirs in it."""
+    signatures = {name: networks.get(name).signature for name in networks.names()}
+    whole = [name for name, keys in signatures.items() if state.keys() >= {*keys}]
+    return whole or [name for name, keys in signatures.items() if 2 * len(state.keys() & {*keys}) > len(keys)]
 
 
 def published_as(name, state, given):
-    """Published if a state_dict fits the detector called `name`, else None; cheap where keys are missing."""
-    detector = networks.get(name)
-    if not state.keys() >= {*detector.signature}:
-        return None
-    return detector.from_published(state, flags_of(name, given))
+    """Published of a state_dict as the detector `name`; UserError where keys and flags do not decide."""
+    detector, flags = networks.get(name), flags_of(name, given)
+    if state.keys() >= {*detector.signature}:
+        return detector.from_published(state, flags)
+    return Published(flags, state)
 
 
 def flags_of(arch, given):
@@ -342,24 +347,13 @@ def flags_of(arch, given):
     return {name: value for name, value in given.items() if name in own}
 
 
-def _built(path, arch, options, meta=False):
-    """The detector that options describe; on the meta device without memory or random numbers."""
+def _built(path, arch, options, device="cpu"):
+    """The detector that options describe; on "meta" without memory or random numbers."""
     try:
-        with torch.device("meta" if meta else "cpu"):
+        with torch.device(device):
             return networks.get(arch).from_options(Namespace(**options))
     except UserError as error:
         raise CheckpointError(f"{path}, as it was trained, does not go with these flags: {error}") from error
-
-
-def _refuse_unknown(state, path, candidates):
-    """Says how a foreign file differs from the closest detector, or what it holds."""
-    differing = {name: len(state.keys() ^ shapes_on_meta(networks.get(name)).keys()) for name in candidates}
-    closest = min(differing, key=differing.get)
-    if len(candidates) == 1 or differing[closest] < len(state) / 2:
-        with torch.device("meta"):
-            require_fit(networks.get(closest)(), state, path)  # says exactly where it differs
-    entries = f"it has {len(state)} entries: {shorten(list(state))}"
-    raise CheckpointError(f"{path} fits no known detector ({', '.join(candidates)}); {entries}")
 
 
 def shorten(names):

@@ -32,13 +32,7 @@ class Space:
 
     @property
     def channels(self):
-        """How many channels the space has."""
         return len(self.mean)
-
-
-def rgb(x):
-    """RGB itself."""
-    return x
 
 
 def gray(x):
@@ -107,7 +101,7 @@ def compress(t):
 # and scikit-image wheels (named in tests/test_color.py) of equal weight: mean of their means, and root of the
 # mean over them of the mean squared distance to it. Hue counts as a plain number, not as an angle.
 SPACES = {
-    "rgb": Space(rgb, IMAGENET_MEAN, IMAGENET_STD),
+    "rgb": Space(lambda x: x, IMAGENET_MEAN, IMAGENET_STD),
     "ycbcr": Space(ycbcr, (0.403, 0.465, 0.544), (0.254, 0.073, 0.096)),
     "hsv": Space(hsv, (0.271, 0.489, 0.515), (0.282, 0.307, 0.272)),
     "lab": Space(lab, (0.431, 0.535, 0.543), (0.257, 0.063, 0.079)),

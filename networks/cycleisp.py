@@ -2,10 +2,12 @@
 
     noise = image - denoised = -(what the network adds to the image)
 
-Source: Zamir et al., "CycleISP: Real Image Restoration via Improved Data Synthesis", CVPR 2020, and its
-networks/denoising_rgb.py; as a noise pattern: Liu et al., "Detecting Generated Images by Real Images Only",
-arXiv 2211.00962, and DFIG's Project_LNP.py.  2,834,947 parameters.
+Source: Zamir et al., "CycleISP", CVPR 2020, and its networks/denoising_rgb.py; as a noise pattern: Liu et
+al., arXiv 2211.00962, and DFIG's Project_LNP.py.  2,834,947 parameters.
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -17,8 +19,6 @@ WIDTH, GROUPS, BLOCKS, REDUCTION = 64, 4, 8, 16
 REACH = 103
 # An image with a longer side than this is computed in tiles of this side, which take a few GB.
 TILE = 1024
-# Encoding of a noise file -> bits per channel.
-ENCODINGS = {"wrapped": 8, "signed": 16}
 # Values of 16-bit files: SIGNED_ZERO + SIGNED_ONE * noise.
 SIGNED_ZERO, SIGNED_ONE = 32768, 32767
 
@@ -28,10 +28,8 @@ class ChannelAttention(nn.Module):
 
     def __init__(self, width, reduction):
         super().__init__()
-        inner = width // reduction
-        self.conv_du = nn.Sequential(
-            nn.Conv2d(width, inner, 1), nn.ReLU(inplace=True), nn.Conv2d(inner, width, 1), nn.Sigmoid()
-        )
+        first, second = nn.Conv2d(width, width // reduction, 1), nn.Conv2d(width // reduction, width, 1)
+        self.conv_du = nn.Sequential(first, nn.ReLU(inplace=True), second, nn.Sigmoid())
 
     def forward(self, x):
         return x * self.conv_du(x.mean(dim=(2, 3), keepdim=True))
@@ -99,7 +97,7 @@ class CycleISP(nn.Module):
     def noise_in_tiles(self, images, side, margin=REACH):
         """`noise` in tiles of `side` pixels, each computed with `margin` more on all sides that have them.
 
-        An approximation whatever the margin: the channel attention of a tile sees only the tile.
+        It is an approximation, since the channel attention of a tile sees only the tile.
         """
         height, width = images.shape[-2:]
         if max(height, width) <= side:
@@ -115,14 +113,10 @@ class CycleISP(nn.Module):
         return result
 
     def encoded_noise(self, images, encoding, tile=TILE):
-        """Images (B, 3, H, W), RGB in [0, 1] -> what an LNP file in this encoding holds.
-
-        wrapped: uint8, from channels given in the order BGR, as DFIG gives them; signed: int16, RGB.  Both
-        come back in the order RGB.
-        """
-        if encoding == "wrapped":
-            return wrapped(self.noise_in_tiles(images.flip(1), tile).flip(1))
-        return signed(self.noise_in_tiles(images, tile))
+        """Images (B, 3, H, W), RGB in [0, 1] -> what an LNP file in this encoding holds, as RGB."""
+        _, encode, bgr = ENCODINGS[encoding]
+        noise = encode(self.noise_in_tiles(images.flip(1) if bgr else images, tile))
+        return noise.flip(1) if bgr else noise
 
 
 def wrapped(noise):
@@ -139,26 +133,33 @@ def signed(noise):
     return (noise.float().clamp(-1, 1) * SIGNED_ONE).round().to(torch.int16)
 
 
+class Encoding(NamedTuple):
+    """How files hold noise."""
+
+    bits: int  # of a channel
+    encode: Callable
+    bgr: bool  # the denoiser sees the channels in this order, as in DFIG
+
+
+ENCODINGS = {"wrapped": Encoding(8, wrapped, bgr=True), "signed": Encoding(16, signed, bgr=False)}
+
+
 def conv3x3(inputs, outputs):
     """A 3x3 convolution that keeps the size."""
     return nn.Conv2d(inputs, outputs, 3, padding=1)
 
 
-def frozen(module):
-    """The module with buffers as parameters: it moves with its owner, and is neither trained nor saved."""
-    for part in module.modules():
-        for name, parameter in list(part.named_parameters(recurse=False)):
-            delattr(part, name)
-            part.register_buffer(name, parameter.detach(), persistent=False)
-    return module
-
-
 def load(path):
-    """The denoiser of a weight file ({'state_dict': ...}, with or without `module.`), frozen, on the CPU.
+    """The denoiser of a weight file, on the CPU; CheckpointError where the file holds something else.
 
-    CheckpointError where the file is not a denoiser of this kind.
+    Its weights are buffers that are not saved: as part of a detector it moves with it, while no optimiser,
+    no state_dict and no strict loading sees it.
     """
-    denoiser, state = CycleISP(), checkpoint.weights(checkpoint.read(path), path)
-    checkpoint.load_companion(denoiser, state, path, "CycleISP's denoiser of RGB images (sidd_rgb.pth)")
-    # channels_last is faster
-    return denoiser.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    denoiser, state = CycleISP().eval(), checkpoint.unwrapped(checkpoint.read(path), path)[0]
+    checkpoint.load_weights(denoiser, state, path, "CycleISP's denoiser of RGB images (sidd_rgb.pth)")
+    denoiser.to(memory_format=torch.channels_last)  # faster
+    for module in denoiser.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            delattr(module, name)
+            module.register_buffer(name, parameter.detach(), persistent=False)
+    return denoiser

@@ -5,11 +5,10 @@
 
 Source: Chen, Yao and Niu, arXiv 2402.01123, as reported in summaries of it: the two modules, what each
 predicts, the task embeddings and their weights, training on synthetic blur and compression; from the option
-defaults of the published SSP code: sigma 0 to 1, JPEG quality 90 to 100.  No code of ESSP was released, so
-every size is a choice made here: the widths, the depth of the U-Net, embeddings of 64, feature-wise scale and
-shift, subtracting the mean from the patch that is checked, a start close to returning the patch unchanged,
-the share of degraded images (half for each kind), L1 in grey levels (of 255), so that it does not weigh too
-little next to the others, and the weights of the three losses.
+defaults of the published SSP code: sigma 0 to 1, JPEG quality 90 to 100.  No code of ESSP was released; the
+rest is a choice made here: all sizes, feature-wise scale and shift, subtracting the mean from the patch that
+is checked, a start close to returning the patch unchanged, half of the images blurred and half compressed, L1
+in grey levels (of 255), so that it does not weigh too little, and the weights of the three losses.
 """
 
 from dataclasses import replace
@@ -20,7 +19,7 @@ from torch import nn
 
 from common import non_negative_float
 from networks import register
-from networks.base import own_flags
+from networks.base import Published, own_flags
 from networks.ssp import SSPDetector
 
 WIDTHS = (32, 64, 128)  # channels of the U-Net at full, half and quarter resolution
@@ -77,10 +76,10 @@ class Enhancement(nn.Module):
 
     def forward(self, x, guidance):
         full = self.down1(x, guidance)
-        half = self.down2(_halved(full), guidance)
-        quarter = self.bottom(_halved(half), guidance)
-        up = self.up2(torch.cat([_as_large(quarter, half), half], dim=1), guidance)
-        up = self.up1(torch.cat([_as_large(up, full), full], dim=1), guidance)
+        half = self.down2(F.avg_pool2d(full, 2, ceil_mode=True), guidance)
+        quarter = self.bottom(F.avg_pool2d(half, 2, ceil_mode=True), guidance)
+        up = self.up2(_joined(quarter, half), guidance)
+        up = self.up1(_joined(up, full), guidance)
         return x + self.last(up).float()
 
 
@@ -109,7 +108,7 @@ class ESSPDetector(SSPDetector):
 
     @classmethod
     def from_published(cls, state, given):
-        return super(SSPDetector, cls).from_published(state, given)  # no sign to turn: fake = 1 here
+        return Published(given, state)  # no sign to turn: fake = 1 here
 
     def restore(self, images):
         """Patches (B, 3, P, P), RGB uint8 or in [0, 1] -> (restored patches, logits (B, 2) of TASKS)."""
@@ -147,9 +146,6 @@ class ESSPDetector(SSPDetector):
         return {"total": total, "logits": logits.detach(), **parts}
 
 
-def _halved(x):
-    return F.avg_pool2d(x, 2, ceil_mode=True)
-
-
-def _as_large(x, other):
-    return F.interpolate(x, other.shape[-2:], mode="nearest")
+def _joined(x, larger):
+    """The channels of both at the size of the larger."""
+    return torch.cat([F.interpolate(x, larger.shape[-2:], mode="nearest"), larger], dim=1)

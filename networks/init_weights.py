@@ -4,8 +4,7 @@ from pathlib import Path
 
 import torch
 
-import networks
-from common import CheckpointError, UserError, sha256
+from common import CheckpointError, sha256
 from networks import checkpoint
 from networks.lnp_trunks import torchvision_names
 from networks.variants import without_unused
@@ -38,27 +37,14 @@ def in_our_convention(path, arch, given):
     state, notices = checkpoint.unwrapped(content, path)
     if checkpoint.is_own(content):
         return state, notices
-    published = _published(state, arch, given)
-    if published is not None:
-        notices += [published.notice] if published.notice else []
-        return without_unused(published.entries, published.options), notices
-    if any(name.endswith("fc.weight") and len(value) == 1 for name, value in state.items()):
-        notices.append(
-            "the file fits no known detector: if its last layer has the opposite sign, nothing shows it"
-        )
-    return state, notices
-
-
-def _published(state, arch, given):
-    """Published of the first detector that a state_dict fits; None where none does or it is unclear."""
-    for name in networks.names():
-        try:
-            published = checkpoint.published_as(name, state, given if name == arch else {})
-        except UserError:  # of this detector, but how it was built is unclear
-            continue
-        if published is not None:
-            return published
-    return None
+    try:
+        _, published = checkpoint.recognise(state, path, None, checkpoint.flags_of(arch, given))
+    except CheckpointError:  # of no detector, or it is unclear how it was built
+        if any(name.endswith("fc.weight") and len(value) == 1 for name, value in state.items()):
+            notices.append("the file fits no known detector; nothing shows whether it scores real above 0")
+        return state, notices
+    notices += filter(None, [published.notice])
+    return without_unused(published.entries, published.options), notices
 
 
 def load_matching(detector, state, source):
@@ -66,31 +52,20 @@ def load_matching(detector, state, source):
 
     CheckpointError when not one weight matches: a run from random weights must not look like another.
     """
-    own = detector.state_dict()
-    state = _under_own_names(detector, state)
-    matching = {
-        name: value for name, value in state.items() if name in own and own[name].shape == value.shape
-    }
+    own, state = detector.state_dict(), _under_own_names(detector, state)
+    missing, unexpected, reshaped = checkpoint.misfits(detector, state).values()
+    matching = {name: state[name] for name in own if name in state and name not in reshaped}
     checkpoint.require_finite(matching, source)
-    if not {name for name, _ in detector.named_parameters()} & matching.keys():
+    parameters = dict(detector.named_parameters())
+    if not parameters.keys() & matching.keys():
         raise CheckpointError(f"no layer of {source} has name and shape of one of {detector.arch!r}")
     detector.load_state_dict(matching, strict=False)
-    return _report(detector, state, matching, source)
-
-
-def _report(detector, state, matching, source):
-    """What was loaded, and what was not."""
-    own = detector.state_dict()
-    fixed = {name for name, value in detector.named_parameters() if not value.requires_grad}
-    reshaped = [
-        f"{name} {tuple(state[name].shape)} -> {tuple(own[name].shape)}"
-        for name in own
-        if name in state and name not in matching
-    ]
+    shapes = [f"{name} {tuple(state[name].shape)} -> {tuple(own[name].shape)}" for name in reshaped]
+    fixed = {name for name, value in parameters.items() if not value.requires_grad}
     lists = {
-        "random, because of another shape there": reshaped,
-        "random, because absent there": [name for name in own if name not in state and name not in fixed],
-        "not used": [name for name in state if name not in own],
+        "random, because of another shape there": shapes,
+        "random, because absent there": [name for name in missing if name not in fixed],
+        "not used": unexpected,
     }
     lines = [f"starts from {len(matching)} of {len(own)} entries, those that match, of {source}"]
     lines += [f"  {len(names)} {why}: {checkpoint.shorten(names)}" for why, names in lists.items() if names]

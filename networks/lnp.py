@@ -7,7 +7,6 @@ Source: the code of Detecting-Face-Images-Generated-by-AI (networks/resnet.py, m
 Liu et al., "Detecting Generated Images by Real Images Only", arXiv 2211.00962.  The trunks: lnp_trunks.py.
 """
 
-from argparse import Namespace
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import fft, nn
 
 from common import UserError, sha256
 from networks import cycleisp
-from networks.base import DataConfig, Detector, Published, differing, own_flags, shapes_of, shapes_on_meta
+from networks.base import DataConfig, Detector, Published, differing, own_flags
 
 # Of the amplitude: (|F| + EPSILON) ** POWER.
 EPSILON, POWER = 1e-8, 0.8
@@ -80,6 +79,7 @@ class DAB(nn.Module):
 class LNPDetector(Detector):
     """What both trunks share; a subclass gives `make_trunk` and `classify`."""
 
+    remark = " (DFIG's, for files of noise patterns; NPR is --arch npr)"
     data_config = DataConfig(load_size=None, crop_size=224)
 
     def __init__(self, flags=None):
@@ -94,24 +94,16 @@ class LNPDetector(Detector):
         self.source = "image" if plain else self.encoding
         self.data_config = replace(
             self.data_config,
-            noise_bits=cycleisp.ENCODINGS[self.encoding] if flags.lnp_input == "lnp" else None,
+            noise_bits=cycleisp.ENCODINGS[self.encoding].bits if flags.lnp_input == "lnp" else None,
             geometry_source=EVALUATIONS[flags.lnp_eval],
             enlargement=DENOISER_SHARE if self.denoiser_path else 1.0,
         )
         self.denoiser = None
         self.make_trunk(FEATURES[self.feature])
+        without = self.feature == "lnp" or (self.feature == "fft" and self.mode == UNUSED)
+        self.attended = 0 if without else MODES[self.mode]
         if self.attended:
             self.DAB = DAB(self.attended)
-            self.start_attention()
-
-    @property
-    def attended(self):
-        """Channels of the attention block; 0 where there is none."""
-        without = self.feature == "lnp" or (self.feature == "fft" and self.mode == UNUSED)
-        return 0 if without else MODES[self.mode]
-
-    def start_attention(self):
-        """Start weights of the attention block; PyTorch's own unless a trunk says otherwise."""
 
     @classmethod
     def add_arguments(cls, group):
@@ -140,31 +132,21 @@ class LNPDetector(Detector):
         """Keys decide the trunk and mode 0; modes 1 and 2 have the same keys."""
         width = len(state["DAB.body.0.weight"])
         possible = [mode for mode, channels in MODES.items() if channels == width]
-        if not possible:
-            return None
-        if given.get("lnp_feature", "lnp+fft") != "lnp+fft":
-            raise UserError(f"holds lnp+fft, not --lnp_feature {given['lnp_feature']}")
-        flags = own_flags(cls, Namespace(**{**given, "train_mode": possible[0]}))
-        if shapes_on_meta(lambda: cls(flags)) != shapes_of(state):
-            return None
-        mode = given.get("train_mode", possible[0] if len(possible) == 1 else None)
-        if mode is None:
-            raise UserError(
-                f"holds DFIG's fusion mode 1 or 2, which have the same entries; add --arch {cls.arch} and "
-                "--train_mode 1 (attention over all channels) or 2 (none)"
-            )
-        if mode not in possible:
-            raise UserError(f"holds mode {' or '.join(map(str, possible))}, not --train_mode {mode}")
-        return Published({**given, "train_mode": mode}, state)
+        if len(possible) == 1:
+            given = {"train_mode": possible[0], **given}
+        if possible and given.get("train_mode") not in possible:
+            modes = " or ".join(map(str, possible))
+            raise UserError(f"holds DFIG's fusion mode {modes}; say so with --arch {cls.arch} --train_mode N")
+        return Published(given, state)
 
     def load_companions(self):
-        """Loads the denoiser, if there is one: frozen, not trained, not saved with the weights."""
+        """Loads the denoiser, if there is one; it is not trained and not saved with the weights."""
         if self.denoiser_path is None:
             return
         if not Path(self.denoiser_path).is_file():
             flags = f"--arch {self.arch} --lnp_input image --lnp_denoiser FILE"
             raise UserError(f"no denoiser at {self.denoiser_path}; name CycleISP's weights with {flags}")
-        self.denoiser = cycleisp.frozen(cycleisp.load(self.denoiser_path))
+        self.denoiser = cycleisp.load(self.denoiser_path)
         self.companions = {"denoiser_sha256": sha256(self.denoiser_path)}
 
     def noise(self, images):

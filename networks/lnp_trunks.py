@@ -1,7 +1,6 @@
 """The two trunks of DFIG's fusion (networks/lnp.py): ResNet-50 and MobileNetV2, under torchvision's names.
 
-Parameters: 23,516,475 (mode 0) and 23,516,976 (modes 1, 2) in 333 entries on ResNet-50, 2,225,851 and
-2,226,352 in 327 on MobileNetV2.  Source: DFIG's networks/resnet.py, mobilenetv2.py and trainer.py.
+Source: DFIG's networks/resnet.py, mobilenetv2.py and trainer.py.
 """
 
 import re
@@ -20,18 +19,20 @@ SPURIOUS = ("fc.weight", "fc.bias")
 
 @register("res50")
 class ResNetLNP(LNPDetector):
-    """DFIG on ResNet-50 with torchvision's names."""
+    """333 entries; 23,516,475 parameters, 23,516,976 in modes 1 and 2."""
 
     signature = ("DAB.body.0.weight", "layer4.2.conv3.weight", "fc.weight")
+
+    def __init__(self, flags=None):
+        super().__init__(flags)
+        if self.attended:
+            init_convolutions(self.DAB)
 
     def make_trunk(self, channels):
         resnet50.add_layers(self)
         self.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
         init_convolutions(self.conv1)
         resnet50.init_last_layer(self.fc)
-
-    def start_attention(self):
-        init_convolutions(self.DAB)
 
     def classify(self, x):
         """Channels (B, C, H, W) -> logits (B,)."""
@@ -44,7 +45,7 @@ class ResNetLNP(LNPDetector):
 
 @register("mobilev2")
 class MobileNetLNP(LNPDetector):
-    """DFIG on MobileNetV2, without dropout, under torchvision's names."""
+    """Without dropout.  327 entries; 2,225,851 parameters, 2,226,352 in modes 1 and 2."""
 
     signature = ("DAB.body.0.weight", "features.0.0.weight")
     imagenet = ("MobileNet_V2_Weights.IMAGENET1K_V1", "")
@@ -60,13 +61,10 @@ class MobileNetLNP(LNPDetector):
     @classmethod
     def from_published(cls, state, given):
         """Without the layer `fc` that the published training added next to the classifier and never used."""
-        state = torchvision_names(state)
-        kept = {name: value for name, value in state.items() if name not in SPURIOUS}
-        published = super().from_published(kept, given)
-        if published is None or len(kept) == len(state):
-            return published
+        renamed = torchvision_names(state)
+        kept = {name: value for name, value in renamed.items() if name not in SPURIOUS}
         notice = "its layer fc, which the published training adds and never uses, was left out"
-        return published._replace(notice=notice)
+        return super().from_published(kept, given)._replace(notice=notice * (len(kept) < len(state)))
 
     def classify(self, x):
         """Channels (B, C, H, W) -> logits (B,)."""
@@ -78,10 +76,7 @@ class MobileNetLNP(LNPDetector):
 
 
 def torchvision_names(state):
-    """Entries under torchvision's names, of a MobileNetV2 as DFIG copied it (conv, classifier, flat blocks).
-
-    Others are returned unchanged.
-    """
+    """The entries of a MobileNetV2 as DFIG copied it under torchvision's names; others as they are."""
     if "conv.0.weight" not in state:  # the last convolution: it has another name in torchvision's
         return state
     return {_torchvision_name(name): value for name, value in state.items()}

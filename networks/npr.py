@@ -130,6 +130,11 @@ def learn_weights(net, scales, _channels):
     net.npr_scale_factor = torch.nn.Parameter(torch.tensor(2 / 3))  # the published scale, learned further
 
 
+def weights_and_scale(net):
+    """What `learned_weights` has learned."""
+    return net.npr_weights.softmax(0), net.npr_scale_factor.item()
+
+
 def side_by_side(maps, _x, _net):
     """All maps as channels: (B, C * scales, H, W)."""
     return scaled(torch.cat(maps, dim=1))
@@ -150,35 +155,36 @@ def attend_to_scales(net, scales, channels):
     net.scale_attention = ScaleAttention(channels, scales)
 
 
+def weights_of_mean_colour(net):
+    """What `attended` has learned, for an image of the mean colour; its scale is the published one."""
+    mean_colour = torch.zeros_like(net.mean) if net.variant.norm == "imagenet" else net.mean
+    return net.scale_attention(mean_colour)[0], None
+
+
 class Fusion(NamedTuple):
     """How several maps become one input."""
 
     fuse: Callable  # (maps, image in its colour space, network) -> (B, C', H, W)
     build: Callable | None = None  # (network, scales, channels): gives the network what it learns
+    learned: Callable | None = None  # network -> a weight per scale, and the learned scale or None
     widens: bool = False  # C' is channels x scales
 
 
 FUSIONS = {
-    "weights": Fusion(learned_weights, learn_weights),
+    "weights": Fusion(learned_weights, learn_weights, weights_and_scale),
     "concat": Fusion(side_by_side, widens=True),
     "average": Fusion(mean_map),
-    "scale_attention": Fusion(attended, attend_to_scales),
+    "scale_attention": Fusion(attended, attend_to_scales, weights_of_mean_colour),
 }
 
 
 @torch.no_grad()
 def learned_scales(net):
-    """({factor: weight}, scale) that fusion has learned; ({}, None) where it learns nothing.
-
-    Weights that depend on the image are those of an image of the mean colour; their scale is the published.
-    """
-    if net.variant.fusion == "weights":
-        weights, scale = net.npr_weights.softmax(0), net.npr_scale_factor.item()
-    elif net.variant.fusion == "scale_attention":
-        mean_colour = torch.zeros_like(net.mean) if net.variant.norm == "imagenet" else net.mean
-        weights, scale = net.scale_attention(mean_colour)[0], None
-    else:
+    """({factor: weight}, scale) that fusion has learned; ({}, None) where it learns nothing."""
+    fusion = FUSIONS.get(net.variant.fusion)
+    if not fusion or not fusion.learned:
         return {}, None
+    weights, scale = fusion.learned(net)
     return dict(zip(net.variant.factors, weights.tolist(), strict=True)), scale
 
 

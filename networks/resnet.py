@@ -2,22 +2,19 @@
 
     image -> front (npr.py) -> stem (conv1, bn1, relu, maxpool) -> stages (layer1, layer2) -> head (mean, fc1)
 
-The place for ablations: every variant (variants.py) goes through the same few lines of `forward`.
+Every variant (variants.py) goes through the same few lines of `forward`.
 
 Source: Tan et al., CVPR 2024 (NPR); He et al., CVPR 2016 (ResNet; the stride is in the 3x3 convolution).
 Module names are those of the published weight files: 1,437,761 parameters, 146 state_dict entries.
-CVIMGDetection's file of several scales has 1,446,665 and 154, spatial attention that it never uses included.
 """
 
-from argparse import Namespace
 from dataclasses import replace
 
 from torch import nn
 
-from common import UserError
 from networks import register, variants
 from networks.attention import ChannelAttention, SpatialAttention
-from networks.base import DataConfig, Detector, Published, init_convolutions, shapes_of, shapes_on_meta
+from networks.base import DataConfig, Detector, Published, init_convolutions
 from networks.color import SPACES
 from networks.npr import FRONTS, FUSIONS
 from networks.variants import ATTENTIONS, NORMS, STEMS, Variant
@@ -25,41 +22,17 @@ from networks.variants import ATTENTIONS, NORMS, STEMS, Variant
 # Planes, blocks and stride of layer1 ... layer4.
 STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
 STEM_WIDTH, LAYER1_WIDTH = 64, 256
-
-
-class Bottleneck(nn.Module):
-    """1x1 reduce, 3x3, 1x1 expand, each with batch norm, around an identity or a projection."""
-
-    expansion = 4
-
-    def __init__(self, in_planes, planes, stride=1):
-        super().__init__()
-        out_planes = planes * self.expansion
-        self.conv1 = nn.Conv2d(in_planes, planes, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, stride=stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.conv3 = nn.Conv2d(planes, out_planes, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(out_planes)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = None
-        if stride != 1 or in_planes != out_planes:
-            projection = nn.Conv2d(in_planes, out_planes, 1, stride=stride, bias=False)
-            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(out_planes))
-
-    def forward(self, x):
-        identity = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        x = self.bn3(self.conv3(x))
-        return self.relu(x + identity)
+EXPANSION = 4  # output channels of a block, over its planes
 
 
 def make_stage(in_planes, planes, blocks, stride):
-    """One ResNet stage: the first block changes width and stride, the others keep them."""
-    first = Bottleneck(in_planes, planes, stride)
-    rest = [Bottleneck(planes * Bottleneck.expansion, planes) for _ in range(blocks - 1)]
-    return nn.Sequential(first, *rest)
+    """One stage of torchvision's blocks: the first changes width and stride, the others keep them."""
+    from torchvision.models.resnet import Bottleneck  # here, since it takes a second to import
+
+    width = planes * EXPANSION
+    projection = nn.Sequential(nn.Conv2d(in_planes, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+    rest = [Bottleneck(width, planes) for _ in range(blocks - 1)]
+    return nn.Sequential(Bottleneck(in_planes, planes, stride, projection), *rest)
 
 
 @register("npr")
@@ -74,8 +47,7 @@ class NPRDetector(Detector):
         space = SPACES[variant.color]
         super().__init__(space)
         self.data_config = replace(self.data_config, min_side=variant.window or 2)
-        fusion = FUSIONS.get(variant.fusion)
-        scales = len(variant.factors)
+        fusion, scales = FUSIONS.get(variant.fusion), len(variant.factors)
         self.build_trunk(space.channels * scales if fusion and fusion.widens else space.channels)
         # Before fusion and attention are made: with one seed, a trunk of one shape is the same trunk.
         # Batch norm and fc1 keep PyTorch's defaults.
@@ -94,7 +66,7 @@ class NPRDetector(Detector):
         width = STEM_WIDTH
         for number, (planes, blocks, stride) in enumerate(STAGES[: self.variant.stages], start=1):
             self.add_module(f"layer{number}", make_stage(width, planes, blocks, stride))
-            width = planes * Bottleneck.expansion
+            width = planes * EXPANSION
         self.fc1 = nn.Linear(width, 1)
 
     def build_attention(self):
@@ -104,8 +76,7 @@ class NPRDetector(Detector):
             self.ca1 = ChannelAttention(STEM_WIDTH, self.variant.attention_form)
             self.ca2 = ChannelAttention(LAYER1_WIDTH, self.variant.attention_form)
         if "spatial" in kinds:
-            self.spatial_att1 = SpatialAttention()
-            self.spatial_att2 = SpatialAttention()
+            self.spatial_att1, self.spatial_att2 = SpatialAttention(), SpatialAttention()
 
     def preprocess(self, images):
         """RGB uint8, or float in [0, 1], (B, 3, H, W) -> what conv1 sees, float32.
@@ -122,14 +93,12 @@ class NPRDetector(Detector):
 
     def forward(self, images):
         """RGB uint8, or float in [0, 1], (B, 3, H, W), at least 2x2 -> logits (B,), float32."""
-        x = self.preprocess(images)
-        x = self.stem(x)  # (B, 64, H/4, W/4)
+        x = self.stem(self.preprocess(images))  # (B, 64, H/4, W/4)
         x = self.stages(x)  # (B, 512, H/8, W/8)
         return self.logit(self.fc1, x.float().mean(dim=(2, 3)))
 
     def stem(self, x):
-        x = self.relu(self.bn1(self.conv1(x)))
-        return self.maxpool(self.attend(x, channel="ca1"))
+        return self.maxpool(self.attend(self.relu(self.bn1(self.conv1(x))), channel="ca1"))
 
     def stages(self, x):
         x = self.attend(self.layer1(x), channel="ca2", spatial="spatial_att1")
@@ -156,7 +125,7 @@ class NPRDetector(Detector):
     def config(self):
         return self.variant.changed
 
-    add_arguments = staticmethod(variants.add_arguments)
+    add_arguments = Variant.add_arguments
 
     @classmethod
     def from_options(cls, opt):
@@ -164,15 +133,8 @@ class NPRDetector(Detector):
 
     @classmethod
     def from_published(cls, state, given):
-        shapes = shapes_of(state)
-        options = variants.flags_from_keys(shapes, given)
-        own = shapes_on_meta(lambda: cls.from_options(Namespace(**options)))
-        differing = sorted(name for name in {**shapes, **own} if own.get(name) != shapes.get(name))
-        if differing and given:
-            flags = ", ".join(f"--{name} {value}" for name, value in given.items())
-            names = ", ".join(differing[:8])
-            raise UserError(f"does not hold what the flags say, {flags}: it differs in {names}")
-        return None if differing else Published(options, state)
+        shapes = {name: tuple(value.shape) for name, value in state.items()}
+        return Published(variants.flags_from_keys(shapes, given), state)
 
 
 def resnet50(num_classes=1):

@@ -9,17 +9,13 @@ from torch import nn
 FC_STD = 0.02
 
 
-def resnet50():
-    """torchvision's ResNet-50 with one output, random weights."""
-    from torchvision.models import resnet50 as build  # here, since it takes a second to import
-
-    return build(num_classes=1)
-
-
 def add_layers(module):
-    """Gives a module the layers of a ResNet-50 under torchvision's names, with one output."""
-    for name, layer in resnet50().named_children():
+    """Gives a module the layers of torchvision's ResNet-50 with one output, random weights; returns it."""
+    from torchvision.models import resnet50  # here, since it takes a second to import
+
+    for name, layer in resnet50(num_classes=1).named_children():
         module.add_module(name, layer)
+    return module
 
 
 def init_last_layer(fc):

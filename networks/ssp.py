@@ -3,9 +3,8 @@
     patch 32x32 (data/patches.py chooses it) -> normalise -> 256x256 -> 3 SRM filters, clipped -> ResNet-50
 
 Source: Chen, Yao and Niu, "A Single Simple Patch is All You Need for AI-generated Image Detection", arXiv
-2402.01123, and its code (networks/ssp.py, srm_conv.py): the paper scales the patch to the image's own size,
-the code to 256.  23,510,306 parameters (225 of them the fixed filters), 321 state_dict entries.  Published
-files score up = real; loading one turns the sign of its last layer.
+2402.01123, and its code, which scales the patch to 256; the paper: to the image's own size.  23,510,306
+parameters (225 of them the fixed filters), 321 state_dict entries.
 """
 
 from dataclasses import replace
@@ -17,7 +16,7 @@ from torch import nn
 from common import whole_number
 from networks import register
 from networks.base import DataConfig, Detector, Patches, Published, differing, own_flags
-from networks.resnet50 import features, resnet50
+from networks.resnet50 import add_layers, features
 
 PATCH, UPSCALED = 32, 256
 SELECTIONS = ("random64", "grid", "dense")
@@ -58,13 +57,13 @@ class SSPDetector(Detector):
         """flags: a Namespace of this detector's flags; None: the published setting."""
         super().__init__()
         flags = vars(flags or own_flags(type(self)))
-        own = {name.removeprefix(f"{self.arch}_"): value for name, value in flags.items()}
-        self.patch, self.upscaled = own["patch"], own["upscale"]
-        rule = Patches(self.patch, own["select"], own["stride"], own["vote"])
+        names = ("patch", "upscale", "select", "stride", "vote")
+        self.patch, self.upscaled, *selection = (flags[f"{self.arch}_{name}"] for name in names)
+        rule = Patches(self.patch, *selection)
         enlargement = (self.upscaled / self.patch) ** 2
         self.data_config = replace(self.data_config, patches=rule, enlargement=enlargement)
         self.srm = SRM()
-        self.disc = resnet50()
+        self.disc = add_layers(nn.Module())
 
     @classmethod
     def add_arguments(cls, group):
@@ -87,11 +86,9 @@ class SSPDetector(Detector):
 
     @classmethod
     def from_published(cls, state, given):
-        if super().from_published(state, given) is None:
-            return None
-        turned = {name: -state[name] for name in ("disc.fc.weight", "disc.fc.bias")}
+        entries = {name: -value if name.startswith("disc.fc.") else value for name, value in state.items()}
         notice = "SSP's published files score up = real; the sign of the last layer was turned"
-        return Published(given, {**state, **turned}, notice)
+        return Published(given, entries, notice)
 
     def preprocess(self, images):
         """Patches (B, 3, P, P), RGB uint8 or float in [0, 1] -> SRM residuals (B, 3, U, U), float32."""

@@ -1,16 +1,16 @@
 """What can be varied about the detector `npr`: flags, what goes together, what a file's keys decide.
 
 A Variant is one combination; networks/resnet.py builds it.  A new front or fusion needs no line here: their
-names come from the dicts of networks/npr.py.  A new kind of choice needs a flag in `add_arguments`, a field
-in Variant, its rule in `_check_combination`, and a line in networks/resnet.py.
+names come from the dicts of networks/npr.py.  A new kind of choice needs a field and a flag in Variant, its
+rule in `_check_combination`, and a line in networks/resnet.py.
 """
 
 import argparse
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
 from common import UserError, fraction
 from networks.attention import FORMS
-from networks.base import differing
+from networks.base import differing, own_flags
 from networks.color import SPACES
 from networks.npr import FRONTS, FUSIONS, MODES, WINDOWS, references
 
@@ -32,98 +32,63 @@ CVIMG_FACTORS = (0.25, 0.5, 0.75)
 ATTENTION_KEYS = {"channel": "ca", "spatial": "spatial_att"}
 
 
-# Field of Variant -> the legal values.
-CHOICES = {
-    "front": FRONTS,
-    "mode": MODES,
-    "window": WINDOWS,
-    "fusion": FUSIONS,
-    "color": SPACES,
-    "norm": NORMS,
-    "attention": ATTENTIONS,
-    "attention_form": FORMS,
-    "unused": ATTENTIONS,
-    "stem": STEMS,
-    "stages": STAGES,
-}
-
-
 @dataclass(frozen=True)
 class Variant:
-    """One way to build the detector; the defaults are the published NPR.  Fields are flags without `npr_`.
-
-    None and () mean that a flag was not given: what depends on others is filled in.  UserError where the
-    flags do not go together.
-    """
+    """One way to build the detector; the defaults are the published NPR.  Fields are flags without `npr_`."""
 
     front: str = "npr"
-    factor: float | None = None
+    factor: float | None = 0.5
     factors: tuple[float, ...] = ()
     window: int | None = None
-    mode: str | None = None
+    mode: str | None = "nearest"
     ref: str | None = None
     fusion: str | None = None
     color: str = "rgb"
     norm: str = "imagenet"
     attention: str = "none"
-    attention_form: str | None = None
+    attention_form: str = "sum"
     unused: str = "none"  # attention that older files hold and no output depends on; no flag
     stem: str = "3x3s2"
     stages: int = 2
 
-    def __post_init__(self):
-        self._check_names()
-        self._check_combination()
-        # What depends on other flags, unless it was given.
-        if self.front == "npr" and self.window:
-            self._fill(ref="w1")
-        elif self.front == "npr" and self.factors:
-            self._fill(mode="nearest", fusion="weights")
-        elif self.front == "npr":
-            self._fill(mode="nearest", factor=0.5)
-        self._fill(attention_form="sum")
-
-    def _check_names(self):
-        for name, legal in CHOICES.items():
-            value = getattr(self, name)
-            if value is not None and value not in legal:
-                raise UserError(f"--npr_{name} is one of {', '.join(map(str, legal))}, got {value!r}")
-        for factor in (*self.factors, *([] if self.factor is None else [self.factor])):
-            if not 0 < factor < 1:
-                raise UserError(f"--npr_factor is a number between 0 and 1, both excluded, got {factor}")
-
-    def _check_combination(self):
-        given = {field.name for field in fields(self) if getattr(self, field.name) not in (None, ())}
-        scales = {"factor", "factors", "window"}
-        if len(given & scales) > 1:
-            raise UserError(f"give one of {_flags(scales)}, got {_flags(given & scales)}")
-        no_map = f"--npr_front {self.front} has no NPR map"
-        form = "--npr_attention_form needs --npr_attention channel or channel_spatial"
-        # Whether a rule applies, the fields that it excludes, and its words.
-        rules = (
-            (self.front != "npr", {*scales, "mode", "ref", "fusion"}, no_map),
-            (self.window, {"mode", "fusion"}, "--npr_window compares with a pixel, its mean or maximum"),
-            (not self.window, {"ref"}, "--npr_ref needs --npr_window"),
-            (not self.factors, {"fusion"}, "--npr_fusion needs --npr_factors"),
-            ("channel" not in ATTENTIONS[self.attention], {"attention_form"}, form),
+    @staticmethod
+    def add_arguments(group):
+        """The flags of the detector; those without a default have one that depends on the others."""
+        add = group.add_argument
+        factor = "shrink and resize back by this factor in (0, 1); 0.5 unless --npr_factors or --npr_window"
+        add("--npr_factor", type=fraction, metavar="F", help=factor)
+        add("--npr_factors", type=_factors, metavar="F,F", default=(), help="several factors, fused")
+        add("--npr_mode", choices=MODES, help="interpolation in both directions; nearest unless given")
+        add("--npr_window", type=int, choices=WINDOWS, help="windows of this side instead of a factor")
+        ref = "what a window is compared with: w1 (its first pixel) ..., mean, max; w1 unless given"
+        add("--npr_ref", metavar="REF", help=ref)
+        add("--npr_fusion", choices=FUSIONS, help="how several factors are fused; weights unless given")
+        add("--npr_front", choices=FRONTS, default="npr", help="none: the plain image, as a control")
+        add("--npr_color", choices=SPACES, default="rgb", help="colour space of the image")
+        norm = "normalise the image before the residual, or (none) keep it in [0, 1]"
+        add("--npr_norm", choices=NORMS, default="imagenet", help=norm)
+        attention = "channel: after the stem and after layer1; spatial: after layer1 and after layer2"
+        add("--npr_attention", choices=ATTENTIONS, default="none", help=attention)
+        form = (
+            "channel attention: sum of two sigmoids (CVIMGDetection's code), or as in CBAM; sum unless given"
         )
-        for applies, excluded, words in rules:
-            if applies and given & excluded:
-                raise UserError(f"{words}; leave out {_flags(given & excluded)}")
-        if self.ref and self.ref not in (legal := references(self.window)):
-            window = f"--npr_window {self.window}"
-            raise UserError(f"--npr_ref of {window} is one of {', '.join(legal)}, got {self.ref!r}")
-
-    def _fill(self, **defaults):
-        for name, value in defaults.items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)  # the dataclass is frozen for everybody else
+        add("--npr_attention_form", choices=FORMS, help=form)
+        add("--npr_stem", choices=STEMS, default="3x3s2", help="kernel and stride of conv1")
+        add("--npr_stages", type=int, choices=STAGES, default=2, help="stages of the ResNet-50")
 
     @classmethod
     def from_options(cls, opt):
-        """The variant that flags describe; flags that are absent from opt keep their defaults."""
-        given = {field.name: getattr(opt, f"npr_{field.name}", None) for field in fields(cls)}
-        return cls(**{name: value for name, value in given.items() if value not in (None, ())})
+        """The variant that flags describe; UserError where they do not go together."""
+        flags = {**vars(own_flags(cls, opt)), "npr_unused": getattr(opt, "npr_unused", "none")}
+        given = {name.removeprefix("npr_"): value for name, value in flags.items() if value not in (None, ())}
+        _check_combination(given)
+        if given["front"] != "npr":
+            depending = {"factor": None, "mode": None}
+        elif "window" in given:
+            depending = {"factor": None, "mode": None, "ref": "w1"}
+        else:
+            depending = {"factor": None, "fusion": "weights"} if "factors" in given else {}
+        return cls(**{**depending, **given})
 
     @property
     def changed(self):
@@ -136,27 +101,32 @@ class Variant:
         return (self.front, self.factor, self.mode) == ("npr", 0.5, "nearest")
 
 
-def add_arguments(group):
-    """The flags of the detector `npr`.  Those without a default have one that depends on the others."""
-    add = group.add_argument
-    factor = "shrink and resize back by this factor in (0, 1); 0.5 unless --npr_factors or --npr_window"
-    add("--npr_factor", type=fraction, metavar="F", help=factor)
-    add("--npr_factors", type=_factors, metavar="F,F", default=(), help="several factors, fused")
-    add("--npr_mode", choices=MODES, help="interpolation in both directions; nearest unless given")
-    add("--npr_window", type=int, choices=WINDOWS, help="windows of this side instead of a factor")
-    ref = "what a window is compared with: w1 (its first pixel) ..., mean, max; w1 unless given"
-    add("--npr_ref", metavar="REF", help=ref)
-    add("--npr_fusion", choices=FUSIONS, help="how several factors are fused; weights unless given")
-    add("--npr_front", choices=FRONTS, default="npr", help="none: the plain image, as a control")
-    add("--npr_color", choices=SPACES, default="rgb", help="colour space of the image")
-    norm = "normalise the image before the residual, or (none) keep it in [0, 1]"
-    add("--npr_norm", choices=NORMS, default="imagenet", help=norm)
-    attention = "channel: after the stem and after layer1; spatial: after layer1 and after layer2"
-    add("--npr_attention", choices=ATTENTIONS, default="none", help=attention)
-    form = "channel attention as sum of two sigmoids (CVIMGDetection's code), or as in CBAM; sum unless given"
-    add("--npr_attention_form", choices=FORMS, help=form)
-    add("--npr_stem", choices=STEMS, default="3x3s2", help="kernel and stride of conv1")
-    add("--npr_stages", type=int, choices=STAGES, default=2, help="stages of the ResNet-50")
+def _check_combination(given):
+    scales = {"factor", "factors", "window"}
+    if len(given.keys() & scales) > 1:
+        raise UserError(f"give one of {_flags(scales)}, got {_flags(given.keys() & scales)}")
+    front, window = given["front"], given.get("window")
+    no_map = f"--npr_front {front} has no NPR map"
+    form = "--npr_attention_form needs --npr_attention channel or channel_spatial"
+    # Whether a rule applies, the fields that it excludes, and its words.
+    rules = (
+        (front != "npr", {*scales, "mode", "ref", "fusion"}, no_map),
+        (window, {"mode", "fusion"}, "--npr_window compares with a pixel, its mean or maximum"),
+        (not window, {"ref"}, "--npr_ref needs --npr_window"),
+        ("factors" not in given, {"fusion"}, "--npr_fusion needs --npr_factors"),
+        ("channel" not in ATTENTIONS[given["attention"]], {"attention_form"}, form),
+    )
+    for applies, excluded, words in rules:
+        if applies and given.keys() & excluded:
+            raise UserError(f"{words}; leave out {_flags(given.keys() & excluded)}")
+    if "ref" in given and given["ref"] not in (legal := references(window)):
+        raise UserError(
+            f"--npr_ref of --npr_window {window} is one of {', '.join(legal)}, got {given['ref']!r}"
+        )
+
+
+def _flags(names):
+    return ", ".join(f"--npr_{name}" for name in sorted(names))
 
 
 def flags_from_keys(shapes, given):
@@ -170,21 +140,26 @@ def flags_from_keys(shapes, given):
     if shapes["conv1.weight"][-1:] == (7,):
         decided["npr_stem"] = "7x7s2"
     if "npr_weights" in shapes:
-        single = [f"--{name} {given[name]}" for name in ("npr_factor", "npr_window") if name in given]
-        if single:
-            raise UserError(f"does not fit {', '.join(single)} (its keys say several scales)")
         decided.update(npr_fusion="weights", npr_factors=_factors_of(shapes["npr_weights"], given))
     decided.update(_attention_from_keys(shapes, given))
-    contradicted = [name for name in decided if name in given and given[name] != decided[name]]
-    if contradicted:
-        words = ", ".join(f"--{name} {given[name]} (its keys say {decided[name]})" for name in contradicted)
-        raise UserError(f"does not fit {words}")
+    for name, value in decided.items():
+        if given.get(name, value) != value:
+            raise UserError(f"does not fit --{name} {given[name]}: its keys say {value}")
     return {**given, **decided}
+
+
+def _factors_of(shape, given):
+    scales = shape[0] if shape else 0
+    known = CVIMG_FACTORS if scales == len(CVIMG_FACTORS) else ()
+    factors = given.get("npr_factors") or known
+    if len(factors) != scales or scales < 2:
+        raise UserError(f"fuses {scales} scales; say which with --arch npr --npr_factors F,F,...")
+    return factors
 
 
 def _attention_from_keys(shapes, given):
     registered = {
-        kind for kind, key in ATTENTION_KEYS.items() if any(name.startswith(f"{key}1.") for name in shapes)
+        kind for kind, key in ATTENTION_KEYS.items() if any(name.startswith(key) for name in shapes)
     }
     if not registered:
         return {}
@@ -193,10 +168,8 @@ def _attention_from_keys(shapes, given):
         used = "channel"  # CVIMGDetection's last source: spatial attention is registered, not used
     possible = [name for name, kinds in ATTENTIONS.items() if registered.issuperset(kinds)]
     if used not in possible:
-        raise UserError(
-            f"holds {' and '.join(sorted(registered))} attention, which its source may or may not have used; "
-            f"say which: --arch npr --npr_attention {'|'.join(possible)}"
-        )
+        kinds, flag = " and ".join(sorted(registered)), f"--arch npr --npr_attention {'|'.join(possible)}"
+        raise UserError(f"holds {kinds} attention, which may be in use or not; say which with {flag}")
     unused = "_".join(kind for kind in ATTENTION_KEYS if kind in registered - {*ATTENTIONS[used]})
     return {"npr_attention": used, "npr_unused": unused or "none"}
 
@@ -205,19 +178,6 @@ def without_unused(entries, options):
     """Entries of a file without attention that it holds and never uses."""
     keys = tuple(ATTENTION_KEYS[kind] for kind in ATTENTIONS[options.get("npr_unused", "none")])
     return {name: value for name, value in entries.items() if not name.startswith(keys)}
-
-
-def _factors_of(shape, given):
-    scales = shape[0] if shape else 0
-    factors = given.get("npr_factors") or (CVIMG_FACTORS if scales == len(CVIMG_FACTORS) else ())
-    if len(factors) != scales or scales < 2:
-        named = f", not the {len(factors)} of --npr_factors" if factors else ""
-        raise UserError(f"fuses {scales} scales{named}; say which: --arch npr --npr_factors F,F,...")
-    return factors
-
-
-def _flags(names):
-    return ", ".join(f"--npr_{name}" for name in sorted(names))
 
 
 def _factors(text):

@@ -193,7 +193,7 @@ def test_files_of_the_other_encoding_stop_with_one_line(start, made, stored, ask
 
 @pytest.mark.parametrize("flags", [["--loadSize", "48"], ["--blur_prob", "0.5"], ["--jpg_prob", "0.5"]])
 def test_signed_noise_is_neither_resized_nor_degraded(start, flags):
-    with pytest.raises(ValueError, match="no resize, blur or JPEG"):
+    with pytest.raises(ValueError, match="JPEG"):
         start("signed", *flags)
 
 
@@ -429,10 +429,10 @@ def test_a_run_does_not_go_on_with_another_denoiser(made, tmp_path, monkeypatch,
     assert content["companions"] == {"denoiser_sha256": checkpoint.sha256("denoiser.pth")}
     extract.main(["toys", "--output", "other", "--seed", "1"])
     shutil.copy("other/cycleisp_toy.pth", "denoiser.pth")
-    with pytest.raises(ValueError, match="denoiser_sha256: there"):
+    with pytest.raises(ValueError, match="denoiser_sha256"):
         train.main([*command.split(), "2", "--continue_train", *CPU])
     notes = checkpoint.load("checkpoints/run/model_epoch_last.pth").notes
     assert "notice: denoiser_sha256 is not that of the training" in notes
     Path("denoiser.pth").unlink()
-    with pytest.raises(ValueError, match=r"no denoiser at denoiser\.pth; name .* --lnp_denoiser FILE"):
+    with pytest.raises(ValueError, match="--lnp_denoiser"):
         checkpoint.load("checkpoints/run/model_epoch_last.pth")

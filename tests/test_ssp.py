@@ -329,13 +329,13 @@ def test_a_flat_file_is_recognised_by_its_keys(full_size, tmp_path, name):
 @pytest.mark.parametrize("key", ["srm.kernel", "disc.layer3.0.bn1.running_var"])
 def test_a_file_that_lacks_an_entry_is_refused_and_the_entry_named(state, tmp_path, key):
     torch.save({name: value for name, value in state.items() if name != key}, tmp_path / "w.pth")
-    with pytest.raises(CheckpointError, match=f"1 missing: {key}$"):
+    with pytest.raises(CheckpointError, match=key):
         checkpoint.load(tmp_path / "w.pth", "ssp")
 
 
 def test_of_a_broken_file_the_closest_detector_says_what_is_missing(state, tmp_path):
     torch.save({name: value for name, value in state.items() if name != "srm.kernel"}, tmp_path / "w.pth")
-    with pytest.raises(CheckpointError, match=r"does not fit detector 'ssp': 1 missing: srm.kernel$"):
+    with pytest.raises(CheckpointError, match="'ssp': 1 missing: srm.kernel"):
         checkpoint.load(tmp_path / "w.pth")
 
 
@@ -356,7 +356,7 @@ def test_without_flags_a_file_of_ours_is_as_it_was_trained(own):
 
 @pytest.mark.parametrize("flags", [{"ssp_upscale": 128}, {"ssp_patch": 16}])
 def test_a_flag_that_contradicts_a_file_of_ours_is_refused(own, flags):
-    with pytest.raises(CheckpointError, match="trained as ssp, default options; the flags"):
+    with pytest.raises(CheckpointError, match="default options"):
         checkpoint.load(own, opt=Namespace(**flags))
 
 

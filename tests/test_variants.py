@@ -170,7 +170,7 @@ def test_fusions_and_other_fronts_keep_odd_sizes(line):
 def test_a_window_is_the_smallest_image_of_its_own_detector(window):
     detector = front_of(f"--npr_window {window}")
     assert (detector.data_config.min_side, NPRDetector.data_config.min_side) == (window, 2)
-    with pytest.raises(ValueError, match=f"at least {window}x{window}"):
+    with pytest.raises(ValueError, match=f"{window}x{window}"):
         detector(pixels(1, window - 1, 9))
 
 
@@ -823,8 +823,8 @@ def test_another_number_of_scales_asks_for_the_factors(tmp_path, count):
     listed = ",".join(f"0.{number + 1}" for number in range(count))
     path = write(tmp_path / "a.pth", trained(f"--npr_factors {listed}").state_dict())
     for line in ("", THREE):
-        named = ", not the 3 of --npr_factors" if line else ""
-        assert f"fuses {count} scales{named}; say which: --arch npr --npr_factors" in refused(path, line)
+        reason = refused(path, line)
+        assert f"{count} scales" in reason and "--npr_factors" in reason
 
 
 REFUSED_FILES = [

@@ -66,12 +66,12 @@ def face_mask(predictor, picture, prompt):
 
 def load_sam(path, model_type):
     """SAM with the weights of a file, on the CPU; CheckpointError where they are of another kind."""
-    state = checkpoint.weights(checkpoint.read(path), path)
+    state = checkpoint.unwrapped(checkpoint.read(path), path)[0]
     published = require_package(*PACKAGE).sam_model_registry
     sam = toy_sam() if model_type == "toy" else published[model_type]()
     width = state["image_encoder.pos_embed"].shape[-1] if "image_encoder.pos_embed" in state else None
     hint = f"; it is of --model_type {WIDTHS[width]}" if width in WIDTHS else ""
-    checkpoint.load_companion(sam, state, path, f"SAM's {model_type}", hint)
+    checkpoint.load_weights(sam, state, path, f"SAM's {model_type}", hint)
     return sam
 
 
