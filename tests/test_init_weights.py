@@ -120,7 +120,7 @@ def test_long_lists_are_cut_short():
 def test_a_file_without_one_matching_layer_is_refused_and_changes_nothing(state):
     detector, _ = build()
     before = copy(detector)
-    with pytest.raises(CheckpointError, match="w.pth"):
+    with pytest.raises(CheckpointError, match="npr"):
         load_matching(detector, state, "w.pth")
     assert same(detector, before, before)
 
@@ -163,7 +163,7 @@ def test_a_flat_file_with_the_prefix_of_parallel_training_is_taken(tmp_path):
 def test_model_path_is_strict(source):
     path, state = source
     detector, opt = build(*THREE, "--model_path", str(path))
-    with pytest.raises(CheckpointError, match="conv1.weight"):
+    with pytest.raises(CheckpointError, match="conv1"):
         start(detector, opt)
     detector, opt = build("--model_path", str(path))
     assert start(detector, opt) == f"starts from the weights of {path}"
