@@ -335,7 +335,7 @@ def test_a_file_that_lacks_an_entry_is_refused_and_the_entry_named(state, tmp_pa
 
 def test_of_a_broken_file_the_closest_detector_says_what_is_missing(state, tmp_path):
     torch.save({name: value for name, value in state.items() if name != "srm.kernel"}, tmp_path / "w.pth")
-    with pytest.raises(CheckpointError, match="'ssp'.*kernel"):
+    with pytest.raises(CheckpointError, match=r"'ssp'.*kernel"):
         checkpoint.load(tmp_path / "w.pth")
 
 
