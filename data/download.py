@@ -30,7 +30,6 @@ import tarfile
 import zipfile
 import zlib
 from functools import partial
-from itertools import chain
 from shlex import quote
 
 import gdown
@@ -129,12 +128,12 @@ def _files(folder):
 
 
 def find_archives(folder):
-    """{name: its files} of every archive below `folder`; the name is the first file's path below `folder`."""
+    """{path below `folder`: its first file} of every archive there."""
     archives = {}
     for path in _files(folder):
         if ARCHIVE.search(whole_name(path)):
-            archives.setdefault(path.with_name(whole_name(path)), []).append(path)
-    return {files[0].relative_to(folder).as_posix(): files for files in archives.values()}
+            archives.setdefault(path.with_name(whole_name(path)), path)
+    return {path.relative_to(folder).as_posix(): path for path in archives.values()}
 
 
 def extract(archive, target, strip=False):
@@ -174,8 +173,8 @@ def require_one_file(archive, target):
         start = whole if SPLIT_ZIP.search(archive.name) else archive
         raise UserError(f"one of several files; {seven_zip(start, target)}")
     if archive != whole:
-        command = f"cat {quote(str(whole))}.* > {quote(str(whole))}"
-        raise UserError(f"a piece of a tar; type: {command} , then run this again")
+        joined = quote(str(whole))
+        raise UserError(f"a piece of a tar; type: cat {joined}.* > {joined} , then run this again")
 
 
 def seven_zip(archive, target):
@@ -262,12 +261,6 @@ def write_record(target, source, entries, complete):
     write_json(target / RECORD, record)
 
 
-def make_entry(name, archive, sizes):
-    """The record of an archive; sizes: {path below the target: bytes}."""
-    packed = base64.b64encode(zlib.compress(json.dumps(sizes).encode())).decode()
-    return {"name": name, "parts": [{"bytes": archive.stat().st_size}], "sizes": packed}
-
-
 def is_whole(target, entry):
     """Whether all files of a recorded archive are in `target`, with the sizes that they had."""
     sizes = json.loads(zlib.decompress(base64.b64decode(entry["sizes"])))
@@ -275,11 +268,6 @@ def is_whole(target, entry):
         return all(os.stat(target / path).st_size == size for path, size in sizes.items())
     except OSError:
         return False
-
-
-def is_recorded(files, entry):
-    """Whether the files of an archive have the size of the recorded ones."""
-    return sum(path.stat().st_size for path in files) == sum(part["bytes"] for part in entry["parts"])
 
 
 # ----- sets and weights -----
@@ -295,41 +283,43 @@ def provide_set(source, target, folder, may_fetch, delete):
         fetch(source, folder / source.name)
         archives = find_archives(folder)
     pending = {
-        name: files
-        for name, files in archives.items()
-        if name not in whole or not is_recorded(files, entries[name])
+        name: archive
+        for name, archive in archives.items()
+        if name not in whole or archive.stat().st_size != entries[name]["parts"][0]["bytes"]
     }
-    unpack(pending, source, target, entries)
+    failures = list(unpack(pending, source, target, entries))
     if lost := ", ".join(sorted(entries.keys() - whole - pending.keys())):
-        raise UserError(f"files of {lost} are missing or changed in {target}; put {lost} into {folder}")
+        failures.append(f"files of {lost} are missing or changed in {target}; put {lost} into {folder}")
+    if not entries and not archives and may_fetch:
+        failures.append(f"{source.page} has no archive; what it has is in {folder}")
+    if failures:
+        raise UserError("\n".join(failures))
     if not entries:
-        if may_fetch:
-            raise UserError(f"{source.page} has no archive; what it has is in {folder}")
         return THERE if target.is_dir() and any(path.is_dir() for path in target.iterdir()) else MANUAL
     if pending or not complete:
         write_record(target, source, entries, complete=True)
-    for path in chain.from_iterable(archives.values()) if delete else ():
-        path.unlink()
+    if delete:
+        for archive in archives.values():
+            archive.unlink()
     return FETCHED if pending else THERE
 
 
 def unpack(pending, source, target, entries):
-    """Unpacks {name: its files} and records each in `entries`; UserError names all that failed."""
-    failures = []
-    for name, (archive, *_) in pending.items():
+    """Unpacks {name: archive} and records each in `entries`; yields what failed."""
+    for name, archive in pending.items():
         inside = Path(name).parent
         print(f"unpack {archive} -> {target / inside}", flush=True)
         try:
             if name == source.name:
                 require_published(archive, source)
             sizes = extract(archive, target / inside, source.strip)
-            sizes = {(inside / path).as_posix(): size for path, size in sizes.items()}
-            entries[name] = make_entry(name, archive, sizes)
+            sizes = json.dumps({(inside / path).as_posix(): size for path, size in sizes.items()})
+            packed = base64.b64encode(zlib.compress(sizes.encode())).decode()
+            parts = [{"bytes": archive.stat().st_size}]
+            entries[name] = {"name": name, "parts": parts, "sizes": packed}
             write_record(target, source, entries, complete=False)
         except UserError as error:
-            failures.append(f"{archive}: {error}")
-    if failures:
-        raise UserError("\n".join(failures))
+            yield f"{archive}: {error}"
 
 
 def provide_file(source, target, may_fetch):
@@ -404,34 +394,32 @@ def parse(argv):
 def describe(name, source, output):
     """A source of the plan, and what is to be done by hand."""
     size = human(source.bytes) if source.bytes else "size unknown, so free disk is not checked beforehand"
-    target, folder = output / source.target, output / ARCHIVES / source.target
+    target = output / source.target
     lines = [f"{name}: {source.page} ({size}) -> {target}"]
     if source.kind == "manual":
-        archives = f" (archives: into {folder}, then run this again)" if source.unpack else ""
-        lines.append(f"by hand: put it into {target}{archives}")
-    if source.note:
-        lines.append(f"note: {source.note}")
-    if source.licence:
-        lines.append(f"licence: {source.licence} (this project's MIT licence is for its code only)")
+        archives = f", or its archives into {output / ARCHIVES / source.target}" if source.unpack else ""
+        lines.append(f"by hand: put it into {target}{archives}, then run this again")
+    lines += [f"note: {source.note}"] if source.note else []
+    lines += [f"licence: {source.licence} (the MIT licence here is for code only)"] if source.licence else []
     return "\n    ".join(lines)
 
 
 def provide_all(wanted, args):
-    """Fetches and unpacks [(name, source)], each source once, the others after a failure too.
+    """Fetches and unpacks [(name, source)], the others after a failure too.
 
     Returns {source: THERE, FETCHED, MANUAL or FAILED}.
     """
     states = {}
     for name, source in wanted:
-        if source in states:
+        if source in states:  # of another protocol as well
             continue
         print(f"{name}: {source.target}", flush=True)
         target, may_fetch = args.output / source.target, source.kind != "manual" and not args.no_fetch
+        archives = args.output / ARCHIVES / source.target
         try:
             with owned(target, file=True):
                 if source.unpack:
-                    folder = args.output / ARCHIVES / source.target
-                    states[source] = provide_set(source, target, folder, may_fetch, args.delete_archives)
+                    states[source] = provide_set(source, target, archives, may_fetch, args.delete_archives)
                 else:
                     states[source] = provide_file(source, target, may_fetch)
         except (UserError, OSError) as error:

@@ -4,13 +4,13 @@ The links are the published ones; some are dead or restricted by now.  Size and 
 are known.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-KINDS = ("http", "gdrive", "gdrive_folder", "manual")
 DRIVE = {
     "gdrive": "https://drive.google.com/file/d/{}/view",
     "gdrive_folder": "https://drive.google.com/drive/folders/{}",
 }
+KINDS = ("http", "manual", *DRIVE)
 ARCHIVES = "archives"  # folder of the downloaded archives below the output folder
 TEST_ROOT = "Generalization_Test"
 
@@ -37,14 +37,12 @@ class Source:
 
 
 def _forensynths(drive_id, target, name):
-    note = (
-        "CNNDetection's own page says (July 2024) that its Drive links moved; "
-        "a copy: huggingface.co/datasets/sywang/CNNDetection"
-    )
+    note = "the Drive links may have moved (July 2024); a copy: huggingface.co/datasets/sywang/CNNDetection"
     return Source(drive_id, "gdrive", target, name, unpack=True, strip=True, note=note)
 
 
-def _drive_folder(drive_id, name, note=""):
+def _drive_folder(drive_id, name, other=""):
+    note = f"another folder, named by its authors: {DRIVE['gdrive_folder'].format(other)}" if other else ""
     return Source(drive_id, "gdrive_folder", f"{TEST_ROOT}/{name}", unpack=True, note=note)
 
 
@@ -63,6 +61,15 @@ _GENIMAGE = _by_hand(
     "-oGenImage/ADM (unzip takes the zip of SD 1.5 for a zip bomb; 7z unpacks it)",
     unpack=True,
 )
+_TINY_GENIMAGE = _by_hand(
+    "https://github.com/CVLabWorks/CVIMGDetection",
+    "Tiny-GenImage",
+    "see the README of its folder NPR; the target holds {train,val}/<generator>/{nature,ai}",
+    unpack=True,
+    strip=True,
+)
+_FFHQ = "reals: FFHQ, into {train,val,test}/0_real; 50,000, 10,000 and 10,000 images"
+_FAKE_FACES = "fakes: 1 Million Fake Faces (Kaggle account), into {train,val,test}/1_fake; as many"
 
 # protocol: its downloads; no two downloads unpack into the same target
 SOURCES = {
@@ -75,79 +82,53 @@ SOURCES = {
     "GANGen-Detection": (_drive_folder("11E0Knf9J1qlv2UuTnJSOFUjIIi90czSj", "GANGen-Detection"),),
     "DiffusionForensics": (
         _drive_folder(
-            "1tKsOU-6FDdstrrKLPYuZ7RpQwtOSHxUD",
-            "DiffusionForensics",
-            "DIRE's own folder: https://drive.google.com/drive/folders/1jZE4hg6SxRvKaPYO_yyMeJN_DOcqGMEf",
+            "1tKsOU-6FDdstrrKLPYuZ7RpQwtOSHxUD", "DiffusionForensics", "1jZE4hg6SxRvKaPYO_yyMeJN_DOcqGMEf"
         ),
     ),
     "UniversalFakeDetect": (_drive_folder("1nkCXClC7kFM01_fqmLrVNtnOYEFPtWO-", "UniversalFakeDetect"),),
     "Diffusion1kStep": (_drive_folder("14f0vApTLiukiPvIHukHDzLujrvJpDpRq", "Diffusion1kStep"),),
     "AIGCDetectBenchmark": (
         _drive_folder(
-            "1BUv1MT1cm90QN3WTMHLEr8PXBsKGxKC9",
-            "AIGCDetectBenchmark",
-            "the README of the benchmark names another folder: "
-            "https://drive.google.com/drive/folders/1p4ewuAo7d5LbNJ4cKyh10Xl9Fg2yoFOw",
+            "1BUv1MT1cm90QN3WTMHLEr8PXBsKGxKC9", "AIGCDetectBenchmark", "1p4ewuAo7d5LbNJ4cKyh10Xl9Fg2yoFOw"
         ),
     ),
     "GenImage-NPR": (_GENIMAGE,),
     "GenImage-SSP": (_GENIMAGE,),
-    "Tiny-GenImage": (
-        _by_hand(
-            "https://github.com/CVLabWorks/CVIMGDetection",
-            "Tiny-GenImage",
-            "see the README of its folder NPR; the target holds train/<generator> and val/<generator>, "
-            "each with nature and ai",
-            unpack=True,
-            strip=True,
-        ),
-    ),
+    "Tiny-GenImage": (_TINY_GENIMAGE,),
     "DFIG": (
-        _by_hand(
-            "https://github.com/NVlabs/ffhq-dataset",
-            "DFIG",
-            "reals: FFHQ, into {train,val,test}/0_real; 50,000, 10,000 and 10,000 images",
-        ),
-        _by_hand(
-            "https://www.kaggle.com/datasets/tunguz/1-million-fake-faces",
-            "DFIG",
-            "fakes: 1 Million Fake Faces (Kaggle account), into {train,val,test}/1_fake; as many",
-        ),
+        _by_hand("https://github.com/NVlabs/ffhq-dataset", "DFIG", _FFHQ),
+        _by_hand("https://www.kaggle.com/datasets/tunguz/1-million-fake-faces", "DFIG", _FAKE_FACES),
     ),
 }
 DEFAULT = tuple("ForenSynths GANGen-Detection DiffusionForensics UniversalFakeDetect Diffusion1kStep".split())
 
-_NPR = Source(
-    "https://raw.githubusercontent.com/chuangchuangtan/NPR-DeepfakeDetection/main/NPR.pth",
-    "http",
-    "NPR.pth",
-    bytes=17_393_733,
-    sha256="3939297e9399e0b992f87211610769d87d899de50d56da0204d6cbda2d483a53",
-    licence="none stated: the NPR repository carries no licence, so ask its authors before you pass it on",
-)
+
+def _npr(name, size, digest):
+    page = "https://raw.githubusercontent.com/chuangchuangtan/NPR-DeepfakeDetection/main/"
+    return Source(page + name, "http", name, bytes=size, sha256=digest, licence=_NPR_LICENCE)
+
+
+_NPR_LICENCE = "none stated: the NPR repository carries no licence, so ask its authors before you pass it on"
 _WEIGHTS = {
-    "NPR": _NPR,
-    "NPR-3090": replace(
-        _NPR,
-        where=_NPR.where.replace("NPR.pth", "model_epoch_last_3090.pth"),
-        target="model_epoch_last_3090.pth",
-        bytes=5_842_385,
-        sha256="b67a91555ce786a6d0463ff0cb2b0b874d1c3f971b0e3febd2ae5618a80f7e8a",
+    "NPR": _npr("NPR.pth", 17_393_733, "3939297e9399e0b992f87211610769d87d899de50d56da0204d6cbda2d483a53"),
+    "NPR-3090": _npr(
+        "model_epoch_last_3090.pth",
+        5_842_385,
+        "b67a91555ce786a6d0463ff0cb2b0b874d1c3f971b0e3febd2ae5618a80f7e8a",
     ),
-    "NPR-GenImage": replace(
-        _NPR,
-        where="1_mD17F94xMbJqEAsWRW1gVsZ5db6YamI",
-        kind="gdrive_folder",
-        target="pretrained/NPR-GenImage",
-        name="NPR_GenImage_sdv4.pth",
+    "NPR-GenImage": Source(
+        "1_mD17F94xMbJqEAsWRW1gVsZ5db6YamI",
+        "gdrive_folder",
+        "pretrained/NPR-GenImage",
+        "NPR_GenImage_sdv4.pth",
         bytes=5_842_385,
         sha256="9bc961e7d643581aa0ea879cbd322dcc2e543877568a43d2f6cdb92906379015",
+        licence=_NPR_LICENCE,
     ),
     "SSP": _by_hand(
         "https://pan.baidu.com/s/1BTkl1gc7gHq4Ev457G__QQ",
         "pretrained/SSP",
-        "Baidu code bcmi; a Dropbox link is in the README of "
-        "https://github.com/bcmi/SSP-AI-Generated-Image-Detection",
+        "Baidu code bcmi; Dropbox link: README of github.com/bcmi/SSP-AI-Generated-Image-Detection",
         licence="MIT, as its repository",
     ),
     "CycleISP": _by_hand(

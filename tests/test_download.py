@@ -379,10 +379,8 @@ def test_an_archive_in_several_files_is_found_once_and_names_the_command_to_type
     for name in files.split():
         (folder / name).write_bytes(b"piece")
     archives = download.find_archives(folder)
-    assert {name: [path.name for path in paths] for name, paths in archives.items()} == {
-        files.split()[0]: files.split()
-    }
-    assert_refused(archives[files.split()[0]][0], target, re.escape(command.format(folder, target)))
+    assert list(archives) == files.split()[:1]
+    assert_refused(archives[files.split()[0]], target, re.escape(command.format(folder, target)))
 
 
 def test_the_zip_that_trips_bomb_guards_names_7z(tmp_path, target, monkeypatch):
