@@ -7,7 +7,6 @@ training (`epochs`; `loss`, `val_acc`, `val_ap`: a value per epoch, separated by
 counts), and its times in seconds (`train_seconds`, `test_seconds`).  Empty: no value.
 """
 
-import csv
 import math
 import shutil
 from collections import Counter
@@ -15,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from common import UserError, read_table, write_json, written_whole
+from common import UserError, read_table, require_package, write_json
 from util.identity import read_side_file, require_same
-from util.metrics import tabulate
+from util.results import tabulate_scores
+from util.tables import write_csv
 
 FINISHED, FAILED = "finished", "failed"
 TEST_METRICS = ("acc", "ap", "auc", "r_acc", "f_acc", "reals", "fakes")
@@ -36,20 +36,26 @@ class Ledger:
         self.folder = Path(folder)
         self.path, self.rows, self.runs = (self.folder / name for name in ("grid.json", "rows", "runs"))
 
-    def require(self, wanted, overwrite=False):
-        """What the folder is to record; UserError where it holds another experiment, or other files.
+    def made(self, default):
+        """What the folder's results were made with, `default` where it has none; UserError for other files.
 
-        wanted: {"variants": {name: flags}, ...}; variants of earlier calls stay, new ones may be added.
+        default: {"variants": {name: flags}, ...}; a record must have these keys.
         """
-        if not self.path.is_file() and self.contents():
+        if self.path.is_file():
+            return read_side_file(self.path, "--overwrite starts over", default)
+        if self.contents():
             names = ", ".join(path.name for path in self.contents()[:3])
             raise UserError(f"{self.folder} holds {names}, not an experiment; name another --output")
-        if overwrite or not self.path.is_file():
+        return default
+
+    def require(self, wanted, overwrite=False):
+        """What the folder is to record: variants of earlier calls stay.  UserError for another experiment."""
+        if overwrite and self.path.is_file():
             return wanted
-        known = self.identity(wanted)
-        variants = {**known["variants"], **wanted["variants"]}
-        same = {**wanted, "variants": {name: variants[name] for name in known["variants"]}}
-        require_same(known, same, self.folder, "--overwrite starts over, --output names another folder")
+        made = self.made(wanted)
+        variants = {**made["variants"], **wanted["variants"]}
+        same = {**wanted, "variants": {name: variants[name] for name in made["variants"]}}
+        require_same(made, same, self.folder, "--overwrite starts over, --output names another folder")
         return {**wanted, "variants": variants}
 
     def start(self, identity, overwrite):
@@ -58,10 +64,6 @@ class Ledger:
             for path in sorted(self.contents(), key=lambda path: path != self.rows):  # first what is done
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         write_json(self.path, identity)
-
-    def identity(self, keys):
-        """What the folder was made for, with these keys."""
-        return read_side_file(self.path, "--overwrite starts over", keys)
 
     def contents(self):
         """Paths in the folder other than grid.json and hidden files, such as the lock."""
@@ -110,18 +112,14 @@ def _read_row(path):
 def write_results(path, rows):
     """Writes results.csv, complete or not at all."""
     tests = dict.fromkeys(name for row in rows for name in row if name not in (*FIRST, *LAST))
-    with written_whole(path) as file:
-        writer = csv.DictWriter(file, [*FIRST, *tests, *LAST], restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(path, rows, [*FIRST, *tests, *LAST])
 
 
 def tested(protocol, scores):
     """{"protocol/generator/metric": number or ""} from the rows of a scores.csv."""
-    _, generators, labels, values, _ = zip(*scores, strict=True)
-    counts = Counter(zip(generators, labels, strict=True))
+    counts = Counter((generator, label) for _, generator, label, *_ in scores)
     columns = {}
-    for line in tabulate(generators, labels, values)[:-1]:
+    for line in tabulate_scores(scores)[:-1]:
         generator = line["generator"]
         line |= {"reals": counts[generator, 0], "fakes": counts[generator, 1]}
         for name in TEST_METRICS:
@@ -131,12 +129,8 @@ def tested(protocol, scores):
 
 
 def pandas():
-    """The pandas package, which holds the tables of an experiment; UserError where it is absent."""
-    try:
-        import pandas
-    except ImportError:
-        raise UserError("the tables of an experiment need pandas: pip install pandas") from None
-    return pandas
+    """The pandas package, which holds the tables of an experiment."""
+    return require_package("pandas", "an experiment")
 
 
 class Sweep:
@@ -149,20 +143,17 @@ class Sweep:
         self.failed = [row for row in rows if row["status"] == FAILED]
         # Names of the variants with a finished cell, in the order of the grid.
         self.variants = list(dict.fromkeys(row["variant"] for row in self.finished))
-        # The variant that the grid compares with, "" where it has no finished cell.
+        # The variant to compare with: the grid's reference, the first one where that has no finished cell.
         references = [row["reference"] for row in self.finished if row["reference"] in self.variants]
-        self.reference = references[0] if references else ""
+        self.reference = next(iter(references + self.variants), "")
         # (protocol, generator) of each test set, in the order of the tables, and the protocols.
-        self.columns = self._tested()
+        names = dict.fromkeys(name for row in self.finished for name in row if name.endswith("/acc"))
+        self.columns = [tuple(name.removesuffix("/acc").split(SEPARATOR, 1)) for name in names]
         self.protocols = list(dict.fromkeys(protocol for protocol, _ in self.columns))
         # {variant: its factors}; () for one without, such as a window or the plain image.
         self.factors = {row["variant"]: tuple(map(float, row["factors"].split())) for row in self.finished}
         # {variant: how it is built, apart from its factors and their fusion}.
         self.settings = {row["variant"]: row["setting"] for row in self.finished}
-
-    def _tested(self):
-        names = dict.fromkeys(name for row in self.finished for name in row if name.endswith("/acc"))
-        return [tuple(name.removesuffix("/acc").split(SEPARATOR, 1)) for name in names]
 
     @classmethod
     def read(cls, path):
@@ -180,17 +171,17 @@ class Sweep:
     def values(self, metric="acc", protocol=None):
         """{variant: DataFrame} of a test metric: a row per seed, a column per (protocol, generator).
 
-        Generators without a value in any cell are left out.
+        protocol: only of this one.  Generators without a value in any cell are left out.
         """
-        wanted = [pair for pair in self.columns if protocol in (None, pair[0])]
-        if protocol is not None and not wanted:
+        if protocol not in (None, *self.protocols):
             raise UserError(f"no results on protocol {protocol!r}; there are {', '.join(self.protocols)}")
-        names = {pair: SEPARATOR.join((*pair, metric)) for pair in wanted}
-        frames = self._by_variant(
-            lambda row: {pair: float(row.get(name) or "nan") for pair, name in names.items()}
+        names = {
+            pair: SEPARATOR.join((*pair, metric)) for pair in self.columns if protocol in (None, pair[0])
+        }
+        filled = {pair: name for pair, name in names.items() if any(row.get(name) for row in self.finished)}
+        return self._by_variant(
+            lambda row: {pair: float(row[name] or "nan") for pair, name in filled.items()}
         )
-        empty = [pair for pair in wanted if all(frame[pair].isna().all() for frame in frames.values())]
-        return {variant: frame.drop(columns=empty) for variant, frame in frames.items()}
 
     def curves(self, column):
         """{variant: DataFrame} of `loss`, `val_acc` or `val_ap`: a row per seed, a column per epoch."""
@@ -198,23 +189,19 @@ class Sweep:
 
     def scale_weights(self):
         """{variant: DataFrame} of learned fusion weights: a row per seed, a column per factor."""
-
-        def weights(row):
-            pairs = [part.split(":") for part in row["scale_weights"].split()]
-            return {float(factor): float(weight) for factor, weight in pairs}
-
-        return self._by_variant(weights)
+        return self._by_variant(
+            lambda row: dict(map(float, part.split(":")) for part in row["scale_weights"].split())
+        )
 
     def _by_variant(self, numbers):
         """{variant: DataFrame}, a row per seed, of {column: number} of each finished row."""
-        tables = {}
-        for row in self.finished:
-            tables.setdefault(row["variant"], {})[int(row["seed"])] = numbers(row)
-        frames = {
-            variant: pandas().DataFrame.from_dict(seeds, orient="index", dtype=float).rename_axis("seed")
-            for variant, seeds in tables.items()
-        }
-        return {variant: frame for variant, frame in frames.items() if frame.size}
+        frames = {}
+        for variant in self.variants:
+            seeds = {int(row["seed"]): numbers(row) for row in self.finished if row["variant"] == variant}
+            frame = pandas().DataFrame.from_dict(seeds, orient="index", dtype=float).rename_axis("seed")
+            if frame.size:
+                frames[variant] = frame
+        return frames
 
     def confusion(self, variant):
         """[[reals called real, reals called fake], [fakes called real, called fake]], over all its cells."""

@@ -181,7 +181,7 @@ def test_print_only_shows_what_is_finished_without_the_flags_of_training(done, c
     before = {path: path.stat().st_mtime_ns for path in (done / "out").rglob("*")}
     matrix.main(["--arch", "npr", "--print_only", "--output", str(done / "out"), "--train_on", "adm"])
     said = capsys.readouterr().out
-    lines = [line.split()[:2] for line in said.splitlines()]
+    lines = [row[:2] for row in table_of(said)]
     for pair in (["ADM", "ours"], ["ADM", "SSP-ADM"], ["SDv1.4", "ours"], ["Midjourney", "ours"]):
         assert pair in lines
     assert "not trained and tested here yet: ADM" in said
@@ -383,7 +383,7 @@ def test_print_only_on_nothing_prints_the_published_table(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     matrix.main(["--print_only"])
     said = capsys.readouterr().out
-    rows = [line.split() for line in said.splitlines() if line.count(".") >= 9]
+    rows = table_of(said)[1:]
     methods = [row[1] for row in rows]
     assert methods[:6] == ["SSP-MJ", "ResNet50-MJ", "SSP", "ResNet50", "SSP-SDv1.5", "ResNet50-SDv1.5"]
     assert len(methods) == 16

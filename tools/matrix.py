@@ -6,7 +6,6 @@
 
 Sets are named as in the tables or by their folders (SDv1.4, sdv4, imagenet_ai_0419_sdv4).  Cells run as in
 train_multiscale_experiment.py: the same command resumes what is unfinished and tries again what failed.
-The published rows of a training set follow our row of that set.
 Results: the tables here, <output>/{matrix.md, matrix.csv, results.csv}; runs/, tests/, logs/: the cells.
 """
 
@@ -17,7 +16,6 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # also when started by its path
     import util.quiet  # noqa: F401
 
-import csv
 import math
 import re
 import shlex
@@ -36,9 +34,8 @@ from networks import names as detector_names
 from options import TestOptions, TrainOptions
 from options.test_options import ALL, NO_COMPARISON
 from util import run
-from util.metrics import tabulate
-from util.results import read_scores
-from util.tables import fixed_width, markdown, percent
+from util.results import read_scores, tabulate_scores
+from util.tables import markdown, percent, write_csv
 
 OURS, PROTOCOL = "ours", "GenImage-SSP"
 SET_HERE = {  # besides grid.MANAGED
@@ -51,11 +48,12 @@ METRICS = {"acc": "Accuracy in percent", "ap": "AP in percent"}
 
 def main(words=None):
     opt = parse(words)
-    matrix = Matrix(opt)
+    protocol = protocols.get(opt.protocol)
+    grid = make_grid(opt, protocol)
     if opt.print_only:
-        print(matrix.text(matrix.rows()))
+        print(Matrix(opt, protocol, grid).text())
     else:
-        Experiment(matrix.grid, opt, matrix.write).run()
+        Experiment(grid, opt, lambda _: Matrix(opt, protocol, grid).write()).run()
 
 
 def parse(words):
@@ -108,118 +106,98 @@ def make_grid(opt, protocol):
 
 
 class Matrix:
-    """A protocol's matrix: the grid, and the tables of what its folder holds."""
+    """What a folder holds of a protocol's matrix, beside the published rows."""
 
-    def __init__(self, opt):
-        self.opt, self.protocol = opt, protocols.get(opt.protocol)
-        self.grid = make_grid(opt, self.protocol)
-        self.columns = [*chosen(self.protocol, opt.test_on, "test"), MEAN]
-        self.ledger = Ledger(opt.output)
-
-    def write(self, _experiment):
-        """Prints the tables and writes matrix.md and matrix.csv; a matrix has no verdicts."""
-        rows, folder = self.rows(), self.ledger.folder
-        print(self.text(rows))
-        with written_whole(folder / "matrix.csv") as file:
-            writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
-            writer.writeheader()
-            for row in rows:
-                numbers = {metric: row[metric] for metric in METRICS if not math.isnan(row[metric])}
-                if numbers:
-                    writer.writerow({**row, **dict.fromkeys(METRICS, ""), **numbers})
-        with written_whole(folder / "matrix.md") as file:
-            file.write(self.text(rows, in_markdown=True) + "\n")
-        print(f"-> {folder} (matrix.md, matrix.csv)")
-
-    def record(self):
-        """(What the folder's results were made with, else this call's own; train.py's options)."""
-        self.ledger.require({"variants": {}})
-        made = self.grid.identity()
-        made = self.ledger.identity(made) if self.ledger.path.is_file() else made
-        opt = parsed(TrainOptions(), made["train"], self.ledger.path)
-        if (opt.arch, opt.protocol) != (self.opt.arch, self.protocol.slug):
-            raise UserError(f"{self.opt.output} holds {opt.arch} on {opt.protocol}; name another --output")
-        return made, opt
-
-    def rows(self):
-        """A row per number, with the COLUMNS of matrix.csv: of finished cells, then the published ones."""
-        self.made, self.train_opt = self.record()
-        path = self.ledger.folder / "results.csv"
+    def __init__(self, opt, protocol, grid):
+        self.opt, self.protocol, self.folder = opt, protocol, Path(opt.output)
+        self.columns = [*chosen(protocol, opt.test_on, "test"), MEAN]
+        # What the results were made with.
+        self.made = Ledger(opt.output).made(grid.identity())
+        self.train_opt = parsed(TrainOptions(), self.made["train"], opt.output)
+        here = self.train_opt.arch, self.train_opt.protocol
+        if here != (opt.arch, protocol.slug):
+            raise UserError(f"{opt.output} holds {' on '.join(here)}; name another --output")
+        path = self.folder / "results.csv"
         self.sweep = Sweep.read(path) if path.is_file() else Sweep([])
-        names = [*self.grid.variants, *(cell["variant"] for cell in self.sweep.finished)]
-        self.sets = chosen(self.protocol, names, "train")
-        # Methods named like the detector or the protocol come first.
-        first = {self.opt.arch, *self.protocol.slug.lower().split("-")}
-        methods = published.methods(self.protocol.slug)
-        methods.sort(key=lambda method: method.lower().partition("-")[0] not in first)
-        sources = {method: trained_on(method, self.protocol) for method in methods}
-        self.methods = [(name, method) for name in self.sets for method in methods if sources[method] == name]
-        rows = [row for cell in self.sweep.finished for row in self.scored(cell)]
-        return rows + [row for pair in self.methods for row in self.printed(*pair)]
+        # {training set: what is published of it}; methods named like the detector or the protocol come first.
+        names = [*grid.variants, *(cell["variant"] for cell in self.sweep.finished)]
+        self.published = {name: [] for name in chosen(protocol, names, "train")}
+        first = {opt.arch, *protocol.slug.lower().split("-")}
+        methods = published.methods(protocol.slug)
+        for method in sorted(methods, key=lambda method: method.lower().partition("-")[0] not in first):
+            if (name := trained_on(method, protocol)) in self.published:
+                self.published[name].append(published.lookup(protocol.slug, method))
+        # Rows with COLUMNS, one per number.
+        self.ours = [row for cell in self.sweep.finished for row in self.scored(cell)]
+        self.theirs = [row for name in self.published for row in self.printed(name)]
 
     def scored(self, cell):
         """Rows of a finished cell from its scores; the protocol averages over generators or over images."""
-        path = self.ledger.folder / "tests" / cell["cell"] / self.protocol.slug / "scores.csv"
-        _, generators, labels, scores, _ = zip(*read_scores(path), strict=True)
+        path = self.folder / "tests" / cell["cell"] / self.protocol.slug / "scores.csv"
         same = {"train_on": cell["variant"], "method": OURS, "seed": cell["seed"]}
-        rows = tabulate(generators, labels, scores, self.columns[:-1], self.protocol.average)
+        rows = tabulate_scores(read_scores(path), self.columns[:-1], self.protocol.average)
         return [{**row, **same, "test_on": row["generator"]} for row in rows]
 
-    def printed(self, name, method):
-        """Published rows; the mean only where all of its generators are shown."""
-        theirs = published.lookup(self.protocol.slug, method)
-        cells = {column: cell for column, cell in theirs.cells.items() if column in self.columns}
-        if theirs.mean and len(self.columns) > len(self.protocol.generators):
-            cells[MEAN] = theirs.mean
-        same = {"train_on": name, "method": method}
-        return [{**same, "test_on": column, **cell._asdict()} for column, cell in cells.items()]
+    def printed(self, name):
+        """Published rows of a training set; means only where all of their generators are shown."""
+        whole = len(self.columns) > len(self.protocol.generators)
+        for theirs in self.published[name]:
+            cells = {**theirs.cells, MEAN: theirs.mean if whole else None}
+            for column in self.columns:
+                if cell := cells.get(column):
+                    yield {"train_on": name, "method": theirs.method, "test_on": column, **cell._asdict()}
 
-    def text(self, rows, in_markdown=False):
-        """Both tables and the notes."""
+    def write(self):
+        """Prints the tables and writes matrix.md and matrix.csv; a matrix has no verdicts."""
+        text = self.text()
+        with written_whole(self.folder / "matrix.md") as file:
+            file.write(text + "\n")
+        lines = []
+        for row in (*self.ours, *self.theirs):
+            numbers = {metric: row[metric] for metric in METRICS if not math.isnan(row[metric])}
+            if numbers:
+                lines.append({**row, **dict.fromkeys(METRICS), **numbers})
+        write_csv(self.folder / "matrix.csv", lines, COLUMNS)
+        print(f"{text}\n-> {self.folder} (matrix.md, matrix.csv)")
+
+    def text(self):
+        """Both tables and the notes, as Markdown."""
         parts = [f"# {self.opt.arch} on {self.protocol.slug}: trained on one set, tested on each"]
         for metric, title in METRICS.items():
-            lines = self.table(rows, metric, in_markdown)
+            lines = self.table(metric)
             if len(lines) > 1:
-                align = "ll" + "r" * len(self.columns)
-                table = markdown(lines, align, padded=True) if in_markdown else fixed_width(lines, align)
-                parts += [f"## {title}", table]
-        return "\n\n".join([*parts, "\n".join(f"* {note}" for note in self.notes(rows))])
+                parts += [f"## {title}", markdown(lines, "ll" + "r" * len(self.columns), padded=True)]
+        return "\n\n".join([*parts, "\n".join(f"* {note}" for note in self.notes())])
 
-    def table(self, rows, metric, in_markdown):
-        """Lines of text, percent; what was trained on is bold, on the terminal starred."""
-        marked, plain = ("**{}**", "{}") if in_markdown else ("{}*", "{} ")
-        values = defaultdict(list)  # over the seeds
-        for row in rows:
+    def table(self, metric):
+        """Lines of text, percent, means over the seeds; what was trained on is bold."""
+        values = defaultdict(list)
+        for row in (*self.ours, *self.theirs):
             if not math.isnan(row[metric]):
                 values[row["train_on"], row["method"], row["test_on"]].append(row[metric])
-        lines = [["trained on", "method", *(plain.format(name) for name in self.columns)]]
-        for name in self.sets:
-            for method, label in self.methods_of(name).items():
+        lines = [["trained on", "method", *self.columns]]
+        for name, methods in self.published.items():
+            seeds = len([cell for cell in self.sweep.finished if cell["variant"] == name])
+            labels = {OURS: OURS if seeds < 2 else f"{OURS}, mean of {seeds} seeds"} if self.ours else {}
+            labels |= {theirs.method: theirs.method for theirs in methods}
+            for method, label in labels.items():
                 cells = {column: values[name, method, column] for column in self.columns}
                 if any(cells.values()) or method == OURS:
-                    forms = [marked if cells[column] and column == name else plain for column in cells]
-                    shown = [percent(fmean(cell or [math.nan])) for cell in cells.values()]
-                    lines.append([name, label, *map(str.format, forms, shown)])
+                    shown = {column: percent(fmean(cell or [math.nan])) for column, cell in cells.items()}
+                    shown |= {name: f"**{shown[name]}**"} if cells.get(name) else {}
+                    lines.append([name, label, *shown.values()])
         return lines
 
-    def methods_of(self, name):
-        """{method: its label} of the lines of one training set: ours, then the published."""
-        seeds = len([cell for cell in self.sweep.finished if cell["variant"] == name])
-        label = OURS if seeds < 2 else f"{OURS}, mean of {seeds} seeds"
-        labels = {OURS: label} if self.sweep.finished else {}
-        return labels | {method: method for source, method in self.methods if source == name}
-
-    def notes(self, rows):
+    def notes(self):
         """What a reader of the tables has to know."""
-        ours = [row for row in rows if row["method"] == OURS]
-        notes = ["marked: tested on the generator that was trained on; -: no number", *missing(ours)]
-        absent = [name for name in self.sets if name not in {row["train_on"] for row in ours}]
+        notes = ["bold: tested on the generator that was trained on; -: no number", *missing(self.ours)]
+        absent = [name for name in self.published if name not in {row["train_on"] for row in self.ours}]
         notes += [f"not trained and tested here yet: {', '.join(absent)}"] if absent else []
         notes += [f"failed: {cell['cell']}: {cell['error']}" for cell in self.sweep.failed]
-        if ours:
+        if self.ours:
             notes.append(f"epoch of ours: {epoch(self.made['checkpoint'], self.train_opt)}")
             notes += [f"flags of {script}.py: {shlex.join(self.made[script])}" for script in SET_HERE]
-        methods = [published.lookup(self.protocol.slug, method) for _, method in self.methods]
+        methods = [theirs for methods in self.published.values() for theirs in methods]
         notes += dict.fromkeys(f"published: {source}" for method in methods for source in method.sources)
         return [*notes, *dict.fromkeys(note for method in methods for note in method.notes)]
 
