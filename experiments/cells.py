@@ -8,25 +8,24 @@ The experiment's folder holds:
     rows/         a JSON file per cell that has ended; results.csv is made from them
 """
 
-import csv
 import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import traceback
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
 import torch
 from tqdm import tqdm
 
-from common import UserError, held_locks, owned
+from common import UserError, held_locks, owned, read_table
 from data.protocol import locate_all
 from data.training import training_scans
 from experiments.results import FAILED, FINISHED, SEPARATOR, Ledger, tested
@@ -102,15 +101,13 @@ class Experiment:
                 checkpoint.read(path)
         opt = self.testing
         located, absent = locate_all(self.test_options.rows, opt.dataroot, self.test_options.asked)
-        self.test_roots = {row.slug: root for row, root in located}
-        wanted = [(row, root, generator) for row, root in located for generator in row.pick(opt.classes)]
-        missing = [
-            (row.slug, generator.name) for row, root, generator in wanted if not row.find(root, generator)
-        ]
-        if len(missing) == len(wanted):
-            names = ", ".join(name for _, name in missing)
-            raise UserError(f"nothing to test on: no folder for {names} below {opt.dataroot}")
-        absent += [f"{slug}: no folder for {name}" for slug, name in missing]
+        self.test_roots, found = {row.slug: root for row, root in located}, []
+        for row, root in located:
+            for generator in row.pick(opt.classes):
+                present = row.find(root, generator)
+                (found if present else absent).append(f"{row.slug}: no folder for {generator.name}")
+        if not found:
+            raise UserError(f"nothing to test on below {opt.dataroot}: {'; '.join(absent)}")
         if absent:
             print("\n".join(["not found, left out of the tests:", *absent]))
 
@@ -127,10 +124,8 @@ class Experiment:
         with tqdm(total=total, initial=self.done(), unit="epoch", smoothing=0, dynamic_ncols=True) as bar:
 
             def look():
-                done = self.done()  # it reads a file per cell
-                if done > bar.n:
-                    bar.update(done - bar.n)
-                elif sys.stderr.isatty():
+                bar.update(self.done() - bar.n)
+                if sys.stderr.isatty():  # the clock
                     bar.refresh()
                 stop.check()
 
@@ -180,8 +175,7 @@ class Experiment:
     def measure(self, cell):
         """A finished cell in numbers: the columns of results.csv."""
         detector = checkpoint.load(self.grid.weights(cell.name, self.runs)).detector
-        with open(self.runs / cell.name / "train.csv", newline="", encoding="utf-8") as file:
-            history = list(csv.DictReader(file))
+        history = read_table(self.runs / cell.name / "train.csv", ("loss", "seconds"))
         for line in history:
             line["loss"] = line.get("loss_bce") or line["loss"]
         row = {
@@ -191,8 +185,7 @@ class Experiment:
             "epochs": len(history),
             "train_seconds": round(sum(float(line["seconds"]) for line in history), 1),
         }
-        for name in PER_EPOCH:
-            row[name] = " ".join(line[name] for line in history if name in line)
+        row |= {name: " ".join(line[name] for line in history if name in line) for name in PER_EPOCH}
         for scores in sorted((self.tests / cell.name).glob("*/scores.csv")):
             row |= tested(scores.parent.name, read_scores(scores))
         return row
@@ -246,7 +239,7 @@ class Jobs:
     """Runs cells, at most one per slot at once; a slot is a dict of environment variables."""
 
     def __init__(self, slots, logs):
-        self.slots, self.logs, self.stopping = slots, Path(logs), False
+        self.slots, self.logs, self.stopping = list(slots), Path(logs), False
 
     def run(self, cells, work, look):
         """Calls work(cell, execute) for every cell; yields (cell, error or None) as they end.
@@ -255,15 +248,15 @@ class Jobs:
             work: uses execute([argument, ...]) for each of its commands; an exception is the cell's result.
             look: called twice a second; what it raises stops all cells, and then is raised here.
         """
-        thread, free = threading.local(), iter(self.slots)  # each thread takes a slot and keeps it
-
-        def take_slot():
-            thread.slot = next(free)
 
         def run_cell(cell):
-            work(cell, lambda command: self._execute(command, cell, thread.slot))
+            slot = self.slots.pop()
+            try:
+                work(cell, partial(self._execute, cell, slot))
+            finally:
+                self.slots.append(slot)
 
-        pool = ThreadPoolExecutor(len(self.slots), initializer=take_slot)
+        pool = ThreadPoolExecutor(len(self.slots))
         waiting = {pool.submit(run_cell, cell): cell for cell in cells}
         try:
             while waiting:
@@ -275,7 +268,7 @@ class Jobs:
             self.stopping = True
             pool.shutdown(cancel_futures=True)
 
-    def _execute(self, command, cell, slot):
+    def _execute(self, cell, slot, command):
         """Runs one command to its end; its output goes to the cell's log."""
         if self.stopping:
             raise UserError("stopped")
@@ -315,7 +308,5 @@ class Jobs:
 
 def last_line(path, start=0):
     """The last line with text in a log, from the byte `start` on."""
-    with open(path, "rb") as file:
-        file.seek(start)
-        lines = file.read().decode("utf-8", errors="replace").splitlines()
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    lines = Path(path).read_bytes()[start:].decode("utf-8", errors="replace").splitlines()
+    return next(filter(None, map(str.strip, reversed(lines))), "")
