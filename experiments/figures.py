@@ -1,8 +1,7 @@
 """Figures of an experiment, each from a Sweep (results.csv): a .png or .pdf, by the suffix of its path.
 
-A function returns the path it wrote, or None where the sweep has nothing to show.  What is plotted comes from
-`factor_table` and `heatmap_table` below, or straight from the Sweep.
-`families` is {(protocol, generator): family}, such as "gan" or "diffusion".
+A function returns the path it wrote, or None where the sweep has nothing to show.  `families` is
+{(protocol, generator): family}, such as "gan" or "diffusion".
 """
 
 import math
@@ -17,8 +16,7 @@ METRICS = {"acc": "accuracy", "ap": "average precision"}
 OTHER = "other"  # family of a generator that `families` does not name
 # Variants without a single factor are in a strip at the right of the factor axis.
 STRIP, STEP = 1.14, 0.12  # where it starts, and the distance of two variants
-LABEL = 20  # characters in a line of their names
-NEXT_TO = 3  # so many of them fit where accuracy and AP are next to each other
+LABEL = 28  # characters in a line of a name on an axis
 
 
 def split_by_family(frame, families):
@@ -51,57 +49,54 @@ def factor_table(sweep, families, metric="acc"):
 
 
 def by_factor(sweep, families, path):
-    """Accuracy (left) and AP against the factor, a line per family with 95 % intervals.
+    """Accuracy (above) and AP against the factor, a line per family with 95 % intervals.
 
-    Variants without one factor of their own are in a strip at the right; where they are many, AP is below
-    accuracy.
+    Variants without one factor of their own are in a strip at the right.
     """
     tables = [factor_table(sweep, families, metric) for metric in METRICS]
     if tables[0].factor.isna().all():
         return None
-    extra = list(dict.fromkeys(tables[0][tables[0].factor.isna()].label))
+    extra = dict.fromkeys(tables[0][tables[0].factor.isna()].label)
     strip = {label: STRIP + STEP * number for number, label in enumerate(extra)}
-    families_drawn = list(dict.fromkeys(tables[0].family))
+    drawn = list(dict.fromkeys(tables[0].family))
     below = 0.07 * _longest_line(wrap(name, LABEL) for name in extra)
-    stacked = len(extra) > NEXT_TO
-    figure, axes = canvas(1 + stacked, 2 - stacked, WIDTH, (1 + stacked) * (2.5 + below) + 0.6)
+    figure, axes = canvas(2, 1, WIDTH, 2 * (2.7 + below))
     for axis, table, title in zip(axes.flat, tables, METRICS.values(), strict=True):
-        for number, family in enumerate(families_drawn):
+        for number, family in enumerate(drawn):
             rows = table[table.family == family]
-            shift = 0.014 * (number - (len(families_drawn) - 1) / 2)
-            line, rest = rows[rows.factor.notna()].sort_values("factor"), rows[rows.factor.isna()]
-            name = family if families_drawn != [OTHER] else "all"
-            _errorbar(axis, line.factor + shift, line, number, label=name)
-            _errorbar(axis, rest.label.map(strip).astype(float) + shift, rest, number, linestyle="none")
-        _factor_axis(axis, sorted(table.factor.dropna().unique()), strip)
-        axis.set_title(f"{title} in %", fontsize=FONT + 2)
+            rows = rows.assign(
+                x=rows.factor.fillna(rows.label.map(strip)) + 0.014 * (number - (len(drawn) - 1) / 2)
+            )
+            name = family if drawn != [OTHER] else "all"
+            single = rows.factor.notna()
+            _errorbar(axis, rows[single].sort_values("factor"), number, label=name)
+            _errorbar(axis, rows[~single], number, linestyle="none")
+        factors = sorted(table.factor.dropna().unique())
+        names = [*(f"{factor:g}" for factor in factors), *(wrap(name, LABEL) for name in strip)]
+        axis.set_xticks([*factors, *strip.values()], names, rotation=90)
+        axis.set_xlim(-0.02, max([1.02, *(position + 0.08 for position in strip.values())]))
+        if strip:
+            axis.axvspan(1.05, axis.get_xlim()[1], color="0.95", zorder=0)
+        _finish(axis, f"{title} in %", "factor", grid="y")
     legend_below(figure, axes.flat[0], "generators: mean over them and over seeds, 95 % interval")
     return save(figure, path)
 
 
-def _errorbar(axis, positions, rows, number, **options):
-    """Means of `rows` with their intervals; a mean without an interval is only a point."""
-    mean = rows["mean"].to_numpy()
-    length = np.maximum([mean - rows.low, rows.high - mean], 0)
+def _errorbar(axis, rows, number, **options):
+    """Means of `rows` at their x with their intervals; a mean without an interval is only a point."""
+    length = np.maximum([rows["mean"] - rows.low, rows.high - rows["mean"]], 0)
     look = {**style(number), "markersize": 4, "capsize": 2, "linewidth": 1.2, **options}
-    axis.errorbar(positions.to_numpy(), mean, yerr=length, **look)
+    axis.errorbar(rows.x, rows["mean"], yerr=length, **look)
 
 
-def _factor_axis(axis, factors, strip):
-    """Factors on the axis from 0 to 1, and right of it a column for each name in {name: position}."""
-    crowded = min(np.diff(factors), default=1) < 0.1
-    names = [*(f"{factor:g}" for factor in factors), *(wrap(name, LABEL) for name in strip)]
-    axis.set_xticks([*factors, *strip.values()], names)
-    for number, tick in enumerate(axis.get_xticklabels()):
-        tick.set_rotation(90 if number >= len(factors) or crowded else 0)
-    axis.set_xlim(-0.02, max([1.02, *(position + 0.08 for position in strip.values())]))
-    if strip:
-        axis.axvspan(1.05, axis.get_xlim()[1], color="0.95", zorder=0)
-    offset = (0, -36 if crowded else -20)
-    look = {"ha": "center", "va": "top", "fontsize": FONT}
-    axis.annotate("factor", (0.5, 0), offset, axis.get_xaxis_transform(), "offset points", **look)
+def _finish(axis, title, x_label="", grid=None):
+    """Title, label and text size of an axis; grid: "x", "y" or "both"."""
+    axis.set_title(title, fontsize=FONT + 2)
+    axis.set_xlabel(x_label, fontsize=FONT)
     axis.tick_params(labelsize=FONT)
-    axis.grid(axis="y", color=RULE)
+    if grid:
+        axis.grid(axis=grid, color=RULE)
+        axis.set_axisbelow(True)
 
 
 def heatmap_table(sweep, metric="acc"):
@@ -126,46 +121,32 @@ def heatmap(sweep, path, metric="acc"):
     table = heatmap_table(sweep, metric)
     if table is None:
         return None
-    rows = _with_headings(table.index)
+    rows = []  # (protocol, generator); without a generator a heading, without a protocol the mean
+    for protocol, generator in table.index:
+        if protocol and (protocol, "") not in rows:
+            rows.append((protocol, ""))
+        rows.append((protocol, generator))
     numbers = table.reindex(rows).to_numpy()
     label = 0.065 * max(len(generator or protocol) for protocol, generator in rows)
     cell = min(1.0, max(0.39, (WIDTH - label - 0.7) / len(table.columns)))
-    names = [wrap(name, int(cell / 0.07)) for name in table.columns]
-    flat = cell > 0.7 and max(name.count("\n") for name in names) < 3
-    names = names if flat else [wrap(name, 28) for name in table.columns]
-    height = 0.185 * len(rows) + 0.4 + (0.4 if flat else 0.07 * _longest_line(names))
+    names = [wrap(name, LABEL) for name in table.columns]
+    height = 0.185 * len(rows) + 0.4 + 0.07 * _longest_line(names)
     figure, ((axis,),) = canvas(1, 1, max(4.0, label + cell * len(table.columns) + 0.7), height)
     norm = matplotlib.colors.Normalize(min(95, 5 * math.floor(np.nanmin(numbers) / 5)), 100)
     image = axis.imshow(numbers, aspect="auto", cmap="cividis", norm=norm, interpolation="nearest")
     for (row, column), value in np.ndenumerate(numbers):
         if rows[row][1]:
             _write(axis, image, row, column, "-" if math.isnan(value) else f"{value:.1f}")
-    _name_rows(axis, rows)
-    axis.set_xticks(range(len(names)), names, rotation=0 if flat else 90, fontsize=FONT)
-    axis.tick_params(length=0)
-    bar = figure.colorbar(image, ax=axis, aspect=6 * height, pad=0.02, fraction=0.03)
-    bar.ax.tick_params(labelsize=FONT)
-    axis.set_title(f"{METRICS[metric]} in %, mean over seeds", fontsize=FONT + 2)
-    return save(figure, path)
-
-
-def _with_headings(pairs):
-    """(protocol, generator) per line; without a generator it is a heading, without a protocol the mean."""
-    rows = []
-    for protocol, generator in pairs:
-        if protocol and (protocol, "") not in rows:
-            rows.append((protocol, ""))
-        rows.append((protocol, generator))
-    return rows
-
-
-def _name_rows(axis, rows):
-    """Names on the left; headings and the mean are bold, with a line above."""
-    axis.set_yticks(range(len(rows)), [generator or protocol for protocol, generator in rows], fontsize=FONT)
+    axis.set_xticks(range(len(names)), names, rotation=90)
+    axis.set_yticks(range(len(rows)), [generator or protocol for protocol, generator in rows])
+    _finish(axis, f"{METRICS[metric]} in %, mean over seeds")
     for row, tick in enumerate(axis.get_yticklabels()):
         if not all(rows[row]):
             tick.set_fontweight("bold")
             axis.axhline(row - 0.5, color="black", linewidth=1)
+    bar = figure.colorbar(image, ax=axis, aspect=6 * height, pad=0.02, fraction=0.03)
+    bar.ax.tick_params(labelsize=FONT)
+    return save(figure, path)
 
 
 def _write(axis, image, row, column, text):
@@ -182,19 +163,16 @@ def learning_curves(sweep, path):
     if not names:
         return None
     figure, (axes,) = canvas(1, 2, WIDTH, 3.0 + 0.2 * math.ceil(len(names) / 3))
-    for axis, frames, unit in ((axes[0], loss, 1), (axes[1], accuracy, 100)):
+    panels = (("training loss", loss, 1), ("validation accuracy in %", accuracy, 100))
+    for axis, (title, frames, unit) in zip(axes, panels, strict=True):
         for number, name in enumerate(names):
             frame = unit * frames.get(name, pandas().DataFrame(dtype=float))
             look = {**style(number), "markersize": 3, "linewidth": 1.2}
             axis.plot(frame.columns, frame.mean(), label=wrap(name, 34), **look)
             band = {"color": look["color"], "alpha": 0.15, "linewidth": 0}
             axis.fill_between(list(frame.columns), frame.min(), frame.max(), **band)
-        axis.set_xlabel("epoch", fontsize=FONT)
         axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.tick_params(labelsize=FONT)
-        axis.grid(color=RULE)
-    axes[0].set_title("training loss", fontsize=FONT + 2)
-    axes[1].set_title("validation accuracy in %", fontsize=FONT + 2)
+        _finish(axis, title, "epoch", grid="both")
     legend_below(figure, axes[0], "mean over seeds; the band runs from the lowest to the highest seed")
     return save(figure, path)
 
@@ -215,12 +193,10 @@ def confusion(sweep, path):
         image = axis.imshow(shares, cmap="cividis", vmin=0, vmax=100)
         for (row, column), share in np.ndenumerate(shares):
             _write(axis, image, row, column, f"{matrix[row, column]:,}\n{share:.1f} %")
-        axis.set_xticks([0, 1], ["real", "fake"], fontsize=FONT)
-        axis.set_yticks([0, 1], ["real", "fake"], fontsize=FONT, rotation=90, va="center")
-        axis.set_xlabel("called", fontsize=FONT)
-        axis.set_title(wrap(variant, 24), fontsize=FONT + 1)
-    for axis in axes[:, 0]:
+        axis.set_xticks([0, 1], ["real", "fake"])
+        axis.set_yticks([0, 1], ["real", "fake"])
         axis.set_ylabel("is", fontsize=FONT)
+        _finish(axis, wrap(variant, 24), "called")
     figure.suptitle("images, and % of those of their class", fontsize=FONT + 1, color=GREY)
     return save(figure, path)
 
@@ -231,8 +207,8 @@ def scale_weights(sweep, path):
     if not frames:
         return None
     factors = sorted({factor for frame in frames.values() for factor in frame.columns})
-    names = [wrap(name, 16) for name in frames]
-    figure, ((axis,),) = canvas(1, 1, max(4.0, min(WIDTH, 1.2 * len(frames) + 2)), 3.4)
+    names = [wrap(name, LABEL) for name in frames]
+    figure, ((axis,),) = canvas(1, 1, max(4.0, min(WIDTH, 1.2 * len(frames) + 2)), 4)
     width = 0.8 / len(factors)
     for number, factor in enumerate(factors):
         centres = np.arange(len(frames)) + width * (number - (len(factors) - 1) / 2)
@@ -243,13 +219,11 @@ def scale_weights(sweep, path):
         for centre, column in zip(centres, columns, strict=True):
             spread = centre + 0.25 * width * np.linspace(-1, 1, len(column)) * (len(column) > 1)
             axis.plot(spread, column, "o", color="white", markeredgecolor="black", markersize=4)
-    upright = _longest_line(names) * len(names) > 80
-    axis.set_xticks(range(len(names)), names, fontsize=FONT, rotation=90 if upright else 0)
+    axis.set_xticks(range(len(names)), names, rotation=90)
     title = "learned weights of the scales; a point is a seed"
     if any("scale_attention" in row["description"] for row in sweep.finished):
         title += "\n(scale attention: of an image of the mean colour)"
-    axis.set_title(title, fontsize=FONT + 2)
-    axis.tick_params(labelsize=FONT)
+    _finish(axis, title)
     legend_below(figure, axis)
     return save(figure, path)
 
@@ -270,25 +244,18 @@ def differences(comparisons, path, what="accuracy"):
     axis.axvline(0, color="black", linewidth=1, zorder=1)
     axis.set_yticks(range(len(comparisons)), [wrap(row.variant, 34) for row in comparisons])
     axis.set_ylim(len(comparisons) - 0.5, -0.5)
-    axis.tick_params(labelsize=FONT)
-    axis.grid(axis="x", color=RULE)
-    axis.set_axisbelow(True)
-    figure.suptitle(wrap(f"{what}: difference from {comparisons[0].reference}", 80), fontsize=FONT + 2)
-    axis.set_xlabel("points, mean over seeds and generators, with its 95 % interval", fontsize=FONT)
+    title = wrap(f"{what}: difference from {comparisons[0].reference}", 60)
+    _finish(axis, title, "points, mean over seeds and generators, with its 95 % interval", grid="x")
     return save(figure, path)
 
 
 def draw_all(sweep, families, comparisons, folder, suffix=".png"):
     """Every figure that the sweep has data for, into the folder; returns their paths."""
-    drawn = [
-        by_factor(sweep, families, folder / f"by_factor{suffix}"),
-        heatmap(sweep, folder / f"heatmap_acc{suffix}", "acc"),
-        heatmap(sweep, folder / f"heatmap_ap{suffix}", "ap"),
-        learning_curves(sweep, folder / f"learning_curves{suffix}"),
-        confusion(sweep, folder / f"confusion{suffix}"),
-        scale_weights(sweep, folder / f"scale_weights{suffix}"),
-        differences(comparisons, folder / f"differences{suffix}"),
-    ]
+    drawn = [by_factor(sweep, families, folder / f"by_factor{suffix}")]
+    drawn += [heatmap(sweep, folder / f"heatmap_{metric}{suffix}", metric) for metric in METRICS]
+    for draw in (learning_curves, confusion, scale_weights):
+        drawn.append(draw(sweep, folder / f"{draw.__name__}{suffix}"))
+    drawn.append(differences(comparisons, folder / f"differences{suffix}"))
     return [path for path in drawn if path is not None]
 
 
