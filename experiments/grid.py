@@ -131,11 +131,9 @@ def _load(path):
         content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader)
     except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(f"not readable YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"expected keys {', '.join(KEYS)}, got {type(content).__name__}")
-    unknown = [str(key) for key in content if key not in KEYS]
+    unknown = [key for key in content if key not in KEYS] if isinstance(content, dict) else [content]
     if unknown:
-        raise UserError(f"unknown key {', '.join(unknown)}; known: {', '.join(KEYS)}")
+        raise UserError(f"expected the keys {', '.join(KEYS)}; got {', '.join(map(str, unknown))}")
     if ("variants" in content) == ("grid" in content):
         raise UserError("give either variants or grid")
     return {key: value for key, value in content.items() if value is not None}
@@ -146,23 +144,23 @@ def _build(content, seeds, train_flags, test_flags):
     if not isinstance(variants, dict) or not variants:
         raise UserError(f"variants takes names and their flags, got {variants!r}")
     variants = {str(name): _words(flags, f"variant {name!r}") for name, flags in variants.items()}
-    folders = [slug(name).lower() for name in variants]
-    same = [name for name, folder in zip(variants, folders, strict=True) if folders.count(folder) > 1]
-    if same:
-        raise UserError(f"variants need names that differ as folders: {' and '.join(map(repr, same))}")
+    if len({slug(name).lower() for name in variants}) < len(variants):
+        raise UserError(f"variants need names that differ as folders, got {', '.join(variants)}")
     train = [*_words(content.get("train"), "train"), *train_flags]
     test = [*_words(content.get("test"), "test"), *test_flags]
     refuse_managed(sum(variants.values(), train), "train")
     refuse_managed(test, "test")
-    reference = str(content.get("reference", next(iter(variants))))
-    if reference not in variants:
-        raise UserError(f"reference {reference!r} is not one of the variants {', '.join(variants)}")
-    checkpoint = content.get("checkpoint", "last")
-    if checkpoint not in CHECKPOINTS:
-        raise UserError(f"checkpoint is one of {', '.join(CHECKPOINTS)}, got {checkpoint!r}")
+    reference = _one_of(variants, "reference", str(content.get("reference", next(iter(variants)))))
+    checkpoint = _one_of(CHECKPOINTS, "checkpoint", content.get("checkpoint", "last"))
     seeds = _seeds(seeds or content.get("seeds", DEFAULT_SEEDS))
     texts = [str(content.get(name, "")) for name in ("question", "sample")]
     return Grid(variants, train, test, seeds, reference, checkpoint, *texts)
+
+
+def _one_of(choices, key, value):
+    if value not in list(choices):
+        raise UserError(f"{key} is one of {', '.join(choices)}; got {value!r}")
+    return value
 
 
 def argv(flags):

@@ -16,6 +16,7 @@ from util.tables import count, markdown, percent
 SPREAD = ("mean", "std", "low", "high")
 EXAMPLES = 6  # images and variants in the picture of Grad-CAM
 COARSE, PUBLISHED = 0.25, 0.5  # the two factors that the first question compares
+FAMILIES = {"gan": "GANs", "diffusion": "diffusion models"}
 QUESTIONS = (
     "Does factor 0.25 catch other artifacts than 0.5?",
     "Are traces of GANs and of diffusion models visible at different scales?",
@@ -29,10 +30,9 @@ def conclude(experiment):
     sweep = Sweep.read(folder / "results.csv")
     if not sweep.finished:
         raise UserError(f"no cell finished; first: {sweep.failed[0]['error']}")
-    reference, notes = grid.reference, []
-    if reference not in sweep.variants:
-        notes = [f"No cell of the reference {reference} is finished: compared with {sweep.variants[0]}."]
-        reference = sweep.variants[0]
+    reference, notes = sweep.reference, []
+    if reference != grid.reference:
+        notes = [f"No cell of the reference {grid.reference} is finished: compared with {reference}."]
     families = families_of(experiment.testing.protocol_file)
     comparisons = stats.compare(sweep.values("acc"), reference)
     suffix = f".{experiment.opt.figures}"
@@ -144,21 +144,19 @@ def _other_artifacts(of_factor):
     p, careful = stats.profile(*pair)
     if math.isnan(p):
         return ["Not answered: needs two common seeds of both factors and two generators."]
-    claim = "what each gains and loses depends on the generator"
-    verdict = _verdict(p, careful, f"Yes: {claim}", f"{claim} no more than seeds do")
     apart = stats.paired(*pair).mean().sort_values()
     ends = [f"{_points(apart.iloc[end])} points on {'/'.join(apart.index[end])}" for end in (0, -1)]
     return [
-        f"{verdict} (generator x factor: p = {p:.3g}, {careful:.3g} if generators share their errors).",
+        f"{_verdict(p, careful)} (generator x factor: p = {p:.3g}, {careful:.3g} if errors are shared).",
         f"{COARSE} minus {PUBLISHED} runs from {ends[0]} to {ends[1]}.",
     ]
 
 
-def _verdict(p_generators, p_seeds, yes, no):
+def _verdict(p_generators, p_seeds):
     """A verdict from two p-values: with generators taken as independent, and over seeds only."""
-    if p_generators < stats.ALPHA and p_seeds < stats.ALPHA:
-        return yes
-    return f"Within noise{' of the seeds' if p_generators < stats.ALPHA else ''}: {no}"
+    if p_generators >= stats.ALPHA:
+        return "Within noise"
+    return "Yes" if p_seeds < stats.ALPHA else "Within noise of the seeds"
 
 
 def _points(fraction):
@@ -169,33 +167,30 @@ def _families_apart(of_factor, families):
     others = [factor for factor in sorted(of_factor) if factor != PUBLISHED]
     if PUBLISHED not in of_factor or not others:
         return [f"Not answered: needs a variant of factor {PUBLISHED} and one of another factor."]
-    published = of_factor[PUBLISHED]
-    return [_apart(factor, of_factor[factor], published, families, len(others)) for factor in others]
-
-
-def _apart(factor, values, published, families, comparisons):
-    """Whether a factor changes the accuracy of GANs otherwise than that of diffusion models."""
-    apart = stats.paired(values, published)
-    if len(apart) < 2:
-        return f"Not answered for {factor}: needs two seeds that it and {PUBLISHED} have in common."
-    names = [families.get(generator) for generator in apart.columns]
-    gans, diffusion = (apart.loc[:, [name == family for name in names]] for family in ("gan", "diffusion"))
-    sizes = gans.shape[1], diffusion.shape[1]
-    if min(sizes) < 2:
-        return (
-            f"Not answered for {factor}: needs two generators of each family that it and {PUBLISHED} have; "
-            f"there are {sizes[0]} GANs and {sizes[1]} diffusion models."
+    lines = []
+    for factor in others:
+        apart = stats.paired(of_factor[factor], of_factor[PUBLISHED])
+        names = [families.get(generator) for generator in apart.columns]
+        groups = [apart.loc[:, [name == family for name in names]] for family in FAMILIES]
+        gans, diffusion = (
+            f"{group.shape[1]} {name}" for group, name in zip(groups, FAMILIES.values(), strict=True)
         )
-    changes = [float(group.mean().mean()) for group in (gans, diffusion)]
-    ps = stats.between_groups(gans.mean(), diffusion.mean()), stats.over_seeds(gans, diffusion)
-    ps = [min(1.0, p * comparisons) for p in ps]  # Bonferroni
-    corrected = "" if comparisons == 1 else f", corrected for {comparisons} comparisons"
-    return (
-        f"{_verdict(*ps, 'Yes', 'the families do not differ for sure')}; {factor} against {PUBLISHED} gives "
-        f"{_points(changes[0])} points on {sizes[0]} GANs, {_points(changes[1])} points on {sizes[1]} "
-        f"diffusion models (difference {_points(changes[0] - changes[1])}, p = {ps[0]:.3g} over generators, "
-        f"{ps[1]:.3g} over seeds{corrected})."
-    )
+        if len(apart) < 2 or min(group.shape[1] for group in groups) < 2:
+            lines.append(
+                f"Not answered for {factor}: needs two seeds and two generators of each family that it and "
+                f"{PUBLISHED} have in common; there are {len(apart)} seeds, {gans} and {diffusion}."
+            )
+            continue
+        changes = [float(group.mean().mean()) for group in groups]
+        ps = stats.between_groups(*(group.mean() for group in groups)), stats.over_seeds(*groups)
+        ps = [min(1.0, p * len(others)) for p in ps]  # Bonferroni
+        corrected = "" if len(others) == 1 else f", corrected for {len(others)} comparisons"
+        lines.append(
+            f"{_verdict(*ps)}; {factor} against {PUBLISHED} gives {_points(changes[0])} points on {gans}, "
+            f"{_points(changes[1])} points on {diffusion} (difference {_points(changes[0] - changes[1])}, "
+            f"p = {ps[0]:.3g} over generators, {ps[1]:.3g} over seeds{corrected})."
+        )
+    return lines
 
 
 def _fusion(single, fused):
@@ -204,17 +199,9 @@ def _fusion(single, fused):
     lines = []
     for name, values in fused.items():
         comparisons = stats.compare_pairs({**single, name: values}, [(name, other) for other in single])
-        verdicts = {comparison.verdict for comparison in comparisons}
-        if verdicts == {"better"}:
-            lines.append(f"Yes: {name} is better than every single scale.")
-        elif verdicts == {"worse"}:
-            lines.append(f"No: {name} is worse than every single scale.")
-        elif verdicts & {"better", "worse"}:
-            lines.append(f"In part: what {name} does depends on the scale it is compared with.")
-        elif any("noise" in verdict for verdict in verdicts):
-            lines.append(f"Within noise: {name} is neither better nor worse than a single scale for sure.")
-        else:
-            lines.append(f"Not answered for {name}: {', '.join(sorted(verdicts))}.")
+        verdicts = " or ".join(sorted({comparison.verdict for comparison in comparisons}))
+        answer = {"better": "Yes", "worse": "No"}.get(verdicts, verdicts.capitalize())
+        lines.append(f"{answer}: {name}, compared with every single scale.")
         lines += [f"{stats.sentence(comparison)}." for comparison in comparisons]
     return lines
 
@@ -233,7 +220,13 @@ def write_report(folder, sweep, reference, families, question="", drawn=(), note
     sentences = [*verdicts(sweep, reference), *verdicts(sweep, reference, "ap")]
     parts = [f"# {question or 'Experiment'}", *notes, table, _caption(sweep), f"## Against {reference}"]
     parts += [_bullets(sentences) or "There is only one variant."]
-    parts += ["## Means per family, accuracy %", _percent(by_family(sweep, families)), "## Questions"]
+    means = by_family(sweep, families)
+    rows = [[name, *map(percent, row)] for name, row in means.iterrows()]
+    parts += [
+        "## Means per family, accuracy %",
+        markdown([["variant", *means.columns], *rows]),
+        "## Questions",
+    ]
     for title, answer in answers(sweep, families, reference):
         parts += [f"**{title}**", _bullets(answer)]
     if sweep.failed:
@@ -262,12 +255,11 @@ def _table(accuracy, precision, protocols):
 def _caption(sweep):
     epochs = sorted({int(row["epochs"]) for row in sweep.finished})
     generators = len(next(iter(common(sweep.values()).values())).columns)
-    number = len(sweep.columns)
-    missing = "" if generators == number else f" (of {number} tested; not every cell has the others)"
     return (
         "Mean over generators ± standard deviation over seeds [95 % interval from resampled seeds and "
-        f"generators; too short with fewer than about five seeds]; {generators} generators{missing} of "
-        f"{', '.join(sweep.protocols)}; {' or '.join(map(str, epochs))} epoch{'s' * (epochs != [1])}."
+        f"generators; too short with fewer than about five seeds]; the {generators} of {len(sweep.columns)} "
+        f"generators that every cell has, of {', '.join(sweep.protocols)}; epochs: "
+        f"{' or '.join(map(str, epochs))}."
     )
 
 
@@ -277,8 +269,3 @@ def _spread(row):
     spread = "" if math.isnan(std) else f" ± {std:.1f}"
     interval = "" if math.isnan(low) else f" [{low:.1f}, {high:.1f}]"
     return f"{mean:.1f}{spread}{interval}"
-
-
-def _percent(frame):
-    rows = [[name, *map(percent, row)] for name, row in frame.iterrows()]
-    return markdown([["variant", *frame.columns], *rows])

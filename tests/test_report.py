@@ -280,7 +280,7 @@ def test_means_are_over_the_generators_that_every_cell_has(sweep):
 def test_the_report_counts_the_common_generators(sweep, tmp_path):
     write_report(tmp_path, sweep(uneven()), "a", {})
     report = (tmp_path / "report.md").read_text()
-    assert re.search(r"; 1 generators? \(of 3 tested; .*\) of P; 2 epochs\.", report)
+    assert re.search(r"the 1 of 3 generators .* of P; epochs: 2\.", report)
     assert "| a | 60.0 ± 14.1 " in report and "| b | 70.0 ± 14.1 " in report
 
 
@@ -312,8 +312,8 @@ def pair(apart, noise=SMALL):
 
 def test_factors_with_other_profiles_catch_other_artifacts(sweep):
     first, second = told(sweep, pair([0.1, -0.1, 0, 0, 0.05, 0, 0, 0]), 0)
-    assert first.startswith("Yes: ")
-    assert re.search(r" \(generator x factor: p = \S+, \S+ if generators share their errors\)\.$", first)
+    assert first.startswith("Yes (")
+    assert re.search(r"p = \S+, \S+ if errors", first)
     assert second.startswith("0.25 minus 0.5 runs from -10.")
     assert "points on P/StyleGAN to +" in second
     assert second.endswith("points on P/ProGAN.")
@@ -321,26 +321,26 @@ def test_factors_with_other_profiles_catch_other_artifacts(sweep):
 
 def test_factors_with_equal_profiles_are_within_noise(sweep):
     first, second = told(sweep, pair(np.zeros(8)), 0)
-    assert first.startswith("Within noise: ")
+    assert first.startswith("Within noise (")
     assert second.startswith("0.25 minus 0.5 runs from ")
 
 
 def test_a_better_factor_alone_catches_no_other_artifacts(sweep):
     first, _ = told(sweep, pair(np.full(8, 0.1)), 0)
-    assert first.startswith("Within noise: ")
+    assert first.startswith("Within noise (")
 
 
 def test_equal_numbers_of_every_seed_are_within_noise(sweep):
     first, second = told(sweep, pair(np.zeros(8), noise=np.zeros((3, 8))), 0)
-    assert first.startswith("Within noise: ")
-    assert first.endswith(" (generator x factor: p = 1, 1 if generators share their errors).")
+    assert first.startswith("Within noise (")
+    assert "p = 1, 1 if" in first
     assert second.startswith("0.25 minus 0.5 runs from +0.0 points on ")
 
 
 def test_a_bend_of_unequal_size_in_each_seed_is_within_noise_of_the_seeds(sweep):
     bends = np.outer([0.06, 0.03, 0.01], [1, 1, 1, 1, -1, -1, -1, -1])
     first, _ = told(sweep, pair(bends), 0)
-    assert first.startswith("Within noise of the seeds: what each gains and loses ")
+    assert first.startswith("Within noise of the seeds (")
 
 
 @pytest.mark.parametrize(
@@ -384,7 +384,7 @@ def test_the_difference_of_the_families_by_hand(sweep):
 
 def test_families_that_do_not_differ_are_within_noise(sweep):
     [said] = told(sweep, pair([0.05, -0.05, 0.03, -0.03, 0.04, -0.05, 0.03, -0.02]), 1)
-    assert said.startswith("Within noise: the families do not differ for sure; 0.25 against 0.5 gives ")
+    assert said.startswith("Within noise; 0.25 against 0.5 gives ")
 
 
 @pytest.mark.parametrize(
@@ -399,13 +399,12 @@ def test_families_that_do_not_differ_are_within_noise(sweep):
 def test_a_shift_of_one_family_must_be_the_same_in_every_seed(sweep, shifts, verdict):
     shares = np.repeat([1, 0], [len(GANS), len(DIFFUSION)])
     [said] = told(sweep, pair(np.outer(shifts, shares)), 1)
-    rest = "" if verdict == "Yes" else ": the families do not differ for sure"
-    assert said.startswith(f"{verdict}{rest}; 0.25 against 0.5 gives ")
+    assert said.startswith(f"{verdict}; 0.25 against 0.5 gives ")
 
 
 def test_one_seed_does_not_answer_the_second_question(sweep):
     [said] = told(sweep, pair([0.06, 0.05, 0.04, 0.05, -0.05, -0.06, -0.05, -0.04], noise=SMALL[:1]), 1)
-    assert said.startswith("Not answered for 0.25: needs two seeds")
+    assert said.startswith("Not answered for 0.25: ") and "1 seeds" in said
 
 
 def test_every_other_factor_is_told_and_corrected_for(sweep):
@@ -436,10 +435,7 @@ def test_two_comparisons_double_both_p_values_of_the_families(sweep):
 )
 def test_without_both_families_the_second_question_is_not_answered(sweep, families, counts):
     [said] = told(sweep, pair(np.zeros(8)), 1, families)
-    assert said.startswith(
-        "Not answered for 0.25: needs two generators of each family that it and 0.5 have; "
-    )
-    assert said.endswith(f"there are {counts}.")
+    assert said.startswith("Not answered for 0.25") and said.endswith(f" {counts}.")
 
 
 def test_a_factor_without_both_families_does_not_hide_the_answer_of_another(sweep):
@@ -465,41 +461,41 @@ def fused(better):
 
 def test_fusing_may_be_better_than_every_single_scale(sweep):
     first, *rest = told(sweep, pair(np.zeros(8)) + fused(0.05), 2)
-    assert first == "Yes: all is better than every single scale."
+    assert first.startswith("Yes: all")
     assert [line[: line.index(":")] for line in rest] == ["all against quarter", "all against half"]
     assert all(": +5." in line and line.endswith(": better.") for line in rest)
 
 
 def test_fusing_may_be_worse_than_every_single_scale(sweep):
     first, *rest = told(sweep, pair(np.zeros(8)) + fused(-0.05), 2)
-    assert first == "No: all is worse than every single scale."
+    assert first.startswith("No: all")
     assert len(rest) == 2
     assert all(re.search(r": -(5|4\.9)", line) and line.endswith(": worse.") for line in rest)
 
 
 def test_fusing_may_be_within_noise(sweep):
     first, *rest = told(sweep, pair(np.zeros(8)) + fused(0.0), 2)
-    assert first.startswith("Within noise: all ")
+    assert first.startswith("Within noise: all")
     assert len(rest) == 2
     assert all("within noise" in line for line in rest)
 
 
 def test_fusing_may_be_better_than_one_and_worse_than_another(sweep):
     first, quarter, half = told(sweep, pair(np.full(8, 0.1)) + fused(0.05), 2)
-    assert first.startswith("In part: ")
+    assert first.startswith("Better or worse: all")
     assert quarter.startswith("all against quarter: -") and quarter.endswith(": worse.")
     assert half.startswith("all against half: +") and half.endswith(": better.")
 
 
 def test_one_seed_does_not_answer_the_third_question(sweep):
     rows = pair(np.zeros(8), noise=SMALL[:1]) + fused(0.05)[:1]
-    assert told(sweep, rows, 2)[0] == "Not answered for all: one seed: no verdict."
+    assert told(sweep, rows, 2)[0].startswith("One seed: no verdict: all")
 
 
 def test_every_way_of_fusing_is_told(sweep):
     rows = pair(np.zeros(8)) + fused(0.05) + cells("other", LEVELS - 0.05 + SMALL, BOTH, factors="0.25 0.75")
     said = told(sweep, rows, 2)
-    assert [line.split(":")[0] for line in said if " against " not in line] == ["Yes", "No"]
+    assert [line.split(":")[0] for line in said if line.endswith("scale.")] == ["Yes", "No"]
 
 
 def test_a_single_scale_with_another_setting_does_not_count(sweep):
@@ -510,7 +506,7 @@ def test_a_single_scale_with_another_setting_does_not_count(sweep):
     for number in range(3):
         assert told(sweep, other + rows, number, reference="half") == told(sweep, rows, number)
     first, *rest = told(sweep, other + rows, 2, reference="half")
-    assert first == "Yes: all is better than every single scale."
+    assert first.startswith("Yes: all")
     assert [line[: line.index(":")] for line in rest] == ["all against quarter", "all against half"]
 
 
@@ -548,7 +544,7 @@ def test_the_report_and_the_table_hold_the_numbers(sweep, tmp_path):
     assert (
         "| a | 75.0 ± 7.1 [60.0, 90.0] | 92.5 ± 3.5 [80.0, 100.0] | 85.0 | 65.0 | 2 | 1,234,567 |" in report
     )
-    assert "2 generators of P, Q; 2 epochs." in report
+    assert re.search(r"the 2 of 2 generators .* of P, Q; epochs: 2\.", report)
     assert "## Against a\n" in report
     assert "* accuracy, b against a: -5.0 points" in report
     assert "one seed: no verdict" in report

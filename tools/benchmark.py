@@ -7,7 +7,7 @@
     python -m tools.benchmark detectors                  the same of each detector, with its images/s
 
 Pixels are random, weights too unless --model_path names some; neither changes the speed.  Rounds alternate
-between the ways compared, and medians are printed.  The last line of what is measured is JSON.
+between the ways compared, and medians are printed.
 """
 
 import sys
@@ -17,7 +17,6 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # also when started by its path
     import util.quiet  # noqa: F401
 
-import json
 import statistics
 import time
 from argparse import Namespace
@@ -32,7 +31,7 @@ from networks import checkpoint, create, get, names
 from options import TrainOptions
 from util import run
 from util.batching import logits_by_size, logits_of, pixels_per_pass
-from util.tables import markdown
+from util.tables import count, markdown
 
 BATCHES = (1, 2, 4, 8, 24, 64)
 VARIANTS = (  # the rows of the table in docs/ablations.md
@@ -66,11 +65,7 @@ def main(argv=None):
     opt.device = run.pick_device(opt)
     run.seed_everything(0)
     torch.backends.cudnn.benchmark = False  # many sizes: see util/evaluate.py
-    measured = BENCHMARKS[opt.what](opt)
-    if measured:
-        environment = run.environment(opt.device)
-        machine = {name: environment[name] for name in ("device", "accelerator", "cpu_threads", "torch")}
-        print(json.dumps({"what": opt.what, **measured, **machine}))
+    BENCHMARKS[opt.what](opt)
 
 
 def parse(argv=None):
@@ -90,52 +85,40 @@ def parse(argv=None):
 
 def batches(opt):
     """Images per second for each batch size of one image size."""
-    detector, most = detector_of(opt), max(BATCHES)
+    detector = detector_of(opt)
     images = {size: pictures(size, opt.side, opt.side) for size in BATCHES}
 
     def score(size):
-        for _ in range(most // size):
+        for _ in range(max(BATCHES) // size):
             logits_of(detector, images[size], opt.device)
 
-    seconds = medians({size: partial(score, size) for size in BATCHES}, opt)
-    speed = {size: most // size * size / seconds[size] for size in BATCHES}
-    for size, value in speed.items():
-        print(f"batch {size:>3} of {opt.side}x{opt.side}: {value:8.1f} images/s")
-    return {"side": opt.side, "images_per_second": speed}
+    for size, seconds in medians({size: partial(score, size) for size in BATCHES}, opt).items():
+        speed = max(BATCHES) // size * size / seconds
+        print(f"batch {size:>3} of {opt.side}x{opt.side}: {speed:8.1f} images/s")
 
 
 def mixed(opt):
     """Images of many sizes in random order, one by one and joined by size, and how far the scores differ."""
-    detector, parts = detector_of(opt), mixed_parts(opt.number, opt.sizes)
-    limits = {"batch 1": 1, "equal sizes together": pixels_per_pass(opt.device)}
-    scores = {}
-
-    def score(name):
-        passes = list(logits_by_size(detector, parts, opt.device, limit=limits[name]))
-        logits = torch.cat([logit for _, logit in passes]).cpu()
-        order = torch.cat([index for index, _ in passes]).argsort()
-        scores[name] = torch.sigmoid(logits[order].double())
-
-    seconds = medians({name: partial(score, name) for name in limits}, opt)
-    speed = {name: opt.number / seconds[name] for name in limits}
-    for name, value in speed.items():
-        print(f"{name:>20}: {value:8.1f} images/s")
-    ratio = speed["equal sizes together"] / speed["batch 1"]
-    single, together = scores.values()
-    distance = ((single - together).abs() / single).max().item()
-    print(f"{ratio:.2f}x; scores differ by at most {distance:.1e} (relative)")
-    return {"images_per_second": speed, "ratio": ratio, "largest_relative_difference": distance}
-
-
-def mixed_parts(number, sizes):
-    """Parts of one image each; the sizes are even, 160 to 640 pixels a side, in random order."""
     rng = np.random.default_rng(0)
-    sides = rng.choice(np.arange(160, 642, 2), (sizes, 2))
-    order = rng.permutation(np.arange(number) % sizes)
-    return [
+    sides = rng.choice(np.arange(160, 642, 2), (opt.sizes, 2))
+    order = rng.permutation(np.arange(opt.number) % opt.sizes)
+    parts = [
         {"image": pictures(1, *sides[size]), "index": torch.tensor([index])}
         for index, size in enumerate(order)
     ]
+    detector, scores = detector_of(opt), {}
+
+    def score(name, limit):
+        passes = zip(*logits_by_size(detector, parts, opt.device, limit=limit), strict=True)
+        index, logits = (torch.cat(values).cpu() for values in passes)
+        scores[name] = torch.sigmoid(logits[index.argsort()].double())
+
+    limits = {"batch 1": 1, "equal sizes together": pixels_per_pass(opt.device)}
+    seconds = medians({name: partial(score, name, limit) for name, limit in limits.items()}, opt)
+    for name, value in seconds.items():
+        print(f"{name:>20}: {opt.number / value:8.1f} images/s")
+    single, together = scores.values()
+    print(f"scores differ by at most {((single - together).abs() / single).max():.1e} (relative)")
 
 
 def variants(opt):
@@ -153,7 +136,7 @@ def cost(detector, side):
         detector(pictures(1, side, side))
     parameters = sum(parameter.numel() for parameter in detector.parameters())
     # the counter counts a multiply-add as two operations
-    return [f"{parameters:,}", f"{counter.get_total_flops() / 2e9:.2f} G"]
+    return [count(parameters), f"{counter.get_total_flops() / 2e9:.2f} G"]
 
 
 def detectors(opt):
