@@ -106,7 +106,7 @@ def test_a_sweep_that_was_read_writes_the_same_file(sweep, tmp_path):
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "cell,variant,seed,status\n"])
 def test_a_csv_of_another_kind_is_refused(tmp_path, text):
     (tmp_path / "other.csv").write_text(text)
-    with pytest.raises(UserError, match=r"other\.csv: .*there is no .*error"):
+    with pytest.raises(UserError, match=r"other\.csv.*error"):
         Sweep.read(tmp_path / "other.csv")
 
 
