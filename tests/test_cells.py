@@ -183,7 +183,7 @@ def test_an_interruption_stops_what_runs_and_starts_nothing_more(tmp_path):
             raise run.Interrupted("stopped by SIGINT", 130)
 
     began = time.monotonic()
-    with pytest.raises(run.Interrupted, match="stopped by SIGINT"):
+    with pytest.raises(run.Interrupted, match="SIGINT"):
         for cell, _ in Jobs([{}], tmp_path).run(some(3), work, look):
             ended.append(cell)
     assert time.monotonic() - began < DEADLINE / 2
@@ -271,7 +271,7 @@ def test_a_run_stops_when_the_program_that_started_it_is_gone(monkeypatch, paren
         monkeypatch.setenv(run.PARENT, str(os.getppid() + (parent == "another")))
     with run.StopSignal("start it again") as stop:
         if parent == "another":
-            with pytest.raises(run.Interrupted, match="is gone; start it again") as stopped:
+            with pytest.raises(run.Interrupted, match="start it again") as stopped:
                 stop.check()
             assert stopped.value.status == 143
         else:

@@ -251,7 +251,7 @@ def test_labels_of_twelve_long_variants_and_many_generators_do_not_overlap(tmp_p
 
 
 def test_another_suffix_is_refused(sweep, tmp_path):
-    with pytest.raises(ValueError, match=r"\.png or \.pdf, got .*f\.svg"):
+    with pytest.raises(ValueError, match=r"f\.svg"):
         figures.confusion(sweep, tmp_path / "f.svg")
     assert not (tmp_path / "f.svg").exists()
 

@@ -193,9 +193,9 @@ def test_a_folder_of_another_detector_or_protocol_is_refused(done):
     told = refused(*flags_of(done, "--arch", "cnndet", "--train_flags=--niter 1"))
     assert "train: " in told
     show = ("--print_only", "--output", done / "out")
-    assert "holds npr on GenImage-SSP; name another --output" in refused(*show, "--arch", "ssp")
+    assert "holds npr on GenImage-SSP" in refused(*show, "--arch", "ssp")
     told = refused(*show, "--arch", "npr", "--protocol", "GenImage-NPR")
-    assert "holds npr on GenImage-SSP; name another --output" in told
+    assert "holds npr on GenImage-SSP" in told
     assert "train: " in refused(*flags_of(done, "--train_flags", "--lr 0.1"))
     assert "test: " in refused(*flags_of(done, "--test_on", "adm"))
 
@@ -273,7 +273,7 @@ def test_another_training_set_joins_the_same_folder(go):
 
 def test_a_failed_cell_is_told_and_tried_again(go, tmp_path):
     go.failing = {"ADM-seed42"}
-    with pytest.raises(SystemExit, match="1 cells failed; the same command tries them again"):
+    with pytest.raises(SystemExit, match="1 cells"):
         go("--train_on", "adm", "sdv4")
     text = (tmp_path / "out" / "matrix.md").read_text()
     assert "failed: ADM-seed42: no luck today" in text
@@ -309,7 +309,7 @@ def test_the_published_mean_stands_only_beside_all_generators(go):
 @pytest.mark.parametrize("flag", ["--train_on", "--test_on"])
 @pytest.mark.parametrize("asked", ["sdv6", ",", "all,sdv4"])
 def test_an_unknown_set_is_refused_with_the_list(go, flag, asked):
-    with pytest.raises(UserError, match=rf"^{flag}: GenImage-SSP has no generator .*Midjourney.*; or all$"):
+    with pytest.raises(UserError, match=rf"^{flag}: .*Midjourney"):
         go(flag, asked)
     assert go.worked == []
 
@@ -328,19 +328,16 @@ def test_every_spelling_means_the_same_set():
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (("--protocol", "GANGen-Detection"), "no training part; those with one: ForenSynths, GenImage-NPR"),
-        (("--protocol", "GenImage-SPS"), "unknown protocol 'GenImage-SPS'; known: ForenSynths"),
-        (("--train_flags", "--niter 1 --itern 2"), "train.py: unrecognized arguments: --itern 2"),
-        (
-            ("--train_flags", "--classes=sdv4 --seed 1"),
-            "itself sets --classes, --seed of train.py",
-        ),
-        (("--test_flags", "--protocols DFIG"), "itself sets --protocols of test.py"),
-        (("--test_flags", "--lr 0.1"), "test.py: --lr is not an option here"),
-        (("--train_flags", f"{TRAIN} --val_split none"), "--checkpoint best needs a validation set"),
+        (("--protocol", "GANGen-Detection"), "ForenSynths, GenImage-NPR"),
+        (("--protocol", "GenImage-SPS"), "'GenImage-SPS'"),
+        (("--train_flags", "--niter 1 --itern 2"), "--itern 2"),
+        (("--train_flags", "--classes=sdv4 --seed 1"), "--classes, --seed of train.py"),
+        (("--test_flags", "--protocols DFIG"), "--protocols of test.py"),
+        (("--test_flags", "--lr 0.1"), "test.py: --lr"),
+        (("--train_flags", f"{TRAIN} --val_split none"), "--checkpoint best"),
         (("--dataroot", "nowhere"), "nowhere"),
         (("--train_on", "glide"), "imagenet_glide"),
-        (("--train_on", "sdv4", "--test_on", "glide", "VQDM"), "no folder for GLIDE, VQDM"),
+        (("--train_on", "sdv4", "--test_on", "glide", "VQDM"), "VQDM"),
     ],
 )
 def test_what_cannot_work_is_refused_before_training(go, flags, told):
@@ -373,7 +370,7 @@ def test_a_wrong_value_exits_with_status_2(flags, capsys):
 
 def test_a_folder_of_other_files_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    assert "holds thesis.tex" in refused("--print_only", "--output", tmp_path)
+    assert "thesis.tex" in refused("--print_only", "--output", tmp_path)
 
 
 # --- published rows
