@@ -214,7 +214,7 @@ def test_confusion_of_a_generator_with_one_class(sweep):
 
 
 def test_an_unknown_protocol_is_refused(sweep):
-    with pytest.raises(UserError, match="'R'.* P, Q"):
+    with pytest.raises(UserError, match=r"'R'.* P, Q"):
         sweep([cell("a", 1, {"P/x/acc": 1, "Q/x/acc": 1})]).values("acc", "R")
 
 
