@@ -1,8 +1,7 @@
 """Detectors by name.
 
 To add one: write networks/<name>.py with a subclass of `networks.base.Detector` under `@register("<name>")`,
-import the module at the end of this file, add tests/test_<name>.py.  Its flags then appear in every script's
-`--help --arch <name>`.
+import the module at the end of this file, add tests/test_<name>.py.
 """
 
 _REGISTRY = {}

@@ -1,8 +1,7 @@
 """Attention over channels, over positions, and over the scales of an NPR layer.
 
-Source: Woo et al., "CBAM: Convolutional Block Attention Module", ECCV 2018, for the two forms that
-CVIMGDetection puts into NPR; NPR-DeepfakeDetection for the attention over scales.  Module names are those of
-CVIMGDetection's weight files.
+Source: Woo et al., "CBAM: Convolutional Block Attention Module", ECCV 2018, and CVIMGDetection, whose files
+have these module names; attention over scales: NPR-DeepfakeDetection.
 """
 
 import torch

@@ -82,10 +82,9 @@ class Detector(nn.Module):
 
     @classmethod
     def from_published(cls, state, given):
-        """A state_dict that has the signature -> Published.
+        """A state_dict that has the signature, and {option: value} given by the user -> Published.
 
-        given: {option: value} that the user states about the file.  UserError where the keys contradict it,
-        or where neither decides how the detector was built.
+        UserError where both contradict each other, or do not decide how the detector was built.
         """
         return Published(given, state)
 
@@ -103,11 +102,8 @@ class Detector(nn.Module):
         return images.float()
 
     def normalise(self, images):
-        """RGB uint8, or float in [0, 1], (B, 3, H, W) -> normalised float32 of the same shape.
-
-        The order of operations is that of the published loaders, (u / 255 - mean) / std, so that a published
-        weight file gets exactly the numbers that it was trained on.
-        """
+        """RGB uint8, or float in [0, 1], (B, 3, H, W) -> normalised float32 of the same shape."""
+        # In the order of the published loaders: their weights get exactly the numbers they were trained on.
         return (self.unit(images) - self.mean) / self.std
 
     def preprocess(self, images):
@@ -151,10 +147,7 @@ def differing(build, published):
 
 
 def own_flags(cls, opt=None):
-    """A Namespace of the detector's own flags in opt, those absent there at their defaults.
-
-    UserError for a value that is not a choice, as a file of another version may hold.
-    """
+    """A Namespace of the detector's own flags in opt, or their defaults; UserError for an unknown choice."""
     parser = argparse.ArgumentParser(add_help=False)
     cls.add_arguments(parser)
     flags = argparse.Namespace()

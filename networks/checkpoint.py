@@ -18,8 +18,7 @@ from common import CheckpointError, UserError, require_package, sha256, written_
 from networks.base import Published, describe, own_flags
 
 FORMAT = "npr-lab/1"
-# Left by torch.nn.DataParallel in nearly every published file; removed without a notice.
-PARALLEL_PREFIX = "module."
+PARALLEL_PREFIX = "module."  # of torch.nn.DataParallel, in nearly every published file; removed silently
 SHOWN = 8  # names in a message before the rest is counted
 COUNTER = "num_batches_tracked"  # of a batch norm; it changes nothing here, and some files leave it out
 # Option and value that older versions wrote -> what the value is called now.
@@ -132,10 +131,8 @@ def _what_it_is(path, error):
         return f"is a TorchScript program; {SAVE_WEIGHTS.format('torch.jit.load(FILE).state_dict()')}"
     with suppress(Exception):  # a damaged file raises one of the same many types
         if classes := sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)):
-            objects = (
-                f"holds Python objects ({', '.join(classes[:3])}), which could run code; if you trust it, "
-            )
-            return objects + SAVE_WEIGHTS.format("torch.load(FILE, weights_only=False)['state_dict']")
+            weights = SAVE_WEIGHTS.format("torch.load(FILE, weights_only=False)['state_dict']")
+            return f"holds {', '.join(classes[:3])}, which could run code; if you trust it, {weights}"
     return f"is not a readable weight file: it is damaged, or of another format ({type(error).__name__})"
 
 
@@ -154,10 +151,8 @@ def unwrapped(content, path):
     notices = [] if entry in ("", "model", "state_dict") else [f"its weights are the entry {entry!r}"]
     parallel = PARALLEL_PREFIX if all(name.startswith(PARALLEL_PREFIX) for name in state) else ""
     prefix, *longer = sorted(_prefixes(state), key=len) or [parallel]
-    if others := [other for other in longer if not other.startswith(prefix)]:
-        raise CheckpointError(
-            f"{path} holds several networks ({', '.join([prefix, *others])}); save one of them"
-        )
+    if not all(other.startswith(prefix) for other in longer):
+        raise CheckpointError(f"{path} holds several networks: {', '.join([prefix, *longer])}")
     outside = [name for name in state if not name.startswith(prefix)]
     state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     if prefix.replace(PARALLEL_PREFIX, ""):
@@ -188,7 +183,7 @@ def _state_dict_in(content, path):
     usual = [names for names in states if rank(names) == first]
     if len(usual) > 1:
         sets = ", ".join(map(".".join, usual))
-        raise CheckpointError(f"{path} holds several sets of weights ({sets}); save one of them as a file")
+        raise CheckpointError(f"{path} holds several networks: {sets}; save one of them as a file")
     return ".".join(usual[0]), states[usual[0]]
 
 
@@ -254,11 +249,9 @@ def require_fit(differing, path, what, hint=""):
 
 
 def load(path, arch=None, opt=None):
-    """Builds the detector of a weight file and loads it strictly.
+    """The detector of a weight file, loaded strictly.
 
-    Args:
-        arch: detector name; needed only where the keys of a published file do not decide.
-        opt: parsed options that describe the detector of a published file; ours carry their own.
+    arch, opt: its name and parsed options; needed only where the keys of a published file do not decide.
     """
     content, given = read(path), vars(opt or Namespace())
     own = is_own(content)
@@ -297,27 +290,30 @@ def _published(content, path, arch, given):
     named, published = recognise(state, path, arch, given)
     detector = _built(path, named, published.options)
     load_weights(detector, published.entries, path)
-    assumed = f"{path} is a published file; taken as detector {describe(detector)}{detector.remark}"
-    said = f"{assumed} (where the file does not say, --arch {named} and its flags do)"
-    return detector, [said, *notices, *filter(None, [published.notice])]
+    assumed = f"{path} is a published file; taken as detector {describe(detector)}"
+    notices.insert(0, f"{assumed} (where the file does not say, --arch {named} and its flags do)")
+    if published.notice:
+        notices.append(published.notice)
+    return detector, notices
 
 
 def recognise(state, path, arch, given):
     """(name, Published) of the only detector that a foreign state_dict fits; CheckpointError without one."""
     candidates = _candidates(state) if arch is None else [arch]
     if not candidates:
-        known, entries = ", ".join(networks.names()), shorten(list(state))
-        raise CheckpointError(
-            f"{path} fits no known detector ({known}); it has {len(state)} entries: {entries}"
-        )
+        known, entries = ", ".join(networks.names()), f"{len(state)} entries: {shorten(list(state))}"
+        raise CheckpointError(f"{path} fits no known detector ({known}); it has {entries}")
     published, differing = {}, {}
     for name in candidates:
+        detector, flags = networks.get(name), flags_of(name, given)
+        known = Published(flags, state)
         try:
-            published[name] = published_as(name, state, given)
+            if state.keys() >= {*detector.signature}:
+                known = detector.from_published(state, flags)
         except UserError as error:
             raise CheckpointError(f"{path}: {error}") from error
-        network = _built(path, name, published[name].options, "meta")
-        differing[name] = misfits(network, published[name].entries)
+        published[name] = known
+        differing[name] = misfits(_built(path, name, known.options, "meta"), known.entries)
     fitting = [name for name in candidates if not any(differing[name].values())]
     if len(fitting) > 1:
         raise CheckpointError(f"{path} fits several detectors; name one with --arch {{{','.join(fitting)}}}")
@@ -331,14 +327,6 @@ def _candidates(state):
     signatures = {name: networks.get(name).signature for name in networks.names()}
     whole = [name for name, keys in signatures.items() if state.keys() >= {*keys}]
     return whole or [name for name, keys in signatures.items() if 2 * len(state.keys() & {*keys}) > len(keys)]
-
-
-def published_as(name, state, given):
-    """Published of a state_dict as the detector `name`; UserError where keys and flags do not decide."""
-    detector, flags = networks.get(name), flags_of(name, given)
-    if state.keys() >= {*detector.signature}:
-        return detector.from_published(state, flags)
-    return Published(flags, state)
 
 
 def flags_of(arch, given):

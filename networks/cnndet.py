@@ -1,8 +1,7 @@
 """CNNDetection: a plain ResNet-50 on the normalised image.  The baseline, and the file to copy for a new one.
 
 Source: Wang et al., "CNN-generated images are surprisingly easy to spot... for now", CVPR 2020; its
-networks/trainer.py.  23,510,081 parameters, 320 state_dict entries under torchvision's names.  Its training
-resizes the shorter side (data/datasets.py); its demo takes images at their stored size.
+networks/trainer.py.  23,510,081 parameters, 320 state_dict entries under torchvision's names.
 """
 
 from networks import register, resnet50

@@ -1,7 +1,7 @@
-"""Colour spaces as differentiable functions of an RGB image, every channel scaled to [0, 1].
+"""Colour spaces as differentiable functions of an RGB image: sRGB in [0, 1], float, (B, 3, H, W).
 
-All of them take sRGB-encoded RGB in [0, 1], float, (B, 3, H, W), and return the same dtype, B, H and W.
-"In [0, 1]" holds up to rounding: nothing is clamped at the ends, so that pure white keeps its gradient.
+They return the same dtype, B, H and W, and channels in [0, 1] up to rounding: nothing is clamped at the ends,
+so that pure white keeps its gradient.
 """
 
 from collections.abc import Callable

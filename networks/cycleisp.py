@@ -15,12 +15,9 @@ from torch import nn
 from networks import checkpoint
 
 WIDTH, GROUPS, BLOCKS, REDUCTION = 64, 4, 8, 16
-# Pixels that an output pixel sees to each side, apart from the pooling of the channel attention.
-REACH = 103
-# An image with a longer side than this is computed in tiles of this side, which take a few GB.
-TILE = 1024
-# Values of 16-bit files: SIGNED_ZERO + SIGNED_ONE * noise.
-SIGNED_ZERO, SIGNED_ONE = 32768, 32767
+REACH = 103  # pixels that an output pixel sees to each side, apart from the pooling of the channel attention
+TILE = 1024  # side of the tiles of a larger image, which take a few GB
+SIGNED_ZERO, SIGNED_ONE = 32768, 32767  # 16-bit files hold SIGNED_ZERO + SIGNED_ONE * noise
 
 
 class ChannelAttention(nn.Module):

@@ -3,12 +3,12 @@
     patch -> perception: P(blurred), P(compressed) -> guidance = sum of task embeddings weighted by these
           -> enhancement: U-Net, each level scaled and shifted by the guidance -> restored patch -> SSP
 
-Source: Chen, Yao and Niu, arXiv 2402.01123, as reported in summaries of it: the two modules, what each
-predicts, the task embeddings and their weights, training on synthetic blur and compression; from the option
-defaults of the published SSP code: sigma 0 to 1, JPEG quality 90 to 100.  No code of ESSP was released; the
-rest is a choice made here: all sizes, feature-wise scale and shift, subtracting the mean from the patch that
-is checked, a start close to returning the patch unchanged, half of the images blurred and half compressed, L1
-in grey levels (of 255), so that it does not weigh too little, and the weights of the three losses.
+Source: summaries of Chen, Yao and Niu, arXiv 2402.01123: the two modules, what each predicts, the task
+embeddings and their weights, training on synthetic blur and compression; sigma 0 to 1 and JPEG quality 90 to
+100 are defaults of the published SSP code.  No code of ESSP was released; the rest is a choice made here: all
+sizes, feature-wise scale and shift, the mean subtracted from the patch that is checked, a start close to
+returning the patch unchanged, half of the images blurred and half compressed, L1 in grey levels (of 255), so
+that it does not weigh too little, and the weights of the three losses.
 """
 
 from dataclasses import replace
@@ -127,9 +127,6 @@ class ESSPDetector(SSPDetector):
         total = BCE of real and fake + BCE of what was done to the patch + L1, in grey levels, to the patch
         before that; the last two with their weights.
         """
-        missing = [name for name in ("clean", *TASKS) if name not in batch]
-        if missing:
-            raise ValueError(f"essp is trained on pairs of patches; the batch has no {', '.join(missing)}")
         votes = batch["image"].shape[1] if batch["image"].ndim == 5 else 1
         images, clean = (batch[name].flatten(0, -4) for name in ("image", "clean"))
         restored, quality = self.restore(images)

@@ -29,10 +29,7 @@ def start(detector, opt):
 
 
 def in_our_convention(path, arch, given):
-    """(a file's state_dict with fake = 1, notices): a published file may have the opposite sign.
-
-    arch, given: the detector that is to start from it; its {flag: value} describe a file of its kind.
-    """
+    """(a file's state_dict with fake = 1, notices); the flags given for a detector describe a file of it."""
     content = checkpoint.read(path)
     state, notices = checkpoint.unwrapped(content, path)
     if checkpoint.is_own(content):

@@ -3,8 +3,8 @@
     LNP file (or a photograph through networks/cycleisp.py) -> 3 channels, normalised
           -> FFT -> amplitude, phase (a channel each) -> fusion by --train_mode -> trunk with a 5-channel stem
 
-Source: the code of Detecting-Face-Images-Generated-by-AI (networks/resnet.py, mobilenetv2.py), which follows
-Liu et al., "Detecting Generated Images by Real Images Only", arXiv 2211.00962.  The trunks: lnp_trunks.py.
+Source: the code of Detecting-Face-Images-Generated-by-AI, which follows Liu et al., "Detecting Generated
+Images by Real Images Only", arXiv 2211.00962.  The trunks: lnp_trunks.py.
 """
 
 from dataclasses import replace
@@ -18,24 +18,19 @@ from common import UserError, sha256
 from networks import cycleisp
 from networks.base import DataConfig, Detector, Published, differing, own_flags
 
-# Of the amplitude: (|F| + EPSILON) ** POWER.
-EPSILON, POWER = 1e-8, 0.8
+EPSILON, POWER = 1e-8, 0.8  # the amplitude is (|F| + EPSILON) ** POWER
 # Weights of the channels' spectra: DFIG's code, LNP's code.
 GRAYS = {"equal": (1 / 3, 1 / 3, 1 / 3), "weighted": (0.11, 0.59, 0.3)}
-# --lnp_feature: channels that the trunk sees.
-FEATURES = {"lnp": 3, "fft": 2, "lnp+fft": 5}
+FEATURES = {"lnp": 3, "fft": 2, "lnp+fft": 5}  # --lnp_feature: channels that the trunk sees
 # --train_mode: channels of the attention block, the last ones of lnp+fft.  Mode 2 holds a block, as its
 # published files do, without using it.
 MODES = {0: 2, 1: 5, 2: 5}
 UNUSED = 2
-# --lnp_eval: where an evaluation takes its crop from.
-EVALUATIONS = {"train": "training", "full": "stored"}
+EVALUATIONS = {"train": "training", "full": "stored"}  # --lnp_eval: where an evaluation's crop is from
 # What `config` leaves out.
 PUBLISHED = {"source": "wrapped", "train_mode": 0, "feature": "lnp+fft", "gray": "equal"}
-# Signed noise is divided by it: RMS of the noise above 0 in 28 files of DFIG.
-SIGNED_STD = 0.0155
-# Memory per pixel of the denoiser, over that of a trunk.
-DENOISER_SHARE = 6.0
+SIGNED_STD = 0.0155  # signed noise is divided by it: RMS of the noise above 0 in 28 files of DFIG
+DENOISER_SHARE = 6.0  # memory per pixel of the denoiser, over that of a trunk
 
 
 def spectra(x, gray="equal"):
@@ -145,7 +140,7 @@ class LNPDetector(Detector):
             return
         if not Path(self.denoiser_path).is_file():
             flags = f"--arch {self.arch} --lnp_input image --lnp_denoiser FILE"
-            raise UserError(f"no denoiser at {self.denoiser_path}; name CycleISP's weights with {flags}")
+            raise UserError(f"no denoiser at {self.denoiser_path}; name its weights with {flags}")
         self.denoiser = cycleisp.load(self.denoiser_path)
         self.companions = {"denoiser_sha256": sha256(self.denoiser_path)}
 
@@ -177,10 +172,9 @@ class LNPDetector(Detector):
 
     def fused_channels(self, x):
         """What `preprocess` gives -> the same channels after the attention of the mode."""
-        width = self.attended
-        if not width or self.mode == UNUSED:
+        if not self.attended or self.mode == UNUSED:
             return x
-        return torch.cat([x[:, :-width], self.DAB(x[:, -width:])], dim=1)
+        return torch.cat([x[:, : -self.attended], self.DAB(x[:, -self.attended :])], dim=1)
 
     def forward(self, images):
         """Input as of `preprocess` -> logits (B,), float32."""

@@ -3,8 +3,6 @@
 Source: DFIG's networks/resnet.py, mobilenetv2.py and trainer.py.
 """
 
-import re
-
 from torch import nn
 
 from networks import register, resnet50
@@ -12,8 +10,8 @@ from networks.base import init_convolutions
 from networks.lnp import LNPDetector
 
 # Indices in an inverted residual of the MobileNetV2 that DFIG copied -> those in torchvision's.
-FIRST_BLOCK = {0: "0.0", 1: "0.1", 3: "1", 4: "2"}
-LATER_BLOCKS = {0: "0.0", 1: "0.1", 3: "1.0", 4: "1.1", 6: "2", 7: "3"}
+FIRST_BLOCK = {"0": "0.0", "1": "0.1", "3": "1", "4": "2"}
+LATER_BLOCKS = {"0": "0.0", "1": "0.1", "3": "1.0", "4": "1.1", "6": "2", "7": "3"}
 SPURIOUS = ("fc.weight", "fc.bias")
 
 
@@ -83,13 +81,11 @@ def torchvision_names(state):
 
 
 def _torchvision_name(name):
-    if name.startswith("conv."):
-        return f"features.18.{name.removeprefix('conv.')}"
-    if re.fullmatch(r"classifier\.(weight|bias)", name):
-        return name.replace("classifier.", "classifier.1.")
-    parts = re.fullmatch(r"features\.(\d+)\.conv\.(\d)\.(\w+)", name)
-    if not parts:
-        return name
-    block, index, entry = int(parts[1]), int(parts[2]), parts[3]
-    names = FIRST_BLOCK if block == 1 else LATER_BLOCKS
-    return f"features.{block}.conv.{names[index]}.{entry}" if index in names else name
+    first, *rest = parts = name.split(".")
+    if first == "conv":
+        return ".".join(["features.18", *rest])
+    if first == "classifier" and len(parts) == 2:
+        return f"classifier.1.{rest[0]}"
+    if first == "features" and len(parts) == 5:  # features.<block>.conv.<index>.<entry>
+        parts[3] = (FIRST_BLOCK if parts[1] == "1" else LATER_BLOCKS).get(parts[3], parts[3])
+    return ".".join(parts)

@@ -1,11 +1,10 @@
 """The NPR layer, and everything else that can be put in front of the network: FRONTS and FUSIONS.
 
-NPR is what is left of an image when its own down- and up-sampled copy is subtracted.  To add a front or a
-fusion, write a function here and give it a line in its dict; `--npr_front` and `--npr_fusion` then know it.
+NPR is what is left of an image when its own down- and up-sampled copy is subtracted.  A new front or fusion
+is a function here and a line in its dict; `--npr_front` and `--npr_fusion` then know it.
 
 Source: Tan et al., "Rethinking the Up-Sampling Operations in CNN-based Generative Network for Generalizable
-Deepfake Detection", CVPR 2024, section 3 and Table 7.  Other factors: CVIMGDetection and
-NPR-DeepfakeDetection.  Local gradient: AIGDetection.
+Deepfake Detection", CVPR 2024, section 3 and Table 7.  Other factors: CVIMGDetection, NPR-DeepfakeDetection.
 """
 
 import math
@@ -21,11 +20,8 @@ from networks.color import weighted_sum
 
 MODES = ("nearest", "bilinear", "bicubic", "area")
 WINDOWS = (2, 3, 4)
-
-# Local gradient: added to the horizontal difference, so that it can be divided by; a ratio beyond STEEPEST
-# counts as 0 (AIGDetection, networks/local_grad.py).
-GRADIENT_FLOOR = 1e-9
-STEEPEST = 100
+GRADIENT_FLOOR = 1e-9  # added to the horizontal difference, so that it can be divided by
+STEEPEST = 100  # a ratio of differences beyond it counts as 0
 
 
 def references(window):
@@ -105,10 +101,7 @@ def local_gradient(x, _net=None):
 
 
 def scale_maps(x, variant):
-    """The NPR maps of an image (B, C, H, W), one per scale, before the published scale of 2/3.
-
-    variant: networks.variants.Variant.
-    """
+    """The NPR maps of an image (B, C, H, W), one per scale of the Variant, before the scale of 2/3."""
     if variant.window:
         return [window_residual(x, variant.window, variant.ref)]
     if variant.published_map:
@@ -133,16 +126,6 @@ def learn_weights(net, scales, _channels):
 def weights_and_scale(net):
     """What `learned_weights` has learned."""
     return net.npr_weights.softmax(0), net.npr_scale_factor.item()
-
-
-def side_by_side(maps, _x, _net):
-    """All maps as channels: (B, C * scales, H, W)."""
-    return scaled(torch.cat(maps, dim=1))
-
-
-def mean_map(maps, _x, _net):
-    """The mean over the scales."""
-    return scaled(torch.stack(maps).mean(dim=0))
 
 
 def attended(maps, x, net):
@@ -172,8 +155,8 @@ class Fusion(NamedTuple):
 
 FUSIONS = {
     "weights": Fusion(learned_weights, learn_weights, weights_and_scale),
-    "concat": Fusion(side_by_side, widens=True),
-    "average": Fusion(mean_map),
+    "concat": Fusion(lambda maps, _x, _net: scaled(torch.cat(maps, dim=1)), widens=True),
+    "average": Fusion(lambda maps, _x, _net: scaled(torch.stack(maps).mean(dim=0))),
     "scale_attention": Fusion(attended, attend_to_scales, weights_of_mean_colour),
 }
 
@@ -199,9 +182,4 @@ def npr_front(x, net):
     return scaled(maps[0])
 
 
-def no_front(x, _net):
-    """The image itself, as a control."""
-    return x
-
-
-FRONTS = {"npr": npr_front, "local_grad": local_gradient, "none": no_front}
+FRONTS = {"npr": npr_front, "local_grad": local_gradient, "none": lambda x, _net: x}

@@ -1,12 +1,8 @@
-"""torchvision's ResNet-50 as a trunk: its layers under their own names, and its features.
-
-Shared by cnndet.py, ssp.py and lnp_trunks.py.  The NPR detector has a shorter trunk of its own (resnet.py).
-"""
+"""torchvision's ResNet-50 as a trunk, for cnndet.py, ssp.py and lnp_trunks.py; NPR's own is in resnet.py."""
 
 from torch import nn
 
-# Standard deviation of a new last layer's weights (--init_gain of CNNDetection's options).
-FC_STD = 0.02
+FC_STD = 0.02  # standard deviation of a new last layer's weights: --init_gain of CNNDetection's options
 
 
 def add_layers(module):

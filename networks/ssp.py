@@ -18,9 +18,7 @@ from networks import register
 from networks.base import DataConfig, Detector, Patches, Published, differing, own_flags
 from networks.resnet50 import add_layers, features
 
-PATCH, UPSCALED = 32, 256
-SELECTIONS = ("random64", "grid", "dense")
-CLIP = 3.0
+PATCH, UPSCALED, CLIP = 32, 256, 3.0
 SRM_KERNELS = (  # (rows, divisor): KB, KV and the horizontal second order of the spatial rich model
     (((0, 0, 0, 0, 0), (0, -1, 2, -1, 0), (0, 2, -4, 2, 0), (0, -1, 2, -1, 0), (0, 0, 0, 0, 0)), 4),
     (((-1, 2, -2, 2, -1), (2, -6, 8, -6, 2), (-2, 8, -12, 8, -2), (2, -6, 8, -6, 2), (-1, 2, -2, 2, -1)), 12),
@@ -71,7 +69,7 @@ class SSPDetector(Detector):
             group.add_argument(f"--{cls.arch}_{name}", **kwargs)
 
         select = "candidates for the simplest patch: 64 random (published), side by side, or every few pixels"
-        add("select", choices=SELECTIONS, default="random64", help=select)
+        add("select", choices=("random64", "grid", "dense"), default="random64", help=select)
         add("stride", type=whole_number(1, 10_000), default=8, help="pixels between two of `dense`")
         vote = "average the logits of the N simplest patches that do not overlap"
         add("vote", type=whole_number(1, 64), default=1, help=vote)

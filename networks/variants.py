@@ -21,13 +21,11 @@ ATTENTIONS = {
     "spatial": ("spatial",),
     "channel_spatial": ("channel", "spatial"),
 }
-# name -> kernel size and stride of conv1
-STEMS = {"3x3s2": (3, 2), "7x7s2": (7, 2), "3x3s1": (3, 1)}
+STEMS = {"3x3s2": (3, 2), "7x7s2": (7, 2), "3x3s1": (3, 1)}  # name -> kernel size and stride of conv1
 # name -> whether the NPR map is taken of the image normalised with its colour space's constants
 NORMS = {"imagenet": True, "none": False}
 STAGES = (2, 3, 4)
-# A published file says how many scales it fuses, not which.
-CVIMG_FACTORS = (0.25, 0.5, 0.75)
+CVIMG_FACTORS = (0.25, 0.5, 0.75)  # a published file says how many scales it fuses, not which
 # Keys of published files that show that a kind of attention is registered.
 ATTENTION_KEYS = {"channel": "ca", "spatial": "spatial_att"}
 
@@ -69,9 +67,7 @@ class Variant:
         add("--npr_norm", choices=NORMS, default="imagenet", help=norm)
         attention = "channel: after the stem and after layer1; spatial: after layer1 and after layer2"
         add("--npr_attention", choices=ATTENTIONS, default="none", help=attention)
-        form = (
-            "channel attention: sum of two sigmoids (CVIMGDetection's code), or as in CBAM; sum unless given"
-        )
+        form = "channel attention: sum of sigmoids (CVIMGDetection's code), or as in CBAM; sum unless given"
         add("--npr_attention_form", choices=FORMS, help=form)
         add("--npr_stem", choices=STEMS, default="3x3s2", help="kernel and stride of conv1")
         add("--npr_stages", type=int, choices=STAGES, default=2, help="stages of the ResNet-50")
@@ -119,10 +115,9 @@ def _check_combination(given):
     for applies, excluded, words in rules:
         if applies and given.keys() & excluded:
             raise UserError(f"{words}; leave out {_flags(given.keys() & excluded)}")
-    if "ref" in given and given["ref"] not in (legal := references(window)):
-        raise UserError(
-            f"--npr_ref of --npr_window {window} is one of {', '.join(legal)}, got {given['ref']!r}"
-        )
+    ref = given.get("ref")
+    if ref and ref not in (legal := references(window)):
+        raise UserError(f"--npr_ref of --npr_window {window} is one of {', '.join(legal)}, got {ref!r}")
 
 
 def _flags(names):

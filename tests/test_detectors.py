@@ -137,7 +137,7 @@ def test_what_a_detector_declares(full_size, name):
     assert constants == [] and {"mean", "std"} <= {key for key, _ in detector.named_buffers()}
     assert any(module is detector.cam_layer for module in detector.modules())
     assert detector.signature and {*detector.signature} <= state.keys()
-    assert checkpoint.published_as(name, state, {}) is not None
+    assert checkpoint.recognise(state, "a.pth", name, {})[0] == name
     assert networks.describe(networks.get(name)()) == f"{name}, default options"
     images = pixels(1, 16, 16)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])

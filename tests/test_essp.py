@@ -230,7 +230,7 @@ def test_a_label_of_quality_moves_its_own_logit_and_no_other(detector, label, co
 def test_a_batch_that_lacks_a_part_is_refused_with_its_name(detector, lacking):
     given = batch(3, 32, 32)
     del given[lacking]
-    with pytest.raises(ValueError, match=lacking):
+    with pytest.raises(KeyError, match=lacking):
         detector.loss(given)
 
 
