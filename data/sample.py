@@ -3,15 +3,11 @@
     python -m data.sample                       # writes datasets/sample
     python -m data.sample --fast --output tiny  # a few images only, to see that it runs
 
-Reals are crops of photographs that ship inside the scikit-learn and scikit-image wheels. Fakes are crops of
-the same split's photographs, drawn independently of the reals, that passed through a "generator": a small
-convolutional autoencoder with one way of up-sampling, fitted on the training photographs only. This is the
-up-sampling simulator idea of Zhang, Karaman and Chang, "Detecting and Simulating Artifacts in GAN Fake
-Images", WIFS 2019. No photograph is used in two splits; train and val have only the up-sampling `nearest`.
-Smooth windows (sky, blur), in which no up-sampling leaves a trace, are left out of reals and fakes.
-It shows the program and the idea; it is not a benchmark.
-
-Results, laid out like ForenSynths (PNG only, one size, as many reals as fakes in every folder):
+Reals are crops of photographs inside the scikit-learn and scikit-image wheels.  Fakes are other crops of the
+same split's photographs after a "generator": a small autoencoder with one way of up-sampling, fitted on the
+training photographs only (data/upsamplers.py).  No photograph is in two splits; train and val have only the
+up-sampling `nearest`.  It shows the program and the idea; it is not a benchmark.  Like ForenSynths, PNG of
+one size:
 
     <output>/train/photo/{0_real,1_fake}         nearest, several fits
     <output>/val/photo/{0_real,1_fake}           nearest, one more fit
@@ -29,7 +25,6 @@ if __name__ == "__main__":
 import importlib.util
 import itertools
 import shutil
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -104,6 +99,7 @@ def write_folder(folder, generators, photographs, count, size, seed):
 
 def write_dataset(folder, seed, plan):
     """Fits all generators and writes all images; returns {folder: mean PSNR of its fakes in dB}."""
+    torch.set_num_threads(THREADS)
     photographs = {}
     for split, names in PHOTOGRAPHS.items():
         photographs[split] = {Path(name).stem: load_photograph(name) for name in names}
@@ -124,18 +120,6 @@ def write_dataset(folder, seed, plan):
     return ratios
 
 
-@contextmanager
-def fixed_cpu():
-    """Computes on the CPU with THREADS threads; gives back the caller's thread count and random state."""
-    threads = torch.get_num_threads()
-    try:
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.enable_grad():
-            torch.set_num_threads(THREADS)
-            yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def read_record(folder):
     """The sample.json of a sample dataset, {} for a missing or empty folder; UserError for any other."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
@@ -147,51 +131,41 @@ def read_record(folder):
     return record
 
 
-def remove(folder):
-    """Deletes a sample dataset or an empty folder, and nothing else."""
-    if read_record(folder) or folder.exists():
-        shutil.rmtree(folder)
-
-
 def build(output, seed=0, fast=False, overwrite=False):
     """Makes the dataset at `output`, or keeps one of the same settings; returns its sample.json.
 
     UserError: a folder with something else in it or, without `overwrite`, a dataset of other settings.
     """
     output, plan = Path(output), FAST_PLAN if fast else FULL_PLAN
+    part = output.with_name(output.name + ".part")
     settings = {"dataset": DATASET, "version": VERSION, "seed": seed, **plan}
     settings["photographs"] = {split: list(names) for split, names in PHOTOGRAPHS.items()}
     with owned(output, file=True):
         record = read_record(output)
         if record and not overwrite:
             require_same(record, settings, output, "name another --output, or --overwrite it")
+            print(f"{output} is already there with these settings: reused")
             return record
-        part = output.with_name(output.name + ".part")
-        remove(part)
-        write_json(part / RECORD, settings)  # first, so that an interrupted build is recognised and removed
-        with fixed_cpu():
-            record = {**settings, "psnr_db": write_dataset(part, seed, plan)}
+        if read_record(part) or part.exists():  # of an interrupted build
+            shutil.rmtree(part)
+        write_json(part / RECORD, settings)  # first, so that the next build recognises an interrupted one
+        record = {**settings, "psnr_db": write_dataset(part, seed, plan)}
         write_json(part / RECORD, record)
-        remove(output)
+        if output.exists():
+            shutil.rmtree(output)
         part.rename(output)
+    print(f"{output} written; mean PSNR of the fakes in dB: {record['psnr_db']}")
     return record
 
 
 def main(argv=None):
-    """The command line."""
     parser = Parser(prog="python -m data.sample", description="Makes a small sample dataset.")
     add = parser.add_argument
     add("--output", type=Path, default=Path("datasets/sample"), help="folder to write")
     add("--seed", type=whole_number(0, LARGEST_SEED), default=0, help="seed of crops and initial weights")
     add("--fast", action="store_true", help="a tiny dataset with hardly fitted generators")
     add("--overwrite", action="store_true", help="replace a sample dataset that is already there")
-    opt = parser.parse_args(argv)
-    kept = (opt.output / RECORD).exists() and not opt.overwrite
-    record = build(opt.output, opt.seed, opt.fast, opt.overwrite)
-    if kept:
-        print(f"{opt.output} is already there with these settings: reused")
-    else:
-        print(f"{opt.output} written; mean PSNR of the fakes in dB: {record['psnr_db']}")
+    build(**vars(parser.parse_args(argv)))
 
 
 if __name__ == "__main__":
