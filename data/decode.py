@@ -99,9 +99,7 @@ def to_rgb(image):
     if image.mode.startswith("I"):  # I;16, I;16B, I: 16-bit greyscale
         values = np.asarray(image)
         if values.size and (values.min() < 0 or values.max() > 65535):
-            raise BadImage(
-                f"32-bit integer pixels outside 0..65535 (mode {image.mode}) have no 8-bit meaning"
-            )
+            raise BadImage(f"pixels outside 0..65535 (mode {image.mode}) have no 8-bit meaning")
         return Image.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise BadImage("floating-point pixels (mode F) have no 8-bit meaning")

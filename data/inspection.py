@@ -68,10 +68,8 @@ def inspect_files(paths, workers, **depth):
     try:
         for facts in pool.map(inspect, paths, chunksize=CHUNK):
             # Equal formats and sizes share one object.
-            yield facts._replace(
-                format=same.setdefault(facts.format, facts.format),
-                size=same.setdefault(facts.size, facts.size),
-            )
+            fmt, size = (same.setdefault(value, value) for value in (facts.format, facts.size))
+            yield facts._replace(format=fmt, size=size)
     except BrokenProcessPool:
         raise UserError(
             "a worker process was killed, by the system or by a broken decoder; "

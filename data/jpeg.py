@@ -83,16 +83,12 @@ def _zero_codes(segment):
 def _may_be_zeros(header, zero_codes, progressive):
     """Whether zero bits may be a part of this scan: a flat part of the picture."""
     count = header[0]
-    tables = header[
-        2 : 2 + 2 * count : 2
-    ]  # per component: of the differences << 4 | of the other coefficients
+    # One byte per component: its tables of the differences << 4 | of the other coefficients.
+    tables = header[2 : 2 + 2 * count : 2]
     first_coefficient, refined = header[1 + 2 * count], header[3 + 2 * count] >> 4
     if progressive and first_coefficient:
-        # Equal blocks are counted, not repeated; the bits of a refinement may well be zeros.
-        return refined > 0
+        return refined > 0  # equal blocks are counted, not repeated; the bits of a refinement may be zeros
+    flat = all(zero_codes.get(table >> 4) == SAME for table in tables)
     if progressive:
-        return refined > 0 or all(zero_codes.get(table >> 4) == SAME for table in tables)
-    return all(
-        zero_codes.get(table >> 4) == SAME and zero_codes.get(16 | table & 15) == END_OF_BLOCK
-        for table in tables
-    )
+        return refined > 0 or flat
+    return flat and all(zero_codes.get(16 | table & 15) == END_OF_BLOCK for table in tables)
