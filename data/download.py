@@ -72,8 +72,8 @@ def require_published(path, source):
     for name, value in facts.items():
         expected = getattr(source, name)
         if expected not in (None, value):
-            what = f"{name} {value}, expected {expected}"
-            raise UserError(f"{path} is not the published file ({what}): remove it and run this again")
+            what = f"{path} is not the published file ({name} {value}, expected {expected})"
+            raise UserError(f"{what}: remove it and run this again")
 
 
 def fetch(source, target):
@@ -139,10 +139,10 @@ def find_archives(folder):
 def extract(archive, target, strip=False):
     """Unpacks an archive into `target`, all of it or nothing; returns {path below target: bytes}.
 
-    The files are written to a hidden folder next to the target and move in when all are there and checked.
-    Equal files that are in the target already stay.  strip: a single folder around everything is dropped,
-    unless it has the name of a generator or a label.  An archive with only label folders at its top goes into
-    a folder of the archive's name.  UserError: unreadable, unsafe, in pieces, or another file is there.
+    The files are checked in a hidden folder next to the target first.  Equal files that are there already
+    stay.  strip: a single folder around everything is dropped, unless it is named as a generator or a label.
+    An archive with only label folders at its top goes into a folder of the archive's name.
+    UserError: unreadable, unsafe, in pieces, or another file is there.
     """
     target = target.resolve()
     staging = target.with_name(f".{target.name}.unpacking")
@@ -255,12 +255,6 @@ def read_record(target):
         return False, {}
 
 
-def write_record(target, source, entries, complete):
-    """Writes what read_record reads."""
-    record = {"source": source.where, "complete": complete, "archives": list(entries.values())}
-    write_json(target / RECORD, record)
-
-
 def is_whole(target, entry):
     """Whether all files of a recorded archive are in `target`, with the sizes that they had."""
     sizes = json.loads(zlib.decompress(base64.b64decode(entry["sizes"])))
@@ -297,7 +291,7 @@ def provide_set(source, target, folder, may_fetch, delete):
     if not entries:
         return THERE if target.is_dir() and any(path.is_dir() for path in target.iterdir()) else MANUAL
     if pending or not complete:
-        write_record(target, source, entries, complete=True)
+        write_json(target / RECORD, {"complete": True, "archives": list(entries.values())})
     if delete:
         for archive in archives.values():
             archive.unlink()
@@ -317,7 +311,7 @@ def unpack(pending, source, target, entries):
             packed = base64.b64encode(zlib.compress(sizes.encode())).decode()
             parts = [{"bytes": archive.stat().st_size}]
             entries[name] = {"name": name, "parts": parts, "sizes": packed}
-            write_record(target, source, entries, complete=False)
+            write_json(target / RECORD, {"complete": False, "archives": list(entries.values())})
         except UserError as error:
             yield f"{archive}: {error}"
 

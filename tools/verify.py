@@ -44,7 +44,7 @@ REAL_WORDS = frozenset(("real", "nature", "ilsvrc"))
 FAKE_WORDS = frozenset(("fake", "ai", "generated", "synthetic"))
 # (protocol, generator, file in its folder) of the distributed sets -> what to know.
 KNOWN_DEFECTS = {
-    ("AIGCDetectBenchmark", "DALLE2", "0_real/000000097792.jpg"): "broken in the distributed archive "
+    ("AIGCDetectBenchmark", "DALLE2", "0_real/000000097792.jpg"): "; it is broken in the distributed archive "
     "(AIGCDetectBenchmark issue #8); --on_bad_image skip leaves it out",
 }
 
@@ -171,10 +171,8 @@ def plan(opt):
     if not roots:
         return list_own_folder(opt), [f"{opt.dataroot} is not a known benchmark; checked as val.py takes it"]
     members = [member for row, root in roots.items() for member in list_protocol(row, root, opt)]
-    chosen, known = (
-        {name.lower() for name in opt.classes},
-        set().union(*(names_of(each[1]) for each in members)),
-    )
+    chosen = {name.lower() for name in opt.classes}
+    known = set().union(*(names_of(generator) for _, generator, *_ in members))
     if not chosen <= known:
         legal = ", ".join(dict.fromkeys(generator.name for _, generator, *_ in members))
         raise UserError(f"--classes: no generator {', '.join(sorted(chosen - known))}; there are: {legal}")
@@ -275,30 +273,25 @@ def check_counts(entry):
 def check_readable(entry):
     """Files that cannot be read; those of KNOWN_DEFECTS are notes."""
     for sample, facts in entry.files(readable=False):
-        known = KNOWN_DEFECTS.get((entry.protocol.slug, entry.generator.name, sample.path))
-        if known:
-            yield entry.finding("known defect", f"unreadable: {facts.error}; known defect: {known}", [sample])
-        else:
-            yield entry.finding("unreadable", f"unreadable: {facts.error}", [sample], problem=True)
+        known = KNOWN_DEFECTS.get((entry.protocol.slug, entry.generator.name, sample.path), "")
+        kind, text = "known defect" if known else "unreadable", f"unreadable: {facts.error}{known}"
+        yield entry.finding(kind, text, [sample], problem=not known)
 
 
 def check_names(entry):
     """Extensions against the formats inside, upper-case ones, and what was passed over."""
     wrong = [pair for pair in entry.files() if not keeps_promise(pair[0].path, pair[1])]
-    for (named, inside), pairs in grouped(wrong, lambda pair: (suffix(pair[0]), pair[1].format)).items():
+    by_names = grouped(wrong, lambda pair: (Path(pair[0].path).suffix, pair[1].format))
+    for (named, inside), pairs in by_names.items():
         text = f"{len(pairs):,} files named {named} are {inside} inside (the content decides here)"
         yield entry.finding("extension", text, [sample for sample, _ in pairs], problem=True)
-    upper = [sample for sample in entry.scan.samples if not suffix(sample).islower()]
+    upper = [sample for sample in entry.scan.samples if not Path(sample.path).suffix.islower()]
     if upper:
-        text = f"{len(upper):,} files named {suffix(upper[0])}; loaders that know only lower case miss them"
+        named = Path(upper[0].path).suffix
+        text = f"{len(upper):,} files named {named}; loaders that know only lower case miss them"
         yield entry.finding("upper-case", text, upper)
     if entry.scan.passed_over:
         yield entry.finding("passed over", f"passed over: {entry.scan.others()}")
-
-
-def suffix(sample):
-    """The extension as it is written."""
-    return os.path.splitext(sample.path)[1]
 
 
 def check_labels(entry):
@@ -312,15 +305,15 @@ def check_labels(entry):
         yield entry.finding("swapped", text, problem=True)
 
 
-def words(name):
-    """The words of a file name, in lower case."""
-    return set(re.findall("[a-z]+", name.lower()))
-
-
 def share_named(entry, label, known_words):
     """Share of the files of one label whose name has one of these words."""
     names = [os.path.basename(sample.path) for sample in entry.scan.samples if sample.label == label]
     return sum(bool(words(name) & known_words) for name in names) / max(1, len(names))
+
+
+def words(name):
+    """The words of a file name, in lower case."""
+    return set(re.findall("[a-z]+", name.lower()))
 
 
 def check_leaks(entry):
