@@ -84,12 +84,9 @@ def _one_reason():
         raise
     except UnidentifiedImageError:
         raise BadImage("not an image of a known format") from None
-    except MemoryError:
-        raise BadImage("does not fit memory") from None
-    except OSError as error:
-        raise BadImage(error.strerror or f"{type(error).__name__}: {error}") from error
     except Exception as error:  # Pillow's decoders raise almost anything on broken input
-        raise BadImage(f"{type(error).__name__}: {error}") from error
+        text = f"{type(error).__name__}: {error}"
+        raise BadImage(getattr(error, "strerror", None) or text) from error
 
 
 def to_rgb(image):
