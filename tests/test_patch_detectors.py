@@ -472,7 +472,7 @@ def test_cam_draws_the_simplest_patch_of_an_image(vote, untrained, mixed):
     weights = untrained("ssp", f"--ssp_vote={vote}", "--ssp_select=grid")
     photo = mixed / "b" / "1_fake" / "64x64.png"
     image = Image.open(photo)
-    prepared = cam.prepared(image, checkpoint.load(weights), photo)
+    prepared = cam.prepared(photo, checkpoint.load(weights))
     [expected] = simplest_of_grid(np.asarray(image), 1)
     np.testing.assert_array_equal(prepared.permute(1, 2, 0).numpy(), expected)
     visualize.main(["cam", "--model_path", str(weights), "--images", str(photo), "--output", "cam.png"])

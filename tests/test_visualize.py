@@ -32,13 +32,10 @@ def test_npr_maps_show_a_column_per_generator_and_one_real(tree, tmp_path):
     assert width == pytest.approx(narrow * 3 / 2, rel=0.05)
     with pytest.raises(UserError, match="--index 9"):
         draw("npr", "--dataroot", one, "--index", 9)
-
-
-def test_an_old_or_misspelt_flag_is_answered_with_its_name(capsys):
-    for flags in (["--number", "1"], ["--indx", "1"]):
-        with pytest.raises(SystemExit):
-            draw("npr", "--dataroot", "d", *flags)
-        assert "--index" in capsys.readouterr().err.splitlines()[-1]
+    file = one / "a" / "1_fake" / "0.png"
+    assert draw("npr", "--images", file, file, "--output", tmp_path / "files.png")[0] == narrow
+    with pytest.raises(UserError, match="--index"):
+        draw("npr", "--images", file, "--index", 1)
 
 
 def test_curves_come_from_scores_and_skip_one_sided_generators(tmp_path):
@@ -59,7 +56,7 @@ def test_training_is_drawn_with_and_without_validation(tmp_path, columns):
 
 @pytest.mark.parametrize("words", ["curves --results", "training --run"])
 def test_a_folder_without_the_file_of_the_curves_is_named(tmp_path, words):
-    with pytest.raises(UserError, match=r"holds no (scores|train)\.csv"):
+    with pytest.raises(UserError, match=r"(scores|train)\.csv"):
         main([*words.split(), str(tmp_path)])
 
 
@@ -77,8 +74,8 @@ def test_maps_refuse_bad_sizes_and_missing_images(tree, tmp_path, capsys):
     for size in (1, 5000):
         with pytest.raises(SystemExit):
             draw("maps", "--image", image, "--size", size, "--output", output)
-        assert f"from 2 to 1024, got '{size}'" in capsys.readouterr().err
-    with pytest.raises(UserError, match=r"bad image .*none\.png: No such file"):
+        assert "--size" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"none\.png"):
         draw("maps", "--image", tmp_path / "none.png", "--output", output)
     assert not output.exists()
 
@@ -87,9 +84,9 @@ def test_maps_refuse_bad_sizes_and_missing_images(tree, tmp_path, capsys):
     "words",
     ["npr --dataroot", "maps --image", "curves --results", "training --run", "cam --model_path m --images"],
 )
-@pytest.mark.parametrize(("output", "reason"), [("p.jpg", "or .pdf, got"), ("", "is a folder; name")])
-def test_an_output_that_is_no_picture_is_refused_before_any_work(words, output, reason, tmp_path):
-    with pytest.raises(UserError, match=reason):
+@pytest.mark.parametrize("output", ["p.jpg", ""])
+def test_an_output_that_is_no_picture_is_refused_before_any_work(words, output, tmp_path):
+    with pytest.raises(UserError, match="--output"):
         draw(*words.split(), tmp_path / "none", "--output", tmp_path / output)
 
 
@@ -120,7 +117,7 @@ def test_a_title_of_two_lines_is_not_cut_off(tree, tmp_path, detector):
     root = tree(["a"], size=(60, 50))
     files = [root / "a" / folder / "0.png" for folder in ("0_real", "1_fake")]
     models = [save_toy(tmp_path / f"{side}.pth", detector, cropSize=side) for side in (32, 48)]
-    figure = cam.draw_cam(Namespace(images=files, index=None, model_path=models))
+    figure = cam.draw_cam(Namespace(images=files, index=0, model_path=models))
     figure.draw_without_rendering()
     title = figure.axes[0].title
     assert title.get_text() == "image as the first\ncheckpoint gets it"
@@ -129,13 +126,13 @@ def test_a_title_of_two_lines_is_not_cut_off(tree, tmp_path, detector):
 
 def test_cam_prepares_images_as_the_checkpoint_was_validated(tree, tmp_path, detector):
     path = tree(["a"], size=(80, 70)) / "a" / "0_real" / "0.png"
-    image = images.read_image(path)
+    image = Image.open(path)
     ours = checkpoint.load(save_toy(tmp_path / "m.pth", detector))
     resized = to_tensor(image.resize((64, 64), Image.Resampling.BILINEAR))
-    torch.testing.assert_close(cam.prepared(image, ours, path), resized[:, 8:56, 8:56], rtol=0, atol=0)
+    torch.testing.assert_close(cam.prepared(path, ours), resized[:, 8:56, 8:56], rtol=0, atol=0)
     native = checkpoint.load(save_toy(tmp_path / "n.pth", detector, no_resize=True, cropSize=32))
     expected = to_tensor(image)[:, 19:51, 24:56]
-    torch.testing.assert_close(cam.prepared(image, native, path), expected, rtol=0, atol=0)
+    torch.testing.assert_close(cam.prepared(path, native), expected, rtol=0, atol=0)
 
 
 def test_cam_names_runs_of_one_name_by_their_files(tmp_path, detector):
@@ -144,29 +141,23 @@ def test_cam_names_runs_of_one_name_by_their_files(tmp_path, detector):
     assert cam.run_titles(loaded[:1]) == ["toy"]
 
 
-def test_cam_takes_at_most_six_images(tree):
+def test_examples_are_a_real_image_and_a_fake_per_generator(tree):
     root = tree([*"abcdefg"], count=1)
-    files = sorted(root.glob("*/0_real/0.png"))
-    with pytest.raises(UserError, match="at most 6 files, got 7"):
-        images.examples_of(Namespace(images=files, dataroot=None, index=None))
-    with pytest.raises(UserError, match="--index chooses from --dataroot"):
-        images.examples_of(Namespace(images=files[:1], dataroot=None, index=0))
-    examples, note = images.examples_of(Namespace(images=None, dataroot=root, index=None))
-    assert [title for title, _ in examples] == ["real", *(f"fake: {name}" for name in "abcde")]
-    assert note == "Left out: 2 more."
+    chosen = images.examples(Namespace(images=None, dataroot=root, index=0))
+    assert [title for title, _ in chosen] == ["real", *(f"fake: {name}" for name in "abcdefg")]
+    assert chosen[0][1] == root / "a" / "0_real" / "0.png" and chosen[7][1] == root / "g" / "1_fake" / "0.png"
 
 
-def test_cam_names_what_is_missing(tree, tmp_path, monkeypatch):
-    image = tree(["a"]) / "a" / "0_real" / "0.png"
-    words = ["cam", "--model_path", tmp_path / "none.pth", "--output", tmp_path / "c.png", "--images"]
-    monkeypatch.setitem(sys.modules, "pytorch_grad_cam", Namespace(GradCAM=None))
-    with pytest.raises(UserError, match=r"no weight file at .*none\.pth"):
-        draw(*words, image)
-    with pytest.raises(UserError, match=r"bad image .*gone\.png"):
-        draw(*words, tmp_path / "gone.png")
+def test_cam_names_what_is_missing(tree, tmp_path, monkeypatch, detector):
+    image, model = tree(["a"]) / "a" / "0_real" / "0.png", save_toy(tmp_path / "m.pth", detector)
+    words = ["cam", "--output", tmp_path / "c.png", "--model_path"]
+    with pytest.raises(UserError, match=r"none\.pth"):
+        draw(*words, tmp_path / "none.pth", "--images", image)
+    with pytest.raises(UserError, match=r"gone\.png"):
+        draw(*words, model, "--images", tmp_path / "gone.png")
     monkeypatch.setitem(sys.modules, "pytorch_grad_cam", None)
-    with pytest.raises(UserError, match="pip install grad-cam"):
-        draw(*words, image)
+    with pytest.raises(UserError, match="grad-cam"):
+        draw(*words, model, "--images", image)
 
 
 @pytest.mark.parametrize(("logit", "words"), [(0.0, "score 0.50: real"), (3.0, "score 0.95: fake")])

@@ -5,8 +5,10 @@ print can be read.  Text of FONT points or more stays readable when a figure is 
 """
 
 import re
+from itertools import chain
 
 import numpy as np
+import torch
 
 from common import UserError, require_package, written_whole
 
@@ -17,7 +19,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#0
 MARKERS, LINES = "osD^vPX*", ("-", "--", "-.", ":")
 HATCHES = ("", "///", "...", "xx", "--", "++")
 GREY, RULE = "0.4", "0.9"
-BLACK_ABOVE = 0.179  # luminance from which black has more contrast than white; WCAG 2.1's formula
+BLACK_ABOVE = 0.179  # luminance from which black has more contrast than white, WCAG 2.1
 GAIN = 3.0  # display gain of an NPR map: the residual of a photograph is a few percent of its range
 ROUNDING = 1e-4  # smaller values of a map are rounding errors, not structure
 PERCENTILE = 99  # of the absolute values of a map: what `stretched` shows as white or black
@@ -32,8 +34,8 @@ def npr_map(detector, pixels):
 
     Returns (H', W', C), the value of a flat area at 0.
     """
-    neutral = 0.5 if detector.variant.front == "local_grad" else 0
-    return (detector.preprocess(pixels[None])[0] - neutral).permute(1, 2, 0).numpy()
+    flat = detector.preprocess(torch.full_like(pixels, 128)[None])[..., :1, :1]
+    return (detector.preprocess(pixels[None]) - flat)[0].permute(1, 2, 0).numpy()
 
 
 def around_grey(values, gain=GAIN):
@@ -60,14 +62,10 @@ def grad_cam(detector, pixels):
     negative counts as 0.  Returns (evidence (H, W) stretched to [0, 1], logit).
     Source: Selvaraju et al., "Grad-CAM", ICCV 2017.
     """
-    method = require_grad_cam()(model=detector.eval(), target_layers=[detector.cam_layer])
+    package = require_package("grad-cam", "Grad-CAM", "pytorch_grad_cam")
+    method = package.GradCAM(model=detector.eval(), target_layers=[detector.cam_layer])
     evidence = method(pixels[None], targets=[lambda logit: logit])[0]
     return evidence, float(method.outputs.detach()[0])
-
-
-def require_grad_cam():
-    """The class GradCAM; UserError where its package is not installed."""
-    return require_package("grad-cam", "Grad-CAM", "pytorch_grad_cam").GradCAM
 
 
 def overlay(pixels, evidence):
@@ -83,12 +81,9 @@ def overlay(pixels, evidence):
 
 
 def check_output(path):
-    """UserError unless the path names a picture that can be written; returns the path."""
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; name a picture in it, such as {path / 'picture.png'}")
-    if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f"a picture is written as {' or '.join(SUFFIXES)}, got {path}")
-    return path
+    """UserError unless the path names a picture that can be written."""
+    if path.is_dir() or path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"--output names a picture, {' or '.join(SUFFIXES)}, got {path}")
 
 
 def canvas(rows, columns, width, height, **options):
@@ -100,26 +95,41 @@ def canvas(rows, columns, width, height, **options):
 
 
 def show(axis, picture):
-    """Draws a picture without ticks."""
+    """Draws a picture without ticks: an array (H, W) or (H, W, 3), or pixels of torch (3, H, W)."""
     axis.set(xticks=[], yticks=[])
-    return axis.imshow(picture, interpolation="nearest")
+    pixels = picture.permute(1, 2, 0).numpy() if torch.is_tensor(picture) else picture
+    return axis.imshow(pixels, interpolation="nearest")
 
 
-def grid(rows, heads, names, width, height, font):
-    """A figure of rows of pictures, a head above each column and a name left of each row, and its axes."""
+def grid(rows, heads, names, words=(), note="", cell=2.0):
+    """Rows of pictures: a head above each column, a name left of each row, a note above all.
+
+    words: a text below each picture, row by row; cell: inches of a picture's side.
+    """
+    width = cell * len(heads) + 0.6
+    font = max(FONT + 1, font_for(width))
+    letters, line = int(cell * 72 / (0.62 * font)), 1.5 * font / 72
+    heads, names, words = ([wrap(text, letters) for text in texts] for texts in (heads, names, words))
+    note = wrap(note, int(width * 72 / (0.6 * font)))
+    above, below = (max((len(text.splitlines()) for text in texts), default=0) for texts in (heads, words))
+    height = len(names) * (cell + below * line) + (above + len(note.splitlines()) + 1) * line
     figure, axes = canvas(len(names), len(heads), width, height)
+    figure.suptitle(note, fontsize=font)
+    for axis, picture in zip(axes.flat, chain.from_iterable(rows), strict=True):
+        show(axis, picture)
     for axis, head in zip(axes[0], heads, strict=True):
         axis.set_title(head, fontsize=font)
-    for line, name, pictures in zip(axes, names, rows, strict=True):
-        line[0].set_ylabel(name, fontsize=font)
-        for axis, picture in zip(line, pictures, strict=True):
-            show(axis, picture)
-    return figure, axes
+    for axis, name in zip(axes[:, 0], names, strict=True):
+        axis.set_ylabel(name, fontsize=font)
+    for axis, text in zip(axes.flat, words, strict=False):
+        axis.set_xlabel(text, fontsize=font, color=GREY)
+    return figure
 
 
 def save(figure, path):
     """Writes a figure, making its folder; returns the path."""
-    suffix = check_output(path).suffix.lower()[1:]
+    check_output(path)
+    suffix = path.suffix.lower()[1:]
     # without a date the same figure gives the same file
     metadata = {"CreationDate": None} if suffix == "pdf" else {}
     with written_whole(path, binary=True) as file:
@@ -138,9 +148,9 @@ def style(number):
 
 
 def wrap(name, width=24):
-    """A name in lines of that many characters, broken after _, - or a space, inside a word where it must."""
+    """A name in lines of that many characters, broken after _ - / or a space, else inside a word."""
     lines = [""]
-    for word in re.split(r"(?<=[_\s-])", str(name)):
+    for word in re.split(r"(?<=[_/\s-])", str(name)):
         if lines[-1] and len(lines[-1]) + len(word.rstrip()) > width:
             lines.append("")
         lines[-1] += word
@@ -151,8 +161,8 @@ def wrap(name, width=24):
 
 def ink(colour):
     """Black or white, whichever reads better on that colour, (red, green, blue, ...) in [0, 1]."""
-    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3])
-    return "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > BLACK_ABOVE else "white"
+    luminance = np.dot(np.power(colour[:3], 2.2), (0.2126, 0.7152, 0.0722))
+    return "black" if luminance > BLACK_ABOVE else "white"
 
 
 def legend_below(figure, axis, title=None):

@@ -36,7 +36,9 @@ def extract_masks(opt):
             empty += not mask.any()
             yield encoded(suffix, picture * mask[..., None])
 
-    extraction.run(make_files, lambda: f"; empty masks, whose files are black: {empty:,}" if empty else "")
+    extraction.run(make_files)
+    if empty:
+        print(f"empty masks, whose files are black: {empty:,}")
 
 
 def prompt_for(width, height, points=None, box=None):

@@ -15,8 +15,6 @@ def extract_lnp(opt):
     """Writes the noise pattern of every image of --input."""
     if opt.amp == "bf16" and opt.encoding == "wrapped":
         raise UserError("--encoding wrapped needs --amp off: there a rounding step at 0 becomes 255")
-    if opt.tile < LEAST_TILE:
-        raise UserError(f"--tile is at least {LEAST_TILE}, got {opt.tile}; tiles overlap by {cycleisp.REACH}")
     precision = "bf16" if opt.amp == "bf16" else "fp32"
     settings = {"encoding": opt.encoding, "precision": precision, "tile": opt.tile}
     extraction = Extraction(opt, {"weights_sha256": sha256(opt.weights), **settings}, ".png")
@@ -29,7 +27,8 @@ def extract_lnp(opt):
         for part in images.split(count):
             yield from (encoded(".png", values) for values in noise_values(opt, denoiser, part.to(device)))
 
-    extraction.run(make_files, lambda: f"; train with --lnp_encoding {opt.encoding}")
+    extraction.run(make_files)
+    print(f"train with --lnp_encoding {opt.encoding}")
 
 
 @torch.inference_mode()

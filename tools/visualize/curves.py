@@ -1,15 +1,12 @@
 """Curves of results: ROC and precision-recall from scores.csv, loss and accuracy from train.csv."""
 
-import csv
-
 import numpy as np
 
-from common import UserError
-from util.pictures import canvas
+from common import UserError, read_table
+from util.pictures import RULE, canvas
 from util.results import read_scores
 
 UNIT = (-0.01, 1.01)  # limits of an axis from 0 to 1
-GRID = "0.92"
 
 
 def draw_curves(opt):
@@ -19,8 +16,7 @@ def draw_curves(opt):
     rows = read_scores(require_file(opt.folder / "scores.csv", "a results folder of val.py or test.py"))
     figure, ((roc, pr),) = canvas(1, 2, width=10, height=4.6)
     for name in dict.fromkeys(row[1] for row in rows):
-        labels = np.array([row[2] for row in rows if row[1] == name])
-        scores = np.array([row[3] for row in rows if row[1] == name])
+        labels, scores = np.array([row[2:4] for row in rows if row[1] == name]).T
         if len(set(labels)) < 2:
             continue  # a one-sided folder has no curve; the table says so
         false_positive, true_positive, _ = roc_curve(labels, scores)
@@ -30,10 +26,10 @@ def draw_curves(opt):
         area = 100 * average_precision_score(labels, scores)
         pr.step(recall, precision, where="post", label=f"{name}  AP {area:.1f}")
     roc.plot([0, 1], [0, 1], color="0.7", linewidth=1, linestyle=":")
-    roc.set(xlabel="reals called fake", ylabel="fakes found", title="ROC", xlim=UNIT, ylim=UNIT)
-    pr.set(xlabel="fakes found (recall)", ylabel="precision", title="precision-recall", xlim=UNIT, ylim=UNIT)
+    roc.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC", xlim=UNIT, ylim=UNIT)
+    pr.set(xlabel="recall", ylabel="precision", title="precision-recall", xlim=UNIT, ylim=UNIT)
     for axis, corner in ((roc, "lower right"), (pr, "lower left")):
-        axis.grid(color=GRID)
+        axis.grid(color=RULE)
         axis.legend(fontsize=8, loc=corner, frameon=False)
     return figure
 
@@ -41,8 +37,7 @@ def draw_curves(opt):
 def draw_training(opt):
     """Training loss (left) and accuracies (right) over epochs; the best epoch is marked."""
     path = require_file(opt.folder / "train.csv", "a run folder of train.py")
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(path, ("epoch", "loss", "acc"))
     if not rows:
         raise UserError(f"{path} holds no epoch yet")
     column = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
@@ -59,7 +54,7 @@ def draw_training(opt):
     accuracy.set(xlabel="epoch", ylabel="%", title="accuracy", ylim=(None, 101))
     for axis in (loss, accuracy):
         axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.grid(color=GRID)
+        axis.grid(color=RULE)
     accuracy.legend(fontsize=9, frameon=False)
     return figure
 

@@ -1,51 +1,39 @@
 """Which images are drawn, and how they are read."""
 
-from contextlib import contextmanager
+from common import UserError
+from data import Geometry, RealFakeFolder, discover, scan
+from data.decode import DEFAULT_MAX_MPX
+from data.folder import Sample, Scan
+from data.transforms import Limits
 
-from common import BadImage, UserError
-from data import discover, scan
-from data.decode import decode
-
-MOST_IMAGES = 6  # rows of a picture
+AS_STORED = Geometry(None, None)
+AS_LARGE_AS_READABLE = Limits(max_input_mpx=DEFAULT_MAX_MPX)
 
 
-def examples_of(opt):
-    """([(title, path)], a note): the files named, or one real image and a fake per generator."""
+def examples(opt):
+    """[(title, path)]: --images, or of --dataroot a real image and a fake per generator, number --index."""
+    if opt.images and opt.index:
+        raise UserError("--index chooses from --dataroot; --images names its files")
     if opt.images:
-        if opt.index is not None:
-            raise UserError("--index chooses from --dataroot; --images names its files")
-        if len(opt.images) > MOST_IMAGES:
-            raise UserError(f"--images takes at most {MOST_IMAGES} files, got {len(opt.images)}")
-        return [("/\n".join(path.parts[-3:]), path) for path in opt.images], ""
-    examples = examples_below(opt.dataroot, opt.index or 0)
-    left_out = len(examples) - MOST_IMAGES
-    return examples[:MOST_IMAGES], f"Left out: {left_out} more." if left_out > 0 else ""
-
-
-def examples_below(dataroot, index):
-    """[(title, path)]: one real image, then one fake per generator; of each folder the image `index`."""
-    images = scan(dataroot, discover(dataroot))
-    generators = list(dict.fromkeys(sample.generator for sample in images.samples))
-    examples = []
-    for generator, label in [(generators[0], 0), *((name, 1) for name in generators)]:
-        files = [one.path for one in images.samples if (one.generator, one.label) == (generator, label)]
-        if index >= len(files):
+        return [("/".join(path.parts[-3:]), path) for path in opt.images]
+    images = scan(opt.dataroot, discover(opt.dataroot))
+    chosen = []
+    for generator, label in [(images.folders[0], 0), *((name, 1) for name in images.folders)]:
+        files = [path for path, *folder in images.samples if folder == [generator, label]]
+        if opt.index >= len(files):
             word = "fake" if label else "real"
-            raise UserError(f"--index {index}: {generator} has {len(files)} {word} images")
-        examples.append((f"fake: {generator}" if label else "real", images.root / files[index]))
-    return examples
+            raise UserError(f"--index {opt.index}: {generator} has {len(files)} {word} images")
+        chosen.append((f"fake: {generator}" if label else "real", images.root / files[opt.index]))
+    return chosen
 
 
-def read_image(path):
-    """The RGB image of a file; UserError with the path and the reason."""
-    with naming(path):
-        return decode(path)
+def read_pixels(path, geometry=AS_STORED, limits=AS_LARGE_AS_READABLE, **rules):
+    """uint8 pixels (3, H, W) of a file, int16 of 16-bit noise; UserError with the path and the reason.
 
-
-@contextmanager
-def naming(path):
-    """Adds the path to the reason why an image cannot be used."""
-    try:
-        yield
-    except BadImage as error:
-        raise UserError(f"bad image {path}: {error}") from error
+    rules: further fields of RealFakeFolder.
+    """
+    file = Scan(path.parent, [Sample(path.name, "", 0)])
+    item = RealFakeFolder(file, geometry, limits=limits, **rules)[0]
+    if "bad" in item:
+        raise UserError(f"bad image {path}: {item['bad']}")
+    return item["image"]
