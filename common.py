@@ -39,8 +39,6 @@ def require_package(name, purpose, module=None):
         raise UserError(f"{purpose} needs the package {name}: pip install {name}") from None
 
 
-# ----- command lines -----
-
 UNKNOWN = "unrecognized arguments: "  # how argparse's message for words that are not flags begins
 
 
@@ -166,9 +164,6 @@ def file_path(text):
 METAVARS = {names_list: "A,B", torch_device: "NAME", file_path: "PATH", Path: "PATH"}
 
 
-# ----- files -----
-
-
 def sha256(path):
     """Hex digest of a file."""
     with open(path, "rb") as file:
@@ -216,8 +211,6 @@ def read_table(path, columns):
             raise UserError(f"{path}: expected the columns {', '.join(columns)}; no {', '.join(missing)}")
         return list(reader)
 
-
-# ----- one process for each folder -----
 
 LOCK = ".lock"  # name of the hidden file in an owned folder
 _locks = set()  # file descriptors of the locks that this process holds

@@ -11,19 +11,15 @@ from common import UserError
 def require_same(stored, wanted, where, ways):
     """Raises UserError unless `stored` agrees with every entry of `wanted`; what else it holds is free.
 
-    Args:
-        stored, wanted: dicts of what JSON can hold; nested ones are compared entry by entry.
-        where: the folder or file, the subject of the message.
-        ways: what the user can do about it, such as "use --overwrite or --name".
+    where: the folder or file, the subject of the message.  ways: what the user can do about it.
     """
-    changes = differences(stored, wanted)
-    if changes:
+    if changes := differences(stored, wanted):
         raise UserError(f"{where} was made with other settings ({'; '.join(changes)}); {ways}")
 
 
 def differences(stored, wanted):
     """["key: there X, now Y"] of every entry of `wanted` that `stored` does not have in this way."""
-    stored, wanted = as_json(stored), as_json(wanted)
+    stored, wanted = json.loads(json.dumps([stored, wanted]))  # tuples become lists
     changes = []
     for key, value in wanted.items():
         known = stored.get(key)
@@ -35,11 +31,6 @@ def differences(stored, wanted):
     return changes
 
 
-def as_json(value):
-    """The value as a JSON file gives it back: tuples are lists."""
-    return json.loads(json.dumps(value))
-
-
 def shown(value):
     """A value in a message: words of a list next to each other, "nothing" for None, the start of a hash."""
     if isinstance(value, list):
@@ -49,10 +40,7 @@ def shown(value):
 
 
 def read_side_file(path, remedy, keys=()):
-    """The content of a small JSON file; UserError with the path and the remedy where it cannot be used.
-
-    keys: entries that it, or each dict of a list, must have.
-    """
+    """A small JSON file: an object with these keys, or a list of such; else UserError with the remedy."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig", errors="surrogateescape"))
     except FileNotFoundError:

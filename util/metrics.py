@@ -63,17 +63,16 @@ def measure(labels, scores):
 
 def reason(labels):
     """Why two-class metrics cannot be given: "no images", "no real images", "no fake images" or ""."""
-    missing = [name for label, name in enumerate(("real", "fake")) if not np.any(labels == label)]
-    return {0: "", 1: f"no {missing[0]} images" if missing else "", 2: "no images"}[len(missing)]
+    if not len(labels):
+        return "no images"
+    return "" if len(set(labels.tolist())) == 2 else f"no {'fake' if labels[0] == 0 else 'real'} images"
 
 
 def tabulate(generators, labels, scores, order=None, average="macro"):
     """Rows per generator in the given order, then their mean over those where accuracy is defined.
 
-    Args:
-        generators: name per image.
-        average: "macro", the mean over generators, or "micro", every metric over all their images pooled.
-    The mean's `images` is the total; its `reason` says over how many generators it runs.
+    generators: name per image.  average: "macro", the mean over generators, or "micro", every metric over all
+    their images pooled.  The mean's `reason` says over how many generators it runs.
     """
     generators, labels, scores = np.asarray(generators, dtype=object), np.asarray(labels), np.asarray(scores)
     order = list(order) if order is not None else list(dict.fromkeys(generators.tolist()))
@@ -82,8 +81,6 @@ def tabulate(generators, labels, scores, order=None, average="macro"):
         for name in order
     ]
     complete = [row["generator"] for row in rows if not row["reason"]]
-    if average not in ("macro", "micro"):
-        raise ValueError(f"average must be macro or micro, got {average!r}")
     if average == "micro":
         pooled = np.isin(generators.astype(str), complete)
         mean = {name: metric(labels[pooled], scores[pooled]) for name, metric in METRICS.items()}

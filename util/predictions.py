@@ -1,4 +1,4 @@
-"""The CSV of predict.py: a row per file, written as scores come, so that a stopped run can be resumed."""
+"""The CSV of predict.py: a row per file, written as scores come, so that a run can be resumed."""
 
 import csv
 import os
@@ -55,14 +55,13 @@ class PredictionFile:
         require_same(known, self.identity, self.path, "use --overwrite, or another --output")
         if HEADING.startswith(self.path.read_bytes()):
             return  # a heading, or a part of one
-        for row in read_table(self.path, COLUMNS):
-            if None not in row.values():  # a run that was killed may leave a part of a row
-                self.rows[row["path"]] = self._parse(row)
-
-    def _parse(self, row):
+        rows = read_table(self.path, COLUMNS)
         try:
-            numbers = {name: float(number(row[name])) if row[name] else None for name in ("score", "logit")}
-            return {**row, **numbers, "label": int(row["label"]) if row["label"] else None}
+            for row in rows:
+                if None not in row.values():  # a run that was killed may leave a part of a row
+                    numbers = {name: float(number(row[name])) for name in ("score", "logit") if row[name]}
+                    label = int(row["label"]) if row["label"] else None
+                    self.rows[row["path"]] = {**row, "score": None, "logit": None, **numbers, "label": label}
         except ValueError as error:
             raise UserError(f"{self.path} is damaged ({error}); --overwrite replaces it") from None
 

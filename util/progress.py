@@ -1,12 +1,12 @@
 """How a training run proceeds: counters, sums over an epoch, the best epoch, optimisers, learning rates."""
 
-import csv
 import math
 from dataclasses import asdict, dataclass, field
 
 import torch
 
-from common import UserError, written_whole
+from common import UserError
+from util import tables
 
 BETA2 = 0.999  # of Adam
 DECAY, POWER, CUT = 0.9, 0.9, 0.1  # of the policies of the learning rate
@@ -16,7 +16,7 @@ VAL_METRICS = ("acc", "ap", "r_acc", "f_acc", "auc")
 
 @dataclass
 class Progress:
-    """Saved in every checkpoint, so that a resumed run is as if never stopped.  Epochs count from 0."""
+    """Saved in every checkpoint, so that a resumed run is as if never stopped; epochs count from 0."""
 
     epoch: int = 0  # in training now
     batch: int = 0  # its next batch
@@ -56,18 +56,13 @@ class Progress:
         """The epoch in numbers, a row of train.csv.  rate: learning rate; scores: of `measure`, or None."""
         seen = max(1, self.seen)
         row = {"epoch": self.epoch, "step": self.step, "lr": rate}
-        row.update(loss=self.loss_sum / seen, acc=self.correct / seen)
-        row.update({f"loss_{name}": value / seen for name, value in self.term_sums.items()})
-        row.update({f"val_{name}": scores[name] for name in VAL_METRICS} if scores else {})
-        row.update(seconds=self.seconds, images_per_second=self.seen / max(self.seconds, 1e-9))
-        return row
+        row |= {"loss": self.loss_sum / seen, "acc": self.correct / seen}
+        row |= {f"loss_{name}": value / seen for name, value in self.term_sums.items()}
+        row |= {f"val_{name}": scores[name] for name in VAL_METRICS} if scores else {}
+        return row | {"seconds": self.seconds, "images_per_second": self.seen / max(self.seconds, 1e-9)}
 
     def note_validation(self, scores, opt):
-        """Keeps the best epoch: higher accuracy, then AP, then the earlier one.
-
-        After opt.earlystop_epoch epochs without a better one (0: never) the run ends; `plateau` has a rule of
-        its own.
-        """
+        """Keeps the best epoch (accuracy, then AP, then the earlier), and decides whether the run ends."""
         if (scores["acc"], scores["ap"]) > (self.best_acc, self.best_ap):
             self.best_acc, self.best_ap, self.best_epoch = scores["acc"], scores["ap"], self.epoch
         if opt.lr_policy == "plateau":
@@ -160,10 +155,6 @@ class Losses:
 
 def write_history(path, history):
     """train.csv from the rows so far; written whole, so that a resumed run never repeats a row."""
-    if not history:
-        return
-    with written_whole(path) as file:
-        columns = dict.fromkeys(name for row in history for name in row)  # an older run may have had fewer
-        writer = csv.DictWriter(file, list(columns))
-        writer.writeheader()
-        writer.writerows(history)
+    columns = list(dict.fromkeys(name for row in history for name in row))  # an older run may have had fewer
+    if columns:
+        tables.write_csv(path, history, columns)

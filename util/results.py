@@ -18,11 +18,13 @@ SCORE_COLUMNS = ("path", "generator", "label", "score", "logit")
 
 
 class Results:
-    """A results folder: the scores so far, what they are of, and which generators are finished."""
+    """A results folder: the scores so far, what they are of, and which generators are finished.
 
-    def __init__(self, folder, identity, about=None):
-        """identity: what an evaluation must have in common to be resumed; about: the rest of meta.json."""
-        self.folder, self.identity, self.about = folder, identity, about or {}
+    identity: what an evaluation must have in common to be resumed; about: the rest of meta.json.
+    """
+
+    def __init__(self, folder, identity, about):
+        self.folder, self.identity, self.about = folder, identity, about
         self.meta, self.scores = {}, []
 
     def open(self, opt, counts, files):
@@ -48,9 +50,7 @@ class Results:
     def add(self, generator, samples, logits, bad_files):
         """Adds a finished generator and writes both files before the next one starts."""
         scores = sigmoid(logits)
-        self.scores += [
-            (*sample, score, logit) for sample, score, logit in zip(samples, scores, logits, strict=True)
-        ]
+        self.scores += [(*row[0], *row[1:]) for row in zip(samples, scores, logits, strict=True)]
         self.meta["finished"][generator] = {"images": len(samples), "files_sha256": self.files[generator]}
         self.meta["bad_files"] = dict(bad_files)
         # Scores first: a generator counts as finished only once its scores are on disk.
@@ -66,12 +66,11 @@ class Results:
         known = {name: entry["files_sha256"] for name, entry in finished.items()}
         wanted = {name: digest for name, digest in self.files.items() if name in known}
         require_same({"files": known}, {"files": {**known, **wanted}}, self.folder, ways)
-        if not (self.folder / "scores.csv").exists():
-            raise UserError(f"{self.folder / 'scores.csv'} is missing; {remedy}")
-        self.scores = [row for row in read_scores(self.folder / "scores.csv") if row[1] in finished]
+        path = self.folder / "scores.csv"
+        self.scores = [row for row in read_scores(path) if row[1] in finished] if path.exists() else []
         counted = {name: entry["images"] for name, entry in finished.items() if entry["images"]}
         if Counter(row[1] for row in self.scores) != counted:
-            raise UserError(f"{self.folder / 'scores.csv'} is damaged: it lacks scores; {remedy}")
+            raise UserError(f"{path} is damaged: it lacks scores; {remedy}")
 
 
 def sigmoid(logits):

@@ -1,7 +1,6 @@
 """Every table that is printed or written: fixed width on the terminal, Markdown and CSV in files.
 
-A table of text is a list of lines, the heading first.  A table of results is made from rows of numbers and a
-dict of columns: percent with one decimal, except in CSV, which keeps fractions at full precision.
+Numbers become percent with one decimal, except in CSV, which keeps fractions at full precision.
 """
 
 import csv
@@ -12,8 +11,6 @@ from pathlib import Path
 
 from common import written_whole
 
-# ----- tables of text -----
-
 
 def fixed_width(lines, align="", summary=False):
     """A table for the terminal: lines of cells, the heading first.
@@ -21,7 +18,7 @@ def fixed_width(lines, align="", summary=False):
     align: "l" or "r" per column; default: the first column left, all others right.
     summary: a rule sets the last line off, as a mean or a total.
     """
-    heading, *body = [line.rstrip() for line in map("  ".join, _padded(lines, align))]
+    heading, *body = ["  ".join(line).rstrip() for line in _padded(lines, align)]
     rule = "-" * max(map(len, [heading, *body]))
     if summary and len(body) > 1:
         body.insert(-1, rule)
@@ -46,10 +43,7 @@ def _padded(lines, align):
     """The cells of each line, filled with spaces to the width of their column."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     fill = [str.ljust if side == "l" else str.rjust for side in _sides(lines[0], align)]
-    return [[pad(cell, width) for pad, cell, width in zip(fill, line, widths, strict=True)] for line in lines]
-
-
-# ----- how a cell is written -----
+    return [[pad(*cell) for pad, *cell in zip(fill, line, widths, strict=True)] for line in lines]
 
 
 def percent(value):
@@ -65,9 +59,6 @@ def points(value):
 def count(value):
     """1234 -> '1,234'."""
     return f"{value:,}"
-
-
-# ----- tables of results -----
 
 
 @dataclass(frozen=True)
@@ -107,11 +98,8 @@ def results_markdown(rows, columns=RESULTS):
 
 def as_text(rows, columns=RESULTS):
     """(lines of cells, alignment) of rows of numbers; a column without content is left out."""
-    shown = {
-        name: column
-        for name, column in columns.items()
-        if any(row.get(name) not in (None, "") for row in rows)
-    }
+    filled = {name for row in rows for name, value in row.items() if value not in (None, "")}
+    shown = {name: column for name, column in columns.items() if name in filled}
     lines = [[column.heading for column in shown.values()]]
     for row in rows:
         values = [(column, row.get(name)) for name, column in shown.items()]
