@@ -48,10 +48,9 @@ def main(argv=None):
 
     # The file of scores, new or resumed, which no other process can write meanwhile.
     with owned(opt.output, file=True) if opt.output else nullcontext():
-        output = None
-        if opt.output:
-            identity = {**loaded.identity, **describe_input(dataset, opt.amp), "labels": opt.labels}
-            output = PredictionFile(opt.output, identity)
+        identity = {**loaded.identity, **describe_input(dataset, opt.amp), "labels": opt.labels}
+        output = PredictionFile(opt.output, identity) if opt.output else None
+        if output:
             output.open(opt.resume, opt.overwrite, opt.environment)
 
         # Scores.
@@ -72,7 +71,7 @@ def score_files(opt, dataset, detector, device, output, stop):
     """A row per file, in the order of the files; scores that --output holds already are kept."""
     rows = {path: row for path, row in output.rows.items() if not row["error"]} if output else {}
     waiting = [index for index, sample in enumerate(dataset.samples) if sample.path not in rows]
-    labels = labels_of(dataset) if opt.labels else {}
+    labels = {sample.path: sample.label for sample in dataset.samples if opt.labels}
     bad = BadImages(opt.on_bad_image, dataset)
     loader = data.loader_over(opt, dataset, waiting, device)
     fresh = []  # rows that are not on the disk yet
@@ -80,7 +79,8 @@ def score_files(opt, dataset, detector, device, output, stop):
         with tqdm(total=len(waiting), unit="img", disable=not waiting, dynamic_ncols=True) as bar:
             for scored in score(detector, loader, device, bad, opt.amp == "bf16", stop, bar):
                 for row in scored:
-                    rows[row["path"]] = row | {"label": labels.get(row["path"])}
+                    label = labels.get(row["path"], UNLABELLED)
+                    rows[row["path"]] = row | {"label": None if label == UNLABELLED else label}
                     fresh.append(rows[row["path"]])
                 if output and len(fresh) >= ROWS_AT_ONCE:
                     output.add(fresh)
@@ -92,11 +92,6 @@ def score_files(opt, dataset, detector, device, output, stop):
     if output:
         output.close(paths)
     return [rows[path] for path in paths]
-
-
-def labels_of(dataset):
-    """{path: label} of the files in a folder with a label name."""
-    return {sample.path: sample.label for sample in dataset.samples if sample.label != UNLABELLED}
 
 
 def line(row):
@@ -114,9 +109,8 @@ def summary(opt, rows):
     fakes = sum(row["score"] > THRESHOLD for row in scored)
     lines = [f"{len(scored):,} files scored, {fakes:,} above {THRESHOLD}"]
     if failed:
-        lines.append(
-            f"{failed:,} files could not be scored" + (", see the column error" if opt.output else "")
-        )
+        where = ", see the column error" if opt.output else ""
+        lines.append(f"{failed:,} files could not be scored{where}")
     if opt.labels:
         lines.append(accuracy([row for row in scored if row["label"] is not None], len(scored)))
     return "\n".join([*lines, f"-> {opt.output}"] if opt.output else lines)
@@ -124,8 +118,6 @@ def summary(opt, rows):
 
 def accuracy(labelled, scored):
     """Accuracy, AP, real and fake accuracy of the files whose folder says what they are."""
-    if not scored:
-        return "--labels folder: nothing to measure"
     if not labelled:
         return "--labels folder: no file is in a folder with a label name (0_real, 1_fake, nature, ai, ...)"
     labels = np.array([row["label"] for row in labelled])

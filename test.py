@@ -53,7 +53,6 @@ def main(argv=None):
     differing = []
     with run.StopSignal("resume with the same command and --resume (without --overwrite)") as stop:
         for row, scan in located:
-            # Images are prepared as the protocol's row says unless a flag does.
             config = loaded.detector.data_config
             geometry = data.eval_geometry(opt, config, row.geometry, loaded.options)
             dataset = data.evaluation_images(opt, scan, config, geometry)
@@ -79,13 +78,13 @@ def list_images(opt, row, root):
 
 def without_empty(located, asked):
     """The protocols that have images; UserError when one that was asked for, or all, have none."""
-    empty = [
-        f"{row.slug} ({scan.root}: {', '.join(scan.folders)})" for row, scan in located if not scan.samples
-    ]
+    empty = [(row.slug, scan) for row, scan in located if not scan.samples]
+    folders = [f"{slug} ({scan.root}: {', '.join(scan.folders)})" for slug, scan in empty]
+    message = f"no images in the folders of {'; '.join(folders)}"
     if empty and (asked or len(empty) == len(located)):
-        raise UserError(f"no images in the folders of {'; '.join(empty)}")
+        raise UserError(message)
     if empty:
-        print(f"no images, left out: {'; '.join(empty)}")
+        print(f"{message}; left out")
     return [(row, scan) for row, scan in located if scan.samples]
 
 
@@ -139,12 +138,10 @@ def differences(row, rows, method):
 
 def report_expected(method, slugs, differing):
     """Prints the outcome of --expect and returns the exit status."""
-    if differing:
-        print(f"\n--expect {method}: {len(differing)} numbers are missing or differ by more than 0.2 points")
-        print("\n".join(f"  {line}" for line in differing))
-        return 1
-    print(f"\n--expect {method}: every generator of {', '.join(slugs)} within 0.2 points")
-    return 0
+    good = f"every generator of {', '.join(slugs)} within 0.2 points"
+    bad = f"{len(differing)} numbers are missing or differ by more than 0.2 points"
+    print("\n  ".join([f"\n--expect {method}: {bad if differing else good}", *differing]))
+    return int(bool(differing))
 
 
 if __name__ == "__main__":

@@ -49,13 +49,14 @@ def main(argv=None):
     with owned(folder):
         saved = open_run(options, opt, folder)
         print(options.describe(opt))
-        if saved is not None and (progress := Progress(**saved["progress"])).finished(opt.niter):
-            keep_best(folder, progress)
-            write_history(folder / "train.csv", saved["metrics"])
-            early = "it stopped early" if saved["progress"]["stopped_early"] else "a larger --niter trains on"
-            print(f"{folder} is finished: {saved['epoch']} epochs; {early}")
-        else:
+        progress = Progress(**saved["progress"] if saved else {})
+        if not progress.finished(opt.niter):
             train(opt, folder, saved)
+            return
+        keep_best(folder, progress)
+        write_history(folder / "train.csv", saved["metrics"])
+        early = "it stopped early" if progress.stopped_early else "a larger --niter trains on"
+        print(f"{folder} is finished: {progress.epoch} epochs; {early}")
 
 
 def train(opt, folder, saved):
@@ -134,9 +135,8 @@ def open_run(options, opt, folder):
 
 def make_loaders(opt, trainset, valset, device):
     """(order of the training batches, loader of them, loader of the validation images or None)."""
-    sampler = data.EpochBatches(
-        trainset.labels, opt.batch_size, opt.seed, not opt.serial_batches, opt.class_bal
-    )
+    shuffle = not opt.serial_batches
+    sampler = data.EpochBatches(trainset.labels, opt.batch_size, opt.seed, shuffle, opt.class_bal)
     workers = run.worker_count(opt.num_threads)
     train_loader = data.create_dataloader(trainset, sampler, workers, device.type == "cuda")
     val_loader = data.loader_over(opt, valset, range(len(valset)), device) if valset else None
@@ -152,10 +152,8 @@ class State:
         self.optimizer = OPTIMIZERS[opt.optim](detector.parameters(), opt)
         self.progress, self.history = Progress(), []
         self.bad = BadImages(opt.on_bad_image, trainset)
-        self.files = {
-            "train": file_list_sha256(trainset.samples),
-            "val": file_list_sha256(valset.samples) if valset else None,
-        }
+        val_files = file_list_sha256(valset.samples) if valset else None
+        self.files = {"train": file_list_sha256(trainset.samples), "val": val_files}
         self.left_out = False  # whether a batch of one image was, and the notice printed
 
     def save(self):
@@ -305,7 +303,7 @@ def report(row, scores, writer):
 
 
 def progress_bar(dataset, title, done=0):
-    """A bar over the images of a dataset, of which `done` are behind it."""
+    """A bar over the images of a dataset."""
     return tqdm(total=len(dataset), initial=done, desc=title, unit="img", leave=False, dynamic_ncols=True)
 
 
@@ -313,8 +311,8 @@ def summary(state):
     """The last lines: the best epoch, the bad files, the folder."""
     best, lines = state.progress, []
     if state.valset:
-        accuracy, ap = 100 * best.best_acc, 100 * best.best_ap
-        lines.append(f"best epoch {best.best_epoch}: val acc: {accuracy:.1f}, AP: {ap:.1f}")
+        scores = f"val acc: {100 * best.best_acc:.1f}, AP: {100 * best.best_ap:.1f}"
+        lines.append(f"best epoch {best.best_epoch}: {scores}")
     if best.stopped_early:
         lines.append(f"stopped early: {state.opt.earlystop_epoch} epochs without a better one")
     return "\n".join(filter(None, [*lines, state.bad.describe(), f"-> {state.folder}"]))

@@ -135,9 +135,9 @@ class BaseOptions:
         device = group.add_mutually_exclusive_group().add_argument
         devices = "auto (CUDA, then MPS, then the CPU), or a device of torch: cpu, mps, cuda, cuda:1, ..."
         device("--device", type=torch_device, default="auto", help=devices)
-        same = {"dest": "device", "default": argparse.SUPPRESS}
         published = "published spelling of --device cuda:N; -1: the CPU"
-        device("--gpu_ids", type=gpu_device, metavar="N", help=published, **same)
+        same = {"dest": "device", "default": argparse.SUPPRESS, "metavar": "N"}
+        device("--gpu_ids", type=gpu_device, help=published, **same)
         group.add_argument("--seed", type=non_negative_int, default=100, help="seed of all random numbers")
         group.add_argument("--deterministic", action="store_true", help="deterministic GPU kernels; slower")
 
@@ -151,7 +151,7 @@ class BaseOptions:
             self.parser.error(f"--name must be a plain folder name, got {name!r}")
 
     def check_detector(self, opt):
-        """Rules among the detector's own flags; an evaluation knows the rest of them from its weight file."""
+        """Rules among a new detector's own flags, so that a grid is refused before its first run."""
         if not self.needs_arch or not self.given & self.detector_flags:
             return
         stride = f"{opt.arch}_stride"  # a rule about what was typed: an evaluation may choose other patches

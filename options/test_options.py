@@ -42,10 +42,9 @@ class TestOptions(ValOptions):
         super().check(opt)
         try:
             self.rows = self.choose(opt)
-            if opt.published.lower() == NO_COMPARISON:
-                opt.published = NO_COMPARISON
-            else:
-                opt.published = published.method_named(opt.published, self.slugs())
+            slugs = [row.slug for row in self.rows]
+            none = opt.published.lower() == NO_COMPARISON
+            opt.published = NO_COMPARISON if none else published.method_named(opt.published, slugs)
             if opt.expect:
                 self.check_expect(opt)
         except (UserError, OSError) as error:
@@ -64,13 +63,9 @@ class TestOptions(ValOptions):
         own = [row for row in rows.values() if row.slug not in protocols.PROTOCOLS]
         return own or [rows[slug] for slug in protocols.DEFAULT]
 
-    def slugs(self):
-        """Names of the protocols to run."""
-        return [row.slug for row in self.rows]
-
     def check_expect(self, opt):
         """--expect needs published numbers per generator and the published input."""
-        opt.expect = published.method_named(opt.expect, self.slugs())
+        opt.expect = published.method_named(opt.expect, [row.slug for row in self.rows])
         tables = {slug: published.lookup(slug, opt.expect) for slug in protocols.PROTOCOLS}
         expected = [slug for slug, table in tables.items() if table and table.cells]
         if not expected:
@@ -80,6 +75,6 @@ class TestOptions(ValOptions):
             raise UserError(f"--expect checks the published input; --{', --'.join(changing)} changes it")
         if "protocols" not in self.given or [name.lower() for name in opt.protocols] == [ALL]:
             self.rows = [protocols.PROTOCOLS[slug] for slug in expected]
-        if missing := [slug for slug in self.slugs() if slug not in expected]:
+        if missing := [row.slug for row in self.rows if row.slug not in expected]:
             numbers = f"--expect {opt.expect} has numbers per generator for {', '.join(expected)}"
             raise UserError(f"{numbers}, not for {', '.join(missing)}")

@@ -89,10 +89,10 @@ class TrainOptions(BaseOptions):
         self.add_classes(add)
         add("--train_split", default="train", help="folder of the training images below --dataroot")
         add("--val_split", default="val", help="folder of the validation images; none: no validation")
-        share = (
-            "validate on this share of the training images instead of on a folder; default: "
+        rule = (
             f"{VAL_FRACTION} with a --protocol whose published validation folder is its test set, else none"
         )
+        share = f"validate on this share of the training images instead of on a folder; default: {rule}"
         add("--val_fraction", type=fraction, help=share)
         select = "with --protocol: choose the best epoch on its test images, as published; results say so"
         add("--select_on_test", action="store_true", help=select)
@@ -153,11 +153,9 @@ class TrainOptions(BaseOptions):
         """Refuses learning rates that would be 0 or never change."""
         if opt.lr_policy == "poly" and opt.niter == 1:
             self.parser.error("--lr_policy poly ends at the rate 0: --niter 1 trains nothing, give 2 or more")
-        if opt.lr_policy != "plateau":
-            return
-        if not opt.earlystop_epoch:
+        if opt.lr_policy == "plateau" and not opt.earlystop_epoch:
             self.parser.error("--lr_policy plateau needs --earlystop_epoch, the epochs to wait")
-        if opt.lr < opt.min_lr:
+        if opt.lr_policy == "plateau" and opt.lr < opt.min_lr:
             self.parser.error(f"--lr {opt.lr:g} is below --min_lr {opt.min_lr:g}")
 
     def check_validation(self, opt):
@@ -172,10 +170,9 @@ class TrainOptions(BaseOptions):
             self.parser.error("--earlystop_epoch needs a validation set, and --val_split is none")
 
     def merge_saved(self, opt, saved):
-        """Gives opt the options of the run that it resumes; flags in RESUMABLE may be typed anew.
+        """Gives opt the options of the run that it resumes; only flags in RESUMABLE may be changed.
 
         saved: {name: value} of a checkpoint; a run of an earlier version may lack some or hold others.
-        A flag that would make it another run ends the program, with the saved value in the message.
         """
         saved = {"resize_rule": "square", **saved}  # the only rule before there was a choice
         if (gpu_ids := saved.pop("gpu_ids", None)) is not None:  # an option of its own in earlier versions
@@ -183,15 +180,13 @@ class TrainOptions(BaseOptions):
         fixed = self.given - RESUMABLE
         if saved.get("lr_policy") == "poly":  # its rates depend on the number of epochs
             fixed |= self.given & {"niter"}
-        changes = [
-            f"--{name} {as_typed(getattr(opt, name))} (was {as_typed(before)})"
-            for name in sorted(fixed)
-            if (before := saved.get(name, self.defaults.get(name))) != getattr(opt, name)
-        ]
-        if changes:
-            self.parser.error(
-                f"--continue_train cannot change {', '.join(changes)}; train under another --name"
-            )
+        before = {name: saved.get(name, self.defaults.get(name)) for name in sorted(fixed)}
+        changed = [name for name, value in before.items() if value != getattr(opt, name)]
+        if changed:
+            words = [
+                f"{name} {as_typed(getattr(opt, name))} (was {as_typed(before[name])})" for name in changed
+            ]
+            self.parser.error(f"--continue_train cannot change --{', --'.join(words)}; use another --name")
         typed = self.given | {"continue_train", "overwrite"}
         vars(opt).update({name: value for name, value in saved.items() if name not in typed})
         return opt

@@ -18,7 +18,7 @@ import torch
 from common import LOCK, UserError, write_json
 from util.identity import read_side_file
 
-# CPU flags of Linux that mean bf16 matrix products in hardware; without them bf16 is slower than fp32.
+# CPU flags of Linux without which bf16 is slower than fp32.
 BF16_CPU_FLAGS = ("amx_bf16", "avx512_bf16")
 # Words of torch's errors whose cause is the machine, and what helps.
 REMEDIES = {
@@ -127,7 +127,7 @@ def pick_device(opt):
 def choose_precision(amp, device, deterministic=False):
     """ "bf16" or "fp32", with the reason where --amp auto chose: "bf16: this CPU has amx_bf16"."""
     if amp != "auto":
-        return "bf16" if amp == "bf16" else "fp32"
+        return {"bf16": "bf16", "off": "fp32"}[amp]
     if deterministic:
         return "fp32: --deterministic"
     if device.type == "cuda":
@@ -187,9 +187,8 @@ def _version(package):
 def _git(*arguments):
     command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=20)
-        return done.stdout.strip() if done.returncode == 0 else ""
-    except (OSError, subprocess.TimeoutExpired):
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
         return ""
 
 
@@ -223,13 +222,10 @@ def record_session(path, session):
 
 def require_free(folder, overwrite):
     """UserError for a run folder in use, unless it holds a run that may be replaced."""
-    if not contents(folder):
-        return
-    if not overwrite:
-        raise UserError(
-            f"{folder} exists; --continue_train resumes it, --overwrite replaces it, --name starts another"
-        )
-    if not (folder / "opt.json").is_file():
+    ways = "--continue_train resumes it, --overwrite replaces it, --name starts another"
+    if contents(folder) and not overwrite:
+        raise UserError(f"{folder} exists; {ways}")
+    if contents(folder) and not (folder / "opt.json").is_file():
         raise UserError(f"{folder} is not a run (it has no opt.json), so --overwrite leaves it alone")
 
 
