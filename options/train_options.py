@@ -180,12 +180,10 @@ class TrainOptions(BaseOptions):
         fixed = self.given - RESUMABLE
         if saved.get("lr_policy") == "poly":  # its rates depend on the number of epochs
             fixed |= self.given & {"niter"}
-        before = {name: saved.get(name, self.defaults.get(name)) for name in sorted(fixed)}
-        changed = [name for name, value in before.items() if value != getattr(opt, name)]
-        if changed:
-            words = [
-                f"{name} {as_typed(getattr(opt, name))} (was {as_typed(before[name])})" for name in changed
-            ]
+        before = {name: as_typed(saved.get(name, self.defaults.get(name))) for name in sorted(fixed)}
+        now = {name: as_typed(getattr(opt, name)) for name in before}
+        words = [f"{name} {now[name]} (was {before[name]})" for name in now if now[name] != before[name]]
+        if words:
             self.parser.error(f"--continue_train cannot change --{', --'.join(words)}; use another --name")
         typed = self.given | {"continue_train", "overwrite"}
         vars(opt).update({name: value for name, value in saved.items() if name not in typed})
