@@ -69,6 +69,7 @@ class Experiment:
         self.gpus = visible_gpus(opt.gpus)
         single = torch.cuda.is_available() or torch.backends.mps.is_available()  # one device: one cell
         self.jobs = opt.jobs or len(opt.gpus) or (1 if single else min(CORES, len(grid.cells), MOST_JOBS))
+        self.cores = max(1, CORES // self.jobs)  # of each cell
 
     def run(self):
         """Runs the cells that are not finished, then concludes; exit status 1 where a cell failed."""
@@ -95,7 +96,8 @@ class Experiment:
     def require_images(self):
         """UserError before hours of training where the images to train or to test on are not there."""
         keys = ("dataroot", "classes", "train_split", "val_split", "protocol", "model_path", "init_weights")
-        for opt in {tuple(getattr(opt, key) for key in keys): opt for opt in self.training.values()}.values():
+        different = {tuple(getattr(opt, key) for key in keys): opt for opt in self.training.values()}
+        for opt in different.values():
             training_scans(opt)
             for path in filter(None, (opt.model_path, opt.init_weights)):
                 checkpoint.read(path)
@@ -146,16 +148,16 @@ class Experiment:
 
     def slots(self):
         """Environment variables of each cell that runs at the same time."""
-        threads = {"OMP_NUM_THREADS": str(max(1, CORES // self.jobs))} if self.jobs > 1 else {}
+        threads = {"OMP_NUM_THREADS": str(self.cores)} if self.jobs > 1 else {}
         gpus = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in self.gpus[: self.jobs]]
         return [threads | gpu for gpu in gpus or [{}] * self.jobs]
 
-    def share(self, words):
-        """A cell's flags with its part of the machine: its GPU, and loader processes unless given."""
-        words = [*words, "--device", "cuda"] if self.gpus else list(words)
-        if self.jobs == 1 or any(word.startswith("--num_threads") for word in words):
-            return words
-        return [*words, "--num_threads", str(max(1, CORES // self.jobs) - 1)]
+    def command(self, script, words):
+        """A cell's command with its part of the machine: its GPU, and loader processes unless given."""
+        words = [sys.executable, str(ROOT / script), *words]
+        words += ["--device", "cuda"] if self.gpus else []
+        given = self.jobs == 1 or any(word.startswith("--num_threads") for word in words)
+        return words if given else [*words, "--num_threads", str(self.cores - 1)]
 
     def work(self, cell, execute):
         """Trains one cell, tests it, and leaves its row.  execute: runs a command, see Jobs.run."""
@@ -165,10 +167,10 @@ class Experiment:
             words.append("--continue_train")
         elif folder.exists():  # stopped before anything was saved
             shutil.rmtree(folder)
-        execute([sys.executable, str(ROOT / "train.py"), *self.share(words)])
+        execute(self.command("train.py", words))
         start = time.monotonic()
         words = self.grid.test_argv(cell, self.runs, self.tests)
-        execute([sys.executable, str(ROOT / "test.py"), *self.share(words), "--resume"])
+        execute([*self.command("test.py", words), "--resume"])
         seconds = round(time.monotonic() - start, 1)
         self.ledger.record(cell, status=FINISHED, **self.measure(cell), test_seconds=seconds)
 
@@ -197,7 +199,7 @@ class Experiment:
             reason = f"{type(error).__name__}: {reason}"
             (self.folder / "logs").mkdir(exist_ok=True)
             with open(self.folder / "logs" / f"{cell.name}.log", "a", encoding="utf-8") as log:
-                log.writelines(traceback.format_exception(error))
+                traceback.print_exception(error, file=log)
         self.ledger.record(cell, status=FAILED, error=reason)
 
 

@@ -68,8 +68,6 @@ def parse(argv):
     parser.add_argument("--output", type=file_path, help="folder for compare.csv, compare.md and flips.csv")
     parser.add_argument("--overwrite", action="store_true", help="replace a comparison in --output")
     opt = parser.parse_args(argv)
-    if opt.output and Path(opt.output).is_file():
-        parser.error(f"--output is a folder, {opt.output} is a file")
     if opt.output and not opt.overwrite and any((Path(opt.output) / name).exists() for name in FILES):
         parser.error(f"{opt.output} holds a comparison already; --overwrite replaces it")
     return opt
@@ -138,7 +136,11 @@ def pair(first, second, average="macro"):
         raise UserError("no image in common: paths, generators or labels differ")
     rows = tabulate_scores(shared, average=average)
     other_rows = tabulate_scores([(*row[:3], row[4]) for row in shared], average=average)
-    flips = [flip for row in shared if (flip := flipped(row))]
+    flips = []
+    for *image, score, other in shared:
+        right, now_right = ((value > THRESHOLD) == image[-1] for value in (score, other))
+        if right != now_right:
+            flips.append((*image, score, other, "gained" if now_right else "lost"))
     for row, other in zip(rows, other_rows, strict=True):
         changes = [flip[-1] for flip in flips if row["generator"] in (flip[1], "Mean")]
         row |= {"gained": changes.count("gained"), "lost": changes.count("lost")}
@@ -151,13 +153,6 @@ def pair(first, second, average="macro"):
     return rows, notes, flips
 
 
-def flipped(row):
-    """(path, generator, label, score, other score, "gained" or "lost"), or None when both agree."""
-    *_, label, first, second = row
-    right, now_right = (first > THRESHOLD) == label, (second > THRESHOLD) == label
-    return None if right == now_right else (*row, "gained" if now_right else "lost")
-
-
 def compare_published(first, name):
     """{protocol: (rows, notes)} of the protocols for which the method has published numbers."""
     try:
@@ -166,19 +161,16 @@ def compare_published(first, name):
         raise UserError(f"{name} is not a results folder; {error}") from None
     compared = {}
     for protocol, (scores, _) in first.items():
-        theirs = published.lookup(protocol, method)
-        if theirs is None:
-            continue
-        row = protocols.PROTOCOLS[protocol]
-        order = [generator.name for generator in row.generators]
-        rows = tabulate_scores(scores, order, row.average)
-        add_published(rows, theirs, row.average)
-        for line in rows:
-            for metric in ("acc", "ap"):
-                line[f"other_{metric}"] = line[f"published_{metric}"]
-                difference = line[f"diff_{metric}"]
-                line[f"diff_{metric}"] = None if difference is None else -difference
-        compared[protocol] = rows, [f"second: {method}, {'; '.join(theirs.sources)}", *theirs.notes]
+        if theirs := published.lookup(protocol, method):
+            row = protocols.PROTOCOLS[protocol]
+            rows = tabulate_scores(scores, [generator.name for generator in row.generators], row.average)
+            add_published(rows, theirs, row.average)
+            for line in rows:
+                for metric in ("acc", "ap"):
+                    line[f"other_{metric}"] = line[f"published_{metric}"]
+                    if line[f"diff_{metric}"] is not None:
+                        line[f"diff_{metric}"] *= -1
+            compared[protocol] = rows, [f"second: {method}, {'; '.join(theirs.sources)}", *theirs.notes]
     if not compared:
         raise UserError(f"{method} has no published numbers for {', '.join(first)}")
     return compared

@@ -4,15 +4,12 @@ A frame holds one metric of one variant as fractions in [0, 1]: a row per traini
 generator, (S, G); `values` is a dict variant -> frame.  A row without any number is a failed cell and is
 left out, and so is a generator that is NaN for some seed.  Two variants are compared on what both have.
 
-The verdict is "better" or "worse" only when three Holm-adjusted p-values are below alpha (paired t-test and
-Wilcoxon test over the pairs (seed, generator), paired t-test over the means of the seeds) and the bootstrap
-interval excludes 0.  The tests over pairs take them as independent, but the generators of a seed share one
-network: when each training shifts all its generators by as much as single entries scatter, they gave a false
-verdict in 25 of 100 simulations with three seeds.  So where the pairs are sure and the seeds are not, it is
-"within noise of the seeds"; with one common seed "one seed: no verdict", with none "no common seeds"
-(or "no common generators"), else "within noise".
-Where all differences are 0 every p-value is 1.  Where all are equal and not 0, the t statistic has no bound:
-its p is the limit 0, and the effect size is NaN.
+"better" and "worse" need three Holm-adjusted p-values below ALPHA (paired t-test and Wilcoxon test over the
+pairs (seed, generator), paired t-test over the means of the seeds) and a bootstrap interval without 0.  The
+generators of a seed share one network, so the tests over pairs are too sure of themselves: when each training
+shifts all its generators by as much as single entries scatter, they gave a false verdict in 25 of 100
+simulations with three seeds.  What they find and the seeds do not show is "within noise of the seeds".
+Where all differences are 0 every p-value is 1; where they are equal and not 0, that of the t-test is 0.
 """
 
 from dataclasses import dataclass, replace
@@ -77,21 +74,19 @@ def summarise(frame):
     return Summary(*cells.shape, float(macro.mean()), float(macro.std(ddof=1)), *bootstrap(cells))
 
 
-def bootstrap(frame, resamples=None, seed=0):
+def bootstrap(frame, seed=0):
     """95 % percentile interval (low, high) of the grand mean; whole seeds and generators are resampled.
 
-    Both with repeats and each axis by itself, because entries that share a seed or a generator are not
-    independent.  With one row, or one column, only the other axis varies; a single entry gives (NaN, NaN).
-    With few seeds the interval is too short: the variance over S rows comes out (S - 1) / S of its size.
-
-    frame: any unit, (S, G); resamples: RESAMPLES unless given.
+    Entries that share a seed or a generator are not independent, so each axis is drawn by itself.  With few
+    seeds the interval is too short: the variance over S rows comes out (S - 1) / S of its size.  (NaN, NaN)
+    for a single entry.
     Source: Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007.
     """
     cells = _cells(frame).dropna(axis=1).to_numpy()
     if cells.size < 2:
         return nan, nan
-    rng, resamples, means = np.random.default_rng(seed), resamples or RESAMPLES, []
-    for count in np.diff([*range(0, resamples, CHUNK), resamples]):
+    rng, means = np.random.default_rng(seed), []
+    for count in np.diff([*range(0, RESAMPLES, CHUNK), RESAMPLES]):
         # How often each row and each column is drawn, as shares: (count, S) and (count, G).
         rows, columns = (rng.multinomial(size, [1 / size] * size, count) / size for size in cells.shape)
         means.append(((rows @ cells) * columns).sum(axis=1))
@@ -100,12 +95,7 @@ def bootstrap(frame, resamples=None, seed=0):
 
 
 def compare(values, reference):
-    """A Comparison with the reference for every other variant, in the order of the dict.
-
-    values: variant -> fractions, (S, G); S and G may differ between variants.
-    """
-    if reference not in values:
-        raise ValueError(f"reference must be one of {', '.join(map(str, values))}; got {reference}")
+    """A Comparison with the reference for every other variant, in the order of the dict."""
     return compare_pairs(values, [(name, reference) for name in values if name != reference])
 
 
@@ -135,14 +125,12 @@ def sentence(comparison, unit="points"):
 
 
 def profile(first, second):
-    """Does first minus second depend on the generator?  Returns two p-values: (p, careful).
+    """Two p-values, (p, careful), that first minus second, (S, G), does not depend on the generator.
 
-    Analysis of variance of the differences with seeds as blocks.  p assumes equal and independent errors; but
-    the generators of a seed share a network, and p is too small where that shifts only some of them.  careful
-    holds whatever they share: with S seeds it has 1 and S - 1 degrees of freedom.  Both are NaN with fewer
-    than two common seeds or generators; without any error they are 1 for parallel profiles and 0 for others.
-
-    first, second: fractions, (S, G).
+    Analysis of variance of the differences with seeds as blocks.  p assumes independent errors, and is too
+    small where the network that the generators of a seed share shifts some of them; careful, with 1 and S - 1
+    degrees of freedom, holds whatever they share.  Both are NaN with fewer than two common seeds or
+    generators; without any error they are 1 for parallel profiles and 0 for others.
     Source: Geisser and Greenhouse, "An Extension of Box's Results", Annals of Mathematical Statistics 1958.
     """
     differences = paired(first, second)
@@ -166,18 +154,14 @@ def paired(first, second):
 
 
 def over_seeds(first, second):
-    """p-value of a t-test over seeds that the mean over one group of generators is that over another.
-
-    first, second: differences of two variants on the generators of each group, (S, N) and (S, M).
-    """
-    contrast = (first.mean(axis=1) - second.mean(axis=1)).dropna().to_numpy().round(DECIMALS)
+    """p-value of a t-test over seeds that two groups of generators, (S, N) and (S, M), have the same mean."""
+    contrast = (first.mean(axis=1) - second.mean(axis=1)).dropna()
     return _paired_t(contrast) if contrast.size > 1 else nan
 
 
 def between_groups(first, second):
-    """p-value of Welch's t-test that two groups of generators have the same mean.
+    """p-value of Welch's t-test that two groups, (N,) and (M,), both at least 2, have the same mean.
 
-    first, second: a number per generator, such as a difference in fractions, (N,) and (M,), both at least 2.
     Without spread in both groups it is 1 for equal means and 0 for others.
     """
     first, second = (np.asarray(group, dtype=float).round(DECIMALS) for group in (first, second))
@@ -202,7 +186,7 @@ def _compare_pair(variant, reference, values):
         missing = "generators" if len(differences) else "seeds"
         return Comparison(variant, reference, verdict=f"no common {missing}")
     pairs = differences.to_numpy().ravel()
-    macro = differences.mean(axis=1).to_numpy().round(DECIMALS)
+    macro = differences.mean(axis=1)
     mean, spread = float(pairs.mean()), _spread(pairs)
     return Comparison(
         variant,
@@ -230,6 +214,7 @@ def _verdict(c):
 
 def _paired_t(differences):
     """Two-sided p-value of the t-test that the mean is 0, with the limits of the module docstring."""
+    differences = np.asarray(differences).round(DECIMALS)
     if not np.any(differences):
         return 1.0
     if differences.size < 2:
