@@ -114,14 +114,12 @@ def read_grid(path, seeds=None, train_flags=(), test_flags=()):
     """
     try:
         grid = _build(_load(path), seeds, train_flags, test_flags)
+        for cell in grid.cells[: len(grid.variants)]:
+            where = f"variant {cell.variant!r}, train.py"
+            training_options(grid.train_argv(cell, "runs"), grid.checkpoint, where)
+        parsed(TestOptions(), grid.test_argv(grid.cells[0], "runs", "tests"), "test.py")
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    for cell in grid.cells[: len(grid.variants)]:
-        where = f"{path}, variant {cell.variant!r}, train.py"
-        opt = parsed(TrainOptions(), grid.train_argv(cell, "runs"), where)
-        if grid.checkpoint == "best" and opt.val_split == NO_VALIDATION:
-            raise UserError(f"{where}: checkpoint best needs a validation set, and --val_split is none")
-    parsed(TestOptions(), grid.test_argv(grid.cells[0], "runs", "tests"), f"{path}, test.py")
     return grid
 
 
@@ -143,11 +141,11 @@ def _build(content, seeds, train_flags, test_flags):
     variants = _product(content["grid"]) if "grid" in content else content.get("variants")
     if not isinstance(variants, dict) or not variants:
         raise UserError(f"variants takes names and their flags, got {variants!r}")
-    variants = {str(name): _words(flags, f"variant {name!r}") for name, flags in variants.items()}
+    variants = {str(name): argv(flags, f"variant {name!r}") for name, flags in variants.items()}
     if len({slug(name).lower() for name in variants}) < len(variants):
         raise UserError(f"variants need names that differ as folders, got {', '.join(variants)}")
-    train = [*_words(content.get("train"), "train"), *train_flags]
-    test = [*_words(content.get("test"), "test"), *test_flags]
+    train = [*argv(content.get("train"), "train"), *train_flags]
+    test = [*argv(content.get("test"), "test"), *test_flags]
     refuse_managed(sum(variants.values(), train), "train")
     refuse_managed(test, "test")
     reference = _one_of(variants, "reference", str(content.get("reference", next(iter(variants)))))
@@ -163,10 +161,12 @@ def _one_of(choices, key, value):
     return value
 
 
-def argv(flags):
+def argv(flags, where="argv"):
     """{'npr_factors': [0.25, 0.5], 'no_resize': True} -> ['--npr_factors', '0.25,0.5', '--no_resize']."""
+    if not isinstance(flags, dict | None):
+        raise UserError(f"{where} takes flags and values, e.g. {{npr_factor: 0.25}}, got {flags!r}")
     words = []
-    for name, value in flags.items():
+    for name, value in (flags or {}).items():
         if value is False or value is None:
             continue
         words.append(f"--{name}")
@@ -200,6 +200,14 @@ def parsed(options, words, where):
         raise UserError(f"{where}: {stderr.getvalue().strip().rpartition('error: ')[2]}") from None
 
 
+def training_options(words, checkpoint, where="train.py"):
+    """Parsed options of train.py; UserError where they leave no best checkpoint to test."""
+    opt = parsed(TrainOptions(), words, where)
+    if checkpoint == "best" and opt.val_split == NO_VALIDATION:
+        raise UserError(f"{where}: checkpoint best needs a validation set, and --val_split is none")
+    return opt
+
+
 def _product(axes):
     """{"0.25 nearest": {"npr_factor": 0.25, "npr_mode": "nearest"}, ...} of lists of values."""
     axes = axes if isinstance(axes, dict) else {}
@@ -213,13 +221,6 @@ def _product(axes):
 
 def _text(value):
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _words(flags, where):
-    """Flags and values as a command line, [] for none, or a UserError."""
-    if not isinstance(flags, dict | None):
-        raise UserError(f"{where} takes flags and values, e.g. {{npr_factor: 0.25}}, got {flags!r}")
-    return argv(flags or {})
 
 
 def _seeds(value):

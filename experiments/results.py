@@ -90,11 +90,9 @@ class Ledger:
 
     def epochs(self, cell):
         """Epochs that a cell's training has finished."""
-        try:
-            with open(self.runs / cell.name / "train.csv", encoding="utf-8") as file:
-                return max(0, sum(1 for _ in file) - 1)
-        except FileNotFoundError:
-            return 0
+        path = self.runs / cell.name / "train.csv"
+        lines = path.read_text(encoding="utf-8").count("\n") if path.is_file() else 0
+        return max(0, lines - 1)
 
     def write_results(self, cells, reference):
         """results.csv: these cells in their order, then those of earlier calls."""

@@ -359,7 +359,7 @@ def test_a_folder_is_refused(refused, tmp_path):
 
 def test_a_wrong_file_is_refused(refused, write):
     path = write("variants: {a: {npr_factor: 2}}")
-    assert refused("--grid", path).startswith(f"{path}, variant 'a', train.py: argument --npr_factor")
+    assert refused("--grid", path).startswith(f"{path}: variant 'a', train.py: argument --npr_factor")
 
 
 @pytest.mark.parametrize("flags", ["--niter", "--npr_fctor 3", "--lr x"])

@@ -334,7 +334,7 @@ def test_every_spelling_means_the_same_set():
         (("--train_flags", "--classes=sdv4 --seed 1"), "--classes, --seed of train.py"),
         (("--test_flags", "--protocols DFIG"), "--protocols of test.py"),
         (("--test_flags", "--lr 0.1"), "test.py: --lr"),
-        (("--train_flags", f"{TRAIN} --val_split none"), "--checkpoint best"),
+        (("--train_flags", f"{TRAIN} --val_split none"), "checkpoint best"),
         (("--dataroot", "nowhere"), "nowhere"),
         (("--train_on", "glide"), "imagenet_glide"),
         (("--train_on", "sdv4", "--test_on", "glide", "VQDM"), "VQDM"),

@@ -25,9 +25,8 @@ from statistics import fmean
 from common import Parser, UserError, file_path, names_list, written_whole
 from data import protocols, published
 from data.published import MEAN
-from data.training import NO_VALIDATION
 from experiments.cells import Experiment
-from experiments.grid import CHECKPOINTS, Grid, argv, parsed, refuse_managed
+from experiments.grid import CHECKPOINTS, Grid, argv, parsed, refuse_managed, training_options
 from experiments.options import numbers, parse_running
 from experiments.results import Ledger, Sweep
 from networks import names as detector_names
@@ -94,9 +93,7 @@ def make_grid(opt, protocol):
     refuse_managed(opt.test_flags, "test", SET_HERE["test"])
     shared = {"arch": opt.arch, "dataroot": opt.dataroot}
     train = [*argv({**shared, "protocol": protocol.slug}), *opt.train_flags]
-    opt_train = parsed(TrainOptions(), train, "train.py")
-    if opt.checkpoint == "best" and opt_train.val_split == NO_VALIDATION:
-        raise UserError("--checkpoint best needs a validation set, and --val_split is none; use last")
+    opt_train = training_options(train, opt.checkpoint)
     sets, columns = chosen(protocol, opt.train_on, "train"), chosen(protocol, opt.test_on, "test")
     test = {**shared, "protocols": [protocol.slug], "classes": columns, "published": NO_COMPARISON}
     test = [*argv(test), *opt.test_flags]
