@@ -195,10 +195,10 @@ def fill(folder, archive, target):
             members = [member for member in members if not MAC_JUNK.search(member[1])]
             require_space(target, sum(size for _, _, size, _ in members))
             reader.extractall(folder, [entry for entry, *_ in members])
+    except UserError:
+        raise
     except Exception as error:  # the readers raise whatever they meet in a damaged file
-        if isinstance(error, UserError) or (
-            isinstance(error, OSError) and error.errno
-        ):  # such as a full disk
+        if getattr(error, "errno", None):  # of the system, such as a full disk
             raise
         remedy = f"remove it and run this again, or {seven_zip(archive, target)}"
         raise UserError(f"damaged, or unreadable for Python: {one_line(error)}; {remedy}") from error
@@ -347,10 +347,11 @@ def main(argv=None):
     if args.dry_run:
         return
     try:
-        states = provide_all(wanted, args)
-        print("summary:")
+        states = {}
         for name, source in wanted:
-            print(f"  {name}: {states[source]}: {args.output / source.target}")
+            if source not in states:  # protocols share some
+                states[source] = provide(name, source, args)
+            print(f"{name}: {states[source]}: {args.output / source.target}", flush=True)
         missing = {name for name, source in wanted if states[source] in (MANUAL, FAILED)}
         ready = [name for name in args.names if name in PROTOCOLS and name not in missing]
         is_well = args.no_verify or verify(ready, args.output)
@@ -398,28 +399,18 @@ def describe(name, source, output):
     return "\n    ".join(lines)
 
 
-def provide_all(wanted, args):
-    """Fetches and unpacks [(name, source)], the others after a failure too.
-
-    Returns {source: THERE, FETCHED, MANUAL or FAILED}.
-    """
-    states = {}
-    for name, source in wanted:
-        if source in states:  # of another protocol as well
-            continue
-        print(f"{name}: {source.target}", flush=True)
-        target, may_fetch = args.output / source.target, source.kind != "manual" and not args.no_fetch
-        archives = args.output / ARCHIVES / source.target
-        try:
-            with owned(target, file=True):
-                if source.unpack:
-                    states[source] = provide_set(source, target, archives, may_fetch, args.delete_archives)
-                else:
-                    states[source] = provide_file(source, target, may_fetch)
-        except (UserError, OSError) as error:
-            states[source] = FAILED
-            print(f"error: {name}: {error}", file=sys.stderr)
-    return states
+def provide(name, source, args):
+    """Fetches and unpacks a source; returns THERE, FETCHED, MANUAL or FAILED."""
+    target, may_fetch = args.output / source.target, source.kind != "manual" and not args.no_fetch
+    try:
+        with owned(target, file=True):
+            if source.unpack:
+                archives = args.output / ARCHIVES / source.target
+                return provide_set(source, target, archives, may_fetch, args.delete_archives)
+            return provide_file(source, target, may_fetch)
+    except (UserError, OSError) as error:
+        print(f"error: {name}: {error}", file=sys.stderr)
+        return FAILED
 
 
 def verify(names, output):
