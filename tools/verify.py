@@ -118,19 +118,12 @@ class Entry:
                 self.scan = scan(self.folder, [("", self.folder)], self.protocol.label_map)
         except (UserError, OSError) as error:
             self.trouble = str(error)
-
-    @property
-    def title(self):
-        """The generator's name in tables and findings."""
-        return self.generator.name + (" (train)" if self.part == "train" else "")
+        self.counts = self.scan.counts().get("", [0, 0])  # real, fake
+        self.title = self.generator.name + (" (train)" if self.part == "train" else "")
 
     def path(self, sample):
         """Where the file of a sample is."""
         return os.path.join(self.folder, sample.path)
-
-    def counts(self):
-        """[number of real, number of fake]"""
-        return self.scan.counts().get("", [0, 0])
 
     def files(self, readable=True):
         """[(sample, facts)] of the files that can be read, or cannot."""
@@ -260,7 +253,7 @@ def check(entry):
 
 def check_counts(entry):
     """Images of both classes, as many as published."""
-    counts, within = entry.counts(), entry.generator.images_within
+    counts, within = entry.counts, entry.generator.images_within
     if 0 in counts:
         text = f"{counts[0]:,} real and {counts[1]:,} fake images in {entry.folder}; expected {LAYOUT_HELP}"
         yield entry.finding("one-sided" if any(counts) else "empty", text, problem=True)
@@ -380,7 +373,7 @@ def report_entry(entry, findings, opt):
         "published": entry.generator.images,
         "published_within": entry.generator.images_within,
         "ok": not any(each.problem and entry.title in each.generator.split(", ") for each in own),
-        "images": entry.counts(),
+        "images": entry.counts,
         "unreadable": len(entry.files(readable=False)),
         "duplicates": None if opt.no_hash else len(copies.intersection(map(entry.path, entry.scan.samples))),
         "passed_over": dict(entry.scan.passed_over),
