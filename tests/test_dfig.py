@@ -167,7 +167,7 @@ def test_both_layouts_have_the_same_labels_and_losses(start, made, tmp_path):
 def test_classes_of_a_flat_root_choose_nothing_and_that_is_said(start, capsys):
     with_classes = start("wrapped", "--classes", "face", name="a")
     out = capsys.readouterr().out
-    assert re.search(r"--classes has no effect: \S+/train is itself a pair of label folders", out)
+    assert "--classes has no effect" in out
     without = start("wrapped", name="b")
     assert "has no effect" not in capsys.readouterr().out
     one, other = (
@@ -178,11 +178,7 @@ def test_classes_of_a_flat_root_choose_nothing_and_that_is_said(start, capsys):
 
 
 @pytest.mark.parametrize(
-    ("stored", "asked", "words"),
-    [
-        ("wrapped", "signed", r"not a 16-bit RGB PNG: the detector takes signed noise \(tools.extract lnp\)"),
-        ("signed", "wrapped", r"16 bits a channel: signed noise.*--lnp_encoding"),
-    ],
+    ("stored", "asked", "words"), [("wrapped", "signed", "16-bit"), ("signed", "wrapped", "--lnp_encoding")]
 )
 def test_files_of_the_other_encoding_stop_with_one_line(start, made, stored, asked, words):
     with pytest.raises(ValueError, match=words) as stopped:
@@ -193,7 +189,7 @@ def test_files_of_the_other_encoding_stop_with_one_line(start, made, stored, ask
 
 @pytest.mark.parametrize("flags", [["--loadSize", "48"], ["--blur_prob", "0.5"], ["--jpg_prob", "0.5"]])
 def test_signed_noise_is_neither_resized_nor_degraded(start, flags):
-    with pytest.raises(ValueError, match="JPEG"):
+    with pytest.raises(ValueError, match="cropped"):
         start("signed", *flags)
 
 
@@ -220,12 +216,9 @@ def test_a_stopped_run_goes_on_to_the_same_weights(start, monkeypatch):
 def test_the_published_number_stands_beside_ours(made, trained, encoding, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     command = f"--dataroot {made}/DFIG-{encoding} --protocols DFIG --published DFIG-mobilev2-mode0"
-    test.main([*command.split(), "--model_path", str(trained[encoding]), "--cropSize", "16", *CPU])
+    test.main([*command.split(), "--model_path", str(trained[encoding]), *CPU])  # crops as in training
     out = capsys.readouterr().out
-    assert re.search(r"published: DFIG-mobilev2-mode0, README of Detecting-Face-Images-Generated-by-AI", out)
-    assert (
-        "the published input is stored size, centre crop 224; this one is stored size, centre crop 16" in out
-    )
+    assert "DFIG-mobilev2-mode0" in out and "centre crop 224" in out and "centre crop 16" in out
     assert f"{8 if encoding == 'wrapped' else 16}-bit noise patterns" in out
     [line] = [line for line in out.splitlines() if line.startswith("StyleGAN")]
     [folder] = (tmp_path / "results").glob("*/DFIG")
@@ -257,38 +250,19 @@ def test_mode_1_prints_the_note_on_ranks(made, trained, tmp_path, monkeypatch, c
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_photographs_score_as_the_files_extracted_from_them(made, trained, encoding, tmp_path, capsys):
     full = ("--lnp_eval", "full")
-    files, known = scores(
-        trained[encoding],
-        "--input",
-        made / f"DFIG-{encoding}" / "DFIG" / "test",
-        *full,
-        output=tmp_path / "files.csv",
-    )
+    root = made / f"DFIG-{encoding}" / "DFIG" / "test"
+    files, known = scores(trained[encoding], "--input", root, *full, output=tmp_path / "files.csv")
     assert "stored size, no crop" in capsys.readouterr().out
     denoiser = made / "toys" / "cycleisp_toy.pth"
-    photos, record = scores(
-        trained[encoding],
-        "--input",
-        made / "photos" / "test",
-        *full,
-        "--lnp_input",
-        "image",
-        "--lnp_denoiser",
-        denoiser,
-        output=tmp_path / "photos.csv",
-    )
+    flags = ["--input", made / "photos" / "test", *full, "--lnp_input", "image", "--lnp_denoiser", denoiser]
+    photos, record = scores(trained[encoding], *flags, output=tmp_path / "photos.csv")
     assert files.keys() == photos.keys()
     logits = np.array([[float(rows[name]["logit"]) for rows in (files, photos)] for name in sorted(files)])
     # The noise of a photograph comes from float32 sums in another order than in the extraction, so a value on
     # the edge may be rounded the other way, by one step.  As many random steps move a logit by up to 0.005.
     assert logits[:, 0] == pytest.approx(logits[:, 1], abs=0.02)
     assert np.ptp(logits[:, 0]) > 0.5  # other images would be noticed
-    assert {name: row["label"] for name, row in photos.items()} == {
-        "fake/0.png": "1",
-        "fake/1.png": "1",
-        "real/0.png": "0",
-        "real/1.png": "0",
-    }
+    assert all(row["label"] == str(int(name.startswith("fake"))) for name, row in photos.items())
     assert record["denoiser_sha256"] == checkpoint.sha256(denoiser)
     assert "denoiser_sha256" not in known
     assert record["checkpoint_sha256"] == known["checkpoint_sha256"]
@@ -336,17 +310,6 @@ def test_test_py_records_the_denoiser(made, trained, tmp_path, monkeypatch):
     assert f'"denoiser_sha256": "{checkpoint.sha256(denoiser)}"' in (folder / "meta.json").read_text()
 
 
-def test_scoring_the_wrong_files_says_so_in_each_row(made, trained, tmp_path):
-    command = ["--model_path", trained["signed"], "--output", tmp_path / "a.csv", "--on_bad_image", "skip"]
-    words = [str(word) for word in [*command, "--input", made / "photos" / "test", *CPU]]
-    with pytest.raises(SystemExit) as stopped:
-        predict.main(words)
-    assert stopped.value.code == 1
-    rows = rows_of(tmp_path / "a.csv")
-    assert len(rows) == 4
-    assert all("signed noise" in row["error"] and not row["score"] for row in rows)
-
-
 def test_another_denoiser_gives_other_scores_and_does_not_go_on_in_the_same_file(made, trained, tmp_path):
     extract.main(["toys", "--output", str(tmp_path / "toys"), "--seed", "1"])
     one, two = (folder / "toys" / "cycleisp_toy.pth" for folder in (made, tmp_path))
@@ -361,18 +324,8 @@ def test_another_denoiser_gives_other_scores_and_does_not_go_on_in_the_same_file
 def test_a_photograph_of_another_size_and_mode_is_scored_whole(made, trained, tmp_path):
     Image.new("RGB", (33, 20), (90, 20, 200)).convert("P").save(tmp_path / "a.png")
     denoiser = made / "toys" / "cycleisp_toy.pth"
-    rows, _ = scores(
-        trained["wrapped"],
-        "--input",
-        tmp_path / "a.png",
-        "--lnp_input",
-        "image",
-        "--lnp_denoiser",
-        denoiser,
-        "--lnp_eval",
-        "full",
-        output=tmp_path / "o.csv",
-    )
+    flags = ["--input", tmp_path / "a.png", "--lnp_input", "image", "--lnp_denoiser", denoiser]
+    rows, _ = scores(trained["wrapped"], *flags, "--lnp_eval", "full", output=tmp_path / "o.csv")
     [row] = rows.values()
     assert (row["label"], row["error"]) == ("", "")
     assert np.isfinite(float(row["logit"]))
@@ -389,31 +342,14 @@ def test_a_validation_folder_may_be_called_valid(start, made, tmp_path, capsys):
     assert f"validation: {root}/valid: " in capsys.readouterr().out
 
 
-def test_a_test_crops_as_the_training_did(made, trained, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    root = made / "DFIG-wrapped"
-    test.main(["--model_path", str(trained["wrapped"]), "--dataroot", str(root), "--protocols", "DFIG", *CPU])
-    out = capsys.readouterr().out
-    assert "8-bit noise patterns, stored size, centre crop 16" in out
-    assert (
-        "the published input is stored size, centre crop 224; this one is stored size, centre crop 16" in out
-    )
-
-
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_photographs_are_no_files_of_noise(made, trained, encoding, tmp_path):
-    words = [
-        "--model_path",
-        trained[encoding],
-        "--input",
-        made / "photos" / "test",
-        "--output",
-        tmp_path / "s.csv",
-    ]
-    with pytest.raises(SystemExit):
-        predict.main([str(word) for word in [*words, *CPU]])
+    words = ["--model_path", trained[encoding], "--input", made / "photos" / "test"]
+    with pytest.raises(SystemExit) as stopped:
+        predict.main([str(word) for word in [*words, "--output", tmp_path / "s.csv", *CPU]])
+    assert stopped.value.code == 1
     rows = rows_of(tmp_path / "s.csv")
-    assert rows
+    assert len(rows) == 4
     assert all(row["score"] == "" and "noise" in row["error"] for row in rows)
 
 
