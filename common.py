@@ -184,8 +184,8 @@ def written_whole(path, binary=False):
             os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        if error.errno == errno.ENOSPC:  # it names no file
+            error.filename = str(path)
         raise
     finally:
         part.unlink(missing_ok=True)
@@ -253,8 +253,7 @@ def _lock(path, lock):
         except OSError:
             os.close(descriptor)
             return None
-        with suppress(FileNotFoundError):
-            # The owner before may have removed the file between open and flock: then try once more.
+        with suppress(FileNotFoundError):  # its last owner has removed it: once more
             if os.path.samestat(os.fstat(descriptor), os.stat(lock)):
                 _locks.add(descriptor)
                 with suppress(OSError):  # a full disk leaves the lock without a name

@@ -4,9 +4,8 @@
     python predict.py --model_path M --input photos/ more.png --output scores.csv
     python predict.py --model_path M --input test_set/ --labels folder --output scores.csv
 
-Images are prepared as in the checkpoint's own validation, and for a published file as the detector's own code
-does it (NPR: 256x256, centre crop 224); --no_resize, --no_crop, --loadSize and --cropSize override that.
-A file that cannot be used becomes a row with the reason.  --resume resumes a stopped run with --output.
+Images are prepared as val.py does it.  A file that cannot be used becomes a row with the reason.
+--resume resumes a stopped run with --output.
 """
 
 if __name__ == "__main__":

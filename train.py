@@ -178,8 +178,8 @@ class State:
 
     def load(self, saved):
         """Everything that `save` wrote; UserError when the training files have changed since."""
-        known = files_of(saved["files"], saved.get("companions", {}))
-        wanted = files_of(self.files, self.detector.companions)
+        known = {"files": saved["files"], **saved.get("companions", {})}
+        wanted = {"files": self.files, **self.detector.companions}
         require_same(known, wanted, self.folder, "put the old files back, or train under another --name")
         checkpoint.load_weights(self.detector, saved["model"], self.folder)
         self.optimizer.load_state_dict(saved["optimizer"])
@@ -210,11 +210,6 @@ def keep_best(folder, progress):
     if progress.is_best() and not copied:
         with open(last, "rb") as source, written_whole(best, binary=True) as target:
             shutil.copyfileobj(source, target)
-
-
-def files_of(lists, companions):
-    """What a resumed run must find again: hashes of the lists of files and of a companion's weights."""
-    return {f"{split} files": digest for split, digest in lists.items()} | companions
 
 
 def train_epoch(state, losses, loader, device, bf16, stop):

@@ -175,13 +175,10 @@ class BaseOptions:
 
 def detectors_with(flag):
     """Names of the detectors that have this flag."""
-    owners = []
-    for name in networks.names():
-        parser = Parser(add_help=False)
+    parsers = {name: Parser(add_help=False) for name in networks.names()}
+    for name, parser in parsers.items():
         networks.get(name).add_arguments(parser)
-        if flag in parser._option_string_actions:
-            owners.append(name)
-    return owners
+    return [name for name, parser in parsers.items() if flag in parser._option_string_actions]
 
 
 cuda_index = number(int, lambda value: value >= -1, "the number of one CUDA device, or -1 for the CPU")

@@ -1,7 +1,6 @@
 """Published training settings per system.  `--recipe` picks one; any flag that is given wins over it.
 
-Values are option names and values; what a recipe leaves out keeps the flag's own default, as Adam and beta1
-0.9 in all of them.
+What a recipe leaves out keeps the flag's own default, as Adam and beta1 0.9 in all of them.
 """
 
 # How CNNDetection ends a training, and DFIG after it.

@@ -195,7 +195,7 @@ def test_continuing_with_another_rate_is_refused(start, capsys):
 def test_continuing_on_other_files_is_refused(start, dataroot):
     start(niter=1)
     (dataroot / "train" / "car" / "0_real" / "0.png").unlink()
-    with pytest.raises(UserError, match="train files: there"):
+    with pytest.raises(UserError, match=r"files\.train"):
         start("--continue_train", niter=2)
 
 
@@ -357,7 +357,7 @@ def test_bad_files_of_both_splits_are_told_apart(start, dataroot, capsys):
 def test_continuing_on_other_validation_files_is_refused(start, dataroot):
     start(niter=1)
     (dataroot / "val" / "car" / "0_real" / "0.png").unlink()
-    with pytest.raises(UserError, match="val files: there"):
+    with pytest.raises(UserError, match=r"files\.val"):
         start("--continue_train", niter=2)
 
 

@@ -1,7 +1,6 @@
 """Images of any size -> logits: equal sizes go through the network together, nothing is padded or resized.
 
-Up to float32 rounding (relative 1e-6) an image has the same logit in every batch, so batches only change the
-speed.
+Up to float32 rounding (relative 1e-6) an image has the same logit in every batch.
 """
 
 import math

@@ -41,7 +41,7 @@ class Result:
         """The table and the lines below it."""
         reused = f"{self.reused} generators had their scores already" if self.reused else ""
         parts = [tables.results(self.rows), self.caption, reused, self.bad.describe(), f"-> {self.folder}"]
-        return "\n".join(part for part in parts if part)
+        return "\n".join(filter(None, parts))
 
 
 def evaluate(opt, loaded, device, task, dataset, make_loader, stop):
@@ -84,10 +84,8 @@ def evaluate(opt, loaded, device, task, dataset, make_loader, stop):
 def caption(identity, bad, task):
     """The lines under a table: what was measured, on which input, and what to know about it."""
     left_out = f"; {len(bad.reasons)} bad images left out" if bad.reasons else ""
-    measured = (
-        f"{identity['protocol']}: {identity['input']}, {identity['precision']}, "
-        f"weights {identity['checkpoint']} (sha256 {identity['checkpoint_sha256'][:12]}){left_out}"
-    )
+    weights = f"weights {identity['checkpoint']} (sha256 {identity['checkpoint_sha256'][:12]}){left_out}"
+    measured = f"{identity['protocol']}: {identity['input']}, {identity['precision']}, {weights}"
     published = task.published
     source = f"published: {published.method}, {'; '.join(published.sources)}" if published else ""
     notes = [f"note: {note}" for note in (*task.notes, *(published.notes if published else ()))]

@@ -76,10 +76,8 @@ def tabulate(generators, labels, scores, order=None, average="macro"):
     """
     generators, labels, scores = np.asarray(generators, dtype=object), np.asarray(labels), np.asarray(scores)
     order = list(order) if order is not None else list(dict.fromkeys(generators.tolist()))
-    rows = [
-        {"generator": name, **measure(labels[generators == name], scores[generators == name])}
-        for name in order
-    ]
+    own = {name: generators == name for name in order}
+    rows = [{"generator": name, **measure(labels[mask], scores[mask])} for name, mask in own.items()]
     complete = [row["generator"] for row in rows if not row["reason"]]
     if average == "micro":
         pooled = np.isin(generators.astype(str), complete)
@@ -111,9 +109,8 @@ def add_published(rows, published, average="macro"):
 
 
 def _compare(row, metric, value):
-    row[f"published_{metric}"] = None if math.isnan(value) else value
-    both = not math.isnan(value) and not math.isnan(row[metric])
-    row[f"diff_{metric}"] = row[metric] - value if both else None
+    for name, number in ((f"published_{metric}", value), (f"diff_{metric}", row[metric] - value)):
+        row[name] = None if math.isnan(number) else number
 
 
 def _mean(values):

@@ -140,10 +140,9 @@ class Losses:
         numbers = torch.stack([values for *_, values in waiting]).tolist() if waiting else []
         for (step, count, _), (loss, right, *parts) in zip(waiting, numbers, strict=True):
             if not math.isfinite(loss):
-                raise UserError(
-                    f"the loss became {loss} in epoch {self.progress.epoch} at step {step}; the last saved "
-                    "weights are from before; try a lower --lr or --amp off"
-                )
+                where = f"in epoch {self.progress.epoch} at step {step}"
+                remedy = "the last saved weights are from before; try a lower --lr or --amp off"
+                raise UserError(f"the loss became {loss} {where}; {remedy}")
             self.progress.seen += count
             self.progress.correct += int(right)
             self.progress.loss_sum += loss * count

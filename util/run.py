@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def guard(main):
 
 
 def prepare_streams():
-    """Makes standard output and error usable, whatever they are: closed, ASCII only, or a notebook's."""
+    """Makes standard output and error usable: they may be closed, ASCII only, or a notebook's."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller
@@ -145,10 +146,9 @@ def is_bf16(precision):
 
 
 def _cpu_flags():
-    try:
+    with suppress(OSError):
         return Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split()
-    except OSError:
-        return []
+    return []
 
 
 def usable_cores():
@@ -208,11 +208,11 @@ def set_rng_state(state):
 def record_session(path, session):
     """Adds a session to env.json; returns a notice of another precision or of a damaged file, else ""."""
     sessions, notice = [], ""
-    if path.exists():
-        try:
+    try:
+        if path.exists():
             sessions = read_side_file(path, "its list of sessions starts again", keys=["precision"])
-        except UserError as error:
-            notice = f"notice: {error}"
+    except UserError as error:
+        notice = f"notice: {error}"
     write_json(path, [*sessions, session])
     before = sessions[-1]["precision"] if sessions else session["precision"]
     if is_bf16(before) != is_bf16(session["precision"]):
@@ -240,11 +240,8 @@ def empty(folder):
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-class Interrupted(BaseException):
-    """The user or the scheduler asked the program to stop; `status` is the exit status that says so.
-
-    Not an Exception, so that no handler of bad images catches it.
-    """
+class Interrupted(BaseException):  # no Exception, so that no handler of bad images catches it
+    """The user or the scheduler asked the program to stop; `status` is the exit status that says so."""
 
     def __init__(self, message, status):
         super().__init__(message)
@@ -256,9 +253,7 @@ class StopSignal:
 
     def __init__(self, hint):
         self.hint = hint  # how to resume, for the last line that the user sees
-        self.number = None
-        self.previous = {}
-        self.waiting = False
+        self.number, self.previous, self.waiting = None, {}, False
 
     def __enter__(self):
         for number in STOP_SIGNALS:

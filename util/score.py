@@ -24,10 +24,8 @@ class BadImages:
         for index, reason in pairs:
             path = self.dataset.samples[index].path
             if self.policy == "stop":
-                raise BadImageError(
-                    f"bad image {self.dataset.root / path}: {reason} "
-                    "(--on_bad_image skip leaves such files out and lists them)"
-                )
+                remedy = "--on_bad_image skip leaves such files out and lists them"
+                raise BadImageError(f"bad image {self.dataset.root / path}: {reason} ({remedy})")
             self.reasons[path] = reason
 
     def describe(self):
@@ -92,10 +90,9 @@ def require_finite(index, logit, dataset):
     """UserError for a logit of NaN or inf."""
     broken = index[~np.isfinite(logit)]
     if len(broken):
-        raise UserError(
-            f"the detector gave NaN or inf for {len(broken)} images, first "
-            f"{dataset.root / dataset.samples[broken[0]].path}; are the weights damaged?"
-        )
+        first = dataset.root / dataset.samples[broken[0]].path
+        images = f"{len(broken)} images, first {first}"
+        raise UserError(f"the detector gave NaN or inf for {images}; are the weights damaged?")
 
 
 def describe_input(dataset, amp):
