@@ -64,12 +64,9 @@ def inspect_files(paths, workers, **depth):
     if not workers:
         yield from map(inspect, paths)
         return
-    pool, same = ProcessPoolExecutor(workers, initializer=_leave_signals_to_the_parent), {}
+    pool = ProcessPoolExecutor(workers, initializer=_leave_signals_to_the_parent)
     try:
-        for facts in pool.map(inspect, paths, chunksize=CHUNK):
-            # Equal formats and sizes share one object.
-            fmt, size = (same.setdefault(value, value) for value in (facts.format, facts.size))
-            yield facts._replace(format=fmt, size=size)
+        yield from pool.map(inspect, paths, chunksize=CHUNK)
     except BrokenProcessPool:
         raise UserError(
             "a worker process was killed, by the system or by a broken decoder; "
