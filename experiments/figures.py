@@ -28,22 +28,21 @@ def split_by_family(frame, families):
 def factor_table(sweep, families, metric="acc"):
     """A row per variant with factors and family: the mean over its generators in percent and its interval.
 
-    Columns: variant, label, factor, family, mean, low, high.  `factor` is NaN where the variant has several,
-    or where an earlier variant has the same one: it is not drawn on the line then.
+    Columns: variant, factor, family, mean, low, high.  `factor` is NaN, and not drawn on the line, where the
+    variant has several or an earlier variant has the same one.
     """
-    rows, drawn, factors = [], set(), sweep.factors
+    rows, drawn = [], set()
     for variant, frame in sweep.values(metric).items():
-        if not factors[variant]:
+        factors = sweep.factors[variant]
+        if not factors:
             continue
-        fused = len(factors[variant]) > 1
-        factor = math.nan if fused or factors[variant][0] in drawn else factors[variant][0]
-        drawn.add(factor)
-        label = f"fused: {variant}" if fused and not variant.startswith("fus") else variant
+        factor = math.nan if len(factors) > 1 or factors in drawn else factors[0]
+        drawn.add(factors)
         for family, group in split_by_family(frame, families).items():
             total = summarise(group)
-            rows.append((variant, label, factor, family, total.mean, total.low, total.high))
+            rows.append((variant, factor, family, total.mean, total.low, total.high))
     columns = ["mean", "low", "high"]
-    table = pandas().DataFrame(rows, columns=["variant", "label", "factor", "family", *columns])
+    table = pandas().DataFrame(rows, columns=["variant", "factor", "family", *columns])
     table[columns] *= 100
     return table.dropna(subset="mean").reset_index(drop=True)
 
@@ -56,8 +55,8 @@ def by_factor(sweep, families, path):
     tables = [factor_table(sweep, families, metric) for metric in METRICS]
     if tables[0].factor.isna().all():
         return None
-    extra = dict.fromkeys(tables[0][tables[0].factor.isna()].label)
-    strip = {label: STRIP + STEP * number for number, label in enumerate(extra)}
+    extra = dict.fromkeys(tables[0][tables[0].factor.isna()].variant)
+    strip = {variant: STRIP + STEP * number for number, variant in enumerate(extra)}
     drawn = list(dict.fromkeys(tables[0].family))
     below = 0.07 * _longest_line(wrap(name, LABEL) for name in extra)
     figure, axes = canvas(2, 1, WIDTH, 2 * (2.7 + below))
@@ -65,7 +64,7 @@ def by_factor(sweep, families, path):
         for number, family in enumerate(drawn):
             rows = table[table.family == family]
             rows = rows.assign(
-                x=rows.factor.fillna(rows.label.map(strip)) + 0.014 * (number - (len(drawn) - 1) / 2)
+                x=rows.factor.fillna(rows.variant.map(strip)) + 0.014 * (number - (len(drawn) - 1) / 2)
             )
             name = family if drawn != [OTHER] else "all"
             single = rows.factor.notna()

@@ -218,15 +218,12 @@ def write_report(folder, sweep, reference, families, question="", drawn=(), note
     columns.to_csv(folder / "table.csv", lineterminator="\n")
     table = _table(accuracy, precision, [name for name in accuracy.columns if name in sweep.protocols])
     sentences = [*verdicts(sweep, reference), *verdicts(sweep, reference, "ap")]
-    parts = [f"# {question or 'Experiment'}", *notes, table, _caption(sweep), f"## Against {reference}"]
-    parts += [_bullets(sentences) or "There is only one variant."]
+    caption = _caption(sweep, accuracy["generators"].iloc[0])
+    parts = [f"# {question or 'Experiment'}", *notes, table, caption, f"## Against {reference}"]
+    parts += [_bullets(sentences) or "There is only one variant.", "## Means per family, accuracy %"]
     means = by_family(sweep, families)
     rows = [[name, *map(percent, row)] for name, row in means.iterrows()]
-    parts += [
-        "## Means per family, accuracy %",
-        markdown([["variant", *means.columns], *rows]),
-        "## Questions",
-    ]
+    parts += [markdown([["variant", *means.columns], *rows]), "## Questions"]
     for title, answer in answers(sweep, families, reference):
         parts += [f"**{title}**", _bullets(answer)]
     if sweep.failed:
@@ -252,14 +249,13 @@ def _table(accuracy, precision, protocols):
     return markdown(lines)
 
 
-def _caption(sweep):
+def _caption(sweep, generators):
     epochs = sorted({int(row["epochs"]) for row in sweep.finished})
-    generators = len(next(iter(common(sweep.values()).values())).columns)
     return (
         "Mean over generators ± standard deviation over seeds [95 % interval from resampled seeds and "
         f"generators; too short with fewer than about five seeds]; the {generators} of {len(sweep.columns)} "
-        f"generators that every cell has, of {', '.join(sweep.protocols)}; epochs: "
-        f"{' or '.join(map(str, epochs))}."
+        f"generators of {', '.join(sweep.protocols)} that every cell has; "
+        f"epochs: {' or '.join(map(str, epochs))}."
     )
 
 

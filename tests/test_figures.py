@@ -98,7 +98,6 @@ def test_only_a_single_factor_met_first_has_a_place_on_the_axis(sweep):
     place = table.drop_duplicates("variant").set_index("variant").factor
     assert place[["low", "half"]].tolist() == [0.25, 0.5]
     assert place[["half2", "all"]].isna().all() and "plain" not in place
-    assert dict(zip(table.variant, table.label, strict=True))["all"] == "fused: all"
 
 
 def test_by_factor_draws_the_table_and_error_bars_stand_apart(sweep, drawn, tmp_path):
@@ -108,7 +107,7 @@ def test_by_factor_draws_the_table_and_error_bars_stand_apart(sweep, drawn, tmp_
     assert lines[0].get_ydata() == pytest.approx([55.2, 57.2])
     assert not set(lines[0].get_xdata()) & set(lines[2].get_xdata())
     assert lines[0].get_xdata() == pytest.approx([0.25, 0.5], abs=0.02)
-    assert [tick.get_text() for tick in accuracy.get_xticklabels()] == ["0.25", "0.5", "half2", "fused: all"]
+    assert [tick.get_text() for tick in accuracy.get_xticklabels()] == ["0.25", "0.5", "half2", "all"]
     assert min(accuracy.get_xticks()[2:]) > 1
 
 

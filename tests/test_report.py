@@ -280,7 +280,7 @@ def test_means_are_over_the_generators_that_every_cell_has(sweep):
 def test_the_report_counts_the_common_generators(sweep, tmp_path):
     write_report(tmp_path, sweep(uneven()), "a", {})
     report = (tmp_path / "report.md").read_text()
-    assert re.search(r"the 1 of 3 generators .* of P; epochs: 2\.", report)
+    assert re.search(r"the 1 of 3 generators of P .*epochs: 2\.", report)
     assert "| a | 60.0 ± 14.1 " in report and "| b | 70.0 ± 14.1 " in report
 
 
@@ -544,7 +544,7 @@ def test_the_report_and_the_table_hold_the_numbers(sweep, tmp_path):
     assert (
         "| a | 75.0 ± 7.1 [60.0, 90.0] | 92.5 ± 3.5 [80.0, 100.0] | 85.0 | 65.0 | 2 | 1,234,567 |" in report
     )
-    assert re.search(r"the 2 of 2 generators .* of P, Q; epochs: 2\.", report)
+    assert re.search(r"the 2 of 2 generators of P, Q .*epochs: 2\.", report)
     assert "## Against a\n" in report
     assert "* accuracy, b against a: -5.0 points" in report
     assert "one seed: no verdict" in report

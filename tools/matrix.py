@@ -103,7 +103,7 @@ def make_grid(opt, protocol):
 
 
 class Matrix:
-    """What a folder holds of a protocol's matrix, beside the published rows."""
+    """What a folder holds of a protocol's matrix, next to the published rows."""
 
     def __init__(self, opt, protocol, grid):
         self.opt, self.protocol, self.folder = opt, protocol, Path(opt.output)
