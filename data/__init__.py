@@ -1,29 +1,9 @@
-"""Datasets and their preparation: the import surface of everything below data/.
+"""Datasets and their preparation: what scripts use of data/.
 
-A benchmark is a row of protocols.py; a layout a line of folder.LAYOUTS; a degradation a function of
-perturb.py.
+A benchmark is a row of protocols.py, a layout an entry of folder.LAYOUTS, a degradation a function of perturb
 """
 
-from data.folder import RealFakeFolder, discover, files_scan, scan
-from data.loader import (
-    EpochBatches,
-    create_dataloader,
-    evaluation_images,
-    loader_over,
-)
-from data.training import training_sets
-from data.transforms import Geometry, eval_geometry
-
-__all__ = [
-    "EpochBatches",
-    "Geometry",
-    "RealFakeFolder",
-    "create_dataloader",
-    "discover",
-    "eval_geometry",
-    "evaluation_images",
-    "files_scan",
-    "loader_over",
-    "scan",
-    "training_sets",
-]
+from data.folder import RealFakeFolder, discover, files_scan, scan  # noqa: F401
+from data.loader import EpochBatches, create_dataloader, evaluation_images, loader_over  # noqa: F401
+from data.training import training_sets  # noqa: F401
+from data.transforms import Geometry, eval_geometry  # noqa: F401

@@ -67,7 +67,6 @@ class Protocol:
     train_places: tuple[str, ...] = ()
     val_places: tuple[str, ...] = ()  # published validation images that are not a test set
     train_on: tuple[str, ...] = ()  # those of `training` that the published training used; empty: all
-    default: bool = False  # test.py runs it without being asked
 
     def part(self, name):
         """(generators, names of the root, paths of generators) of a part: "test", "train" or "val"."""

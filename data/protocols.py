@@ -18,10 +18,12 @@ LSUN = """airplane bicycle bird boat bottle bus car cat chair cow diningtable do
 
 
 def _family(family, words, count=None, within=0):
-    """Generators of one family, from "Name=folder,other_folder Name2=folder ..."; count: images per class."""
-    pairs = (word.split("=") for word in words.split())
+    """Generators of one family, from "Name=folder,other_folder Name2 ..."; count: images per class."""
     images = {"images": (count, count), "images_within": within} if count else {}
-    return tuple(Generator(name, tuple(folders.split(",")), family, **images) for name, folders in pairs)
+    pairs = (word.partition("=")[::2] for word in words.split())
+    return tuple(
+        Generator(name, tuple((folders or name).split(",")), family, **images) for name, folders in pairs
+    )
 
 
 def _named(generators, names):
@@ -57,19 +59,16 @@ _GENIMAGE = (
     ),
     *_family("gan", "BigGAN=imagenet_ai_0419_biggan,BigGAN/imagenet_ai_0419_biggan,biggan", 6000),
     *_family(
-        "diffusion",
-        "SDv1.5=imagenet_ai_0424_sdv5,stable_diffusion_v_1_5/imagenet_ai_0424_sdv5,sdv5",
-        8000,
+        "diffusion", "SDv1.5=imagenet_ai_0424_sdv5,stable_diffusion_v_1_5/imagenet_ai_0424_sdv5,sdv5", 8000
     ),
 )
-_GENIMAGE_ORDER = "ADM BigGAN GLIDE Midjourney SDv1.4 SDv1.5 VQDM Wukong"
 _GENIMAGE_FOLDERS = {
     "roots": ("GenImage", "genimage"),
     "places": ("{generator}/val", "test/{generator}", "{generator}"),  # original; as NPR's train.py has it
     "train_places": ("{generator}/train", "train/{generator}"),
     "labels": ("nature", "ai"),
     "split": "val",
-    "training": tuple(replace(row, images=None) for row in _named(_GENIMAGE, _GENIMAGE_ORDER)),
+    "training": tuple(replace(row, images=None) for row in sorted(_GENIMAGE, key=lambda row: row.name)),
     "train_on": ("SDv1.4",),
     "url": "https://github.com/GenImage-Dataset/GenImage",
 }
@@ -89,7 +88,6 @@ ROWS = (
         seed=100,
         source=f"{NPR_PAPER}, Table 1; images of Wang et al., CVPR 2020",
         url="https://github.com/PeterWang512/CNNDetection",
-        default=True,
     ),
     Protocol(
         slug="CNNDetection-13",
@@ -105,17 +103,11 @@ ROWS = (
     Protocol(
         slug="GANGen-Detection",
         roots=("GANGen-Detection",),
-        generators=_family(
-            "gan",
-            "AttGAN=AttGAN BEGAN=BEGAN CramerGAN=CramerGAN InfoMaxGAN=InfoMaxGAN MMDGAN=MMDGAN "
-            "RelGAN=RelGAN S3GAN=S3GAN SNGAN=SNGAN STGAN=STGAN",
-            2000,
-        ),
+        generators=_family("gan", "AttGAN BEGAN CramerGAN InfoMaxGAN MMDGAN RelGAN S3GAN SNGAN STGAN", 2000),
         geometry=STORED,
         seed=100,
         source=f"{NPR_PAPER}, Table 2; images of FreqNet, AAAI 2024",
         url="https://github.com/chuangchuangtan/GANGen-Detection",
-        default=True,
     ),
     Protocol(
         slug="DiffusionForensics",
@@ -129,7 +121,6 @@ ROWS = (
         seed=100,
         source=f"{NPR_PAPER}, Table 3; images of DIRE, ICCV 2023",
         url="https://github.com/ZhendongWang6/DIRE",
-        default=True,
     ),
     Protocol(
         slug="UniversalFakeDetect",
@@ -147,7 +138,6 @@ ROWS = (
         seed=100,
         source=f"{NPR_PAPER}, Table 4; images of Ojha et al., CVPR 2023",
         url="https://github.com/Yuheng-Li/UniversalFakeDetect",
-        default=True,
     ),
     Protocol(
         slug="Diffusion1kStep",
@@ -157,24 +147,23 @@ ROWS = (
                 "diffusion",
                 "DDPM=ddpm IDDPM=improved-diffusion,iddpm ADM=guided-diffusion,adm Midjourney=midjourney",
             ),
-            *_family("autoregressive", "DALLE=DALLE"),
+            *_family("autoregressive", "DALLE"),
         ),
         geometry=SQUARE_256,  # upstream's test.py has no line for it; taken as its neighbours
         seed=100,
         source=f"{NPR_PAPER}, Table 5",
         url=UPSTREAM,
-        default=True,
     ),
     Protocol(
         slug="AIGCDetectBenchmark",
         roots=("AIGCDetectBenchmark", "AIGCDetectBenchmark/test", "AIGCDetect_testset/test"),
         generators=(
             *_named(_CNN, "ProGAN StyleGAN BigGAN CycleGAN StarGAN GauGAN StyleGAN2 WFIR"),
-            *_family("diffusion", "ADM=ADM Glide=Glide Midjourney=Midjourney", 6000),
+            *_family("diffusion", "ADM Glide Midjourney", 6000),
             *_family("diffusion", "SDv1.4=stable_diffusion_v_1_4,sdv4", 6000),
             *_family("diffusion", "SDv1.5=stable_diffusion_v_1_5,sdv5", 8000),
-            *_family("diffusion", "VQDM=VQDM Wukong=wukong", 6000),
-            *_family("diffusion", "DALLE2=DALLE2", 1000),
+            *_family("diffusion", "VQDM Wukong=wukong", 6000),
+            *_family("diffusion", "DALLE2", 1000),
         ),
         geometry=Geometry(load_size=None, crop_size=None, even=True),
         seed=100,
@@ -227,23 +216,21 @@ ROWS = (
     Protocol(
         slug="Sample",
         roots=("sample/test", "test"),
-        generators=tuple(
-            Generator(name, (name,), "upsampler")
-            for name in ("nearest", "bilinear", "bicubic", "transposed", "pixelshuffle")
-        ),
+        generators=_family("upsampler", "nearest bilinear bicubic transposed pixelshuffle"),
         geometry=STORED,
         source="data/sample.py; trained on `nearest`, the others are unseen",
     ),
 )
 PROTOCOLS = {row.slug: row for row in ROWS}
-DEFAULT = tuple(row.slug for row in ROWS if row.default)  # upstream's four and Diffusion1kStep
+# What test.py runs without being asked: upstream's four and Diffusion1kStep.
+DEFAULT = ("ForenSynths", "GANGen-Detection", "DiffusionForensics", "UniversalFakeDetect", "Diffusion1kStep")
 
 
 def known(protocol_file=None):
     """{slug: row} of all protocols, with those of a user's YAML file."""
     rows = dict(PROTOCOLS)
     for row in load_file(protocol_file) if protocol_file else ():
-        if row.slug.lower() in {slug.lower() for slug in rows}:
+        if row.slug.lower() in map(str.lower, rows):
             raise UserError(f"{protocol_file}: there is a protocol {row.slug} already; give it another slug")
         rows[row.slug] = row
     return rows
@@ -252,7 +239,7 @@ def known(protocol_file=None):
 def get(slug, protocol_file=None):
     """The row called `slug`, in any case; UserError lists the known ones."""
     rows = known(protocol_file)
-    row = {name.lower(): row for name, row in rows.items()}.get(slug.lower())
-    if row is None:
-        raise UserError(f"unknown protocol {slug!r}; known: {', '.join(rows)}")
-    return row
+    for name, row in rows.items():
+        if name.lower() == slug.lower():
+            return row
+    raise UserError(f"unknown protocol {slug!r}; known: {', '.join(rows)}")

@@ -1,5 +1,6 @@
 """The training and validation images of a run: split folders, or the folders of a protocol."""
 
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,14 +8,7 @@ import numpy as np
 
 from common import UserError
 from data import protocols
-from data.folder import (
-    SHOWN,
-    RealFakeFolder,
-    discover,
-    labels_below,
-    scan,
-    subfolders,
-)
+from data.folder import SHOWN, RealFakeFolder, discover, labels_below, scan, subfolders
 from data.patches import EVALUATION_SEED
 from data.transforms import Augment, Geometry, Limits
 
@@ -32,9 +26,10 @@ def training_sets(opt, data_config):
     notices = [f"{use}: {part.describe(opt.classes)}" for use, part in parts.items() if part]
     if opt.select_on_test:
         notices.append("notice: these validation images are the published test set (--select_on_test)")
-    trainset = _dataset(opt, train, data_config, _augment(opt))
-    valset = None if val is None else _dataset(opt, val, data_config, None)
-    return trainset, valset, notices
+    blur, jpeg = (opt.blur_prob, opt.blur_sig), (opt.jpg_prob, opt.jpg_method, opt.jpg_qual)
+    augment = Augment(*blur, *jpeg, opt.rz_interp, flip=not opt.no_flip)
+    valset = None if val is None else _dataset(opt, val, data_config)
+    return _dataset(opt, train, data_config, augment), valset, notices
 
 
 def training_scans(opt):
@@ -70,22 +65,21 @@ def hold_out(whole, fraction, seed):
     Each class of each generator gives the same share, at least one image, drawn with the seed.
     """
     rng = np.random.default_rng((seed, HOLD_OUT))
-    groups = {}
+    groups = defaultdict(list)
     for index, sample in enumerate(whole.samples):
-        groups.setdefault((sample.generator, sample.label), []).append(index)
+        groups[sample.generator, sample.label].append(index)
     small = [
-        f"{name} ({len(members)} {('real', 'fake')[label]})"
-        for (name, label), members in groups.items()
-        if len(members) < 2
+        f"{name} (1 {('real', 'fake')[label]})" for (name, label), group in groups.items() if len(group) < 2
     ]
     if small:
         raise UserError(f"--val_fraction needs 2 images per class to divide; too few: {', '.join(small)}")
     held = set()
-    for members in groups.values():
-        count = min(max(1, round(fraction * len(members))), len(members) - 1)
-        held.update(rng.permutation(members)[:count].tolist())
-    kept = set(range(len(whole.samples))) - held
-    parts = ([whole.samples[index] for index in sorted(part)] for part in (kept, held))
+    for group in groups.values():
+        count = min(max(1, round(fraction * len(group))), len(group) - 1)
+        held.update(rng.permutation(group)[:count].tolist())
+    parts = [[], []]
+    for index, sample in enumerate(whole.samples):
+        parts[index in held].append(sample)
     return tuple(replace(whole, samples=samples) for samples in parts)
 
 
@@ -109,14 +103,14 @@ def _missing_split(dataroot, split, validation):
         expected = f"Expected {split}/{inverted}, not {inverted}/{split}"
         return f"{problem}{expected}; --dataroot {dataroot / inverted} takes one class"
     if validation:
-        use_test = "--val_split test validates on the test images; " if "test" in inside else ""
-        return (
-            f"{problem}{use_test}--val_fraction 0.1 holds out a share of the training images, "
-            "--val_split NAME names another folder, --val_split none does not validate"
-        )
-    if labels_below(dataroot):
-        problem += "--train_split . --val_fraction 0.1 trains on all of it and holds out a tenth; "
-    return f"{problem}--train_split NAME names another folder"
+        remedies = ["--val_split test validates on the test images"] if "test" in inside else []
+        remedies.append("--val_fraction 0.1 holds out a share of the training images")
+        remedies += ["--val_split NAME names another folder", "--val_split none does not validate"]
+    else:
+        whole = "--train_split . --val_fraction 0.1 trains on all of it and holds out a tenth"
+        remedies = [whole] if labels_below(dataroot) else []
+        remedies.append("--train_split NAME names another folder")
+    return problem + "; ".join(remedies)
 
 
 def _protocol_scan(opt, part):
@@ -132,29 +126,18 @@ def _protocol_scan(opt, part):
     return scan(root, present, row.label_map)
 
 
-def _dataset(opt, part, data_config, augment):
-    load_size = None if opt.no_resize else opt.loadSize
+def _dataset(opt, part, config, augment=None):
+    geometry = Geometry(None if opt.no_resize else opt.loadSize, opt.cropSize, opt.rz_interp[0])
+    geometry = replace(geometry, resize=opt.resize_rule)
     return RealFakeFolder(
         part,
-        Geometry(load_size, opt.cropSize, opt.rz_interp[0], resize=opt.resize_rule),
+        geometry,
         augment,
-        Limits(min_side=data_config.min_side),
+        Limits(min_side=config.min_side),
         opt.seed if augment else EVALUATION_SEED,
         opt.max_mpx,
         opt.exif,
-        patches=data_config.patches,
-        clean_pair=data_config.clean_pair,
-        noise_bits=data_config.noise_bits,
-    )
-
-
-def _augment(opt):
-    return Augment(
-        blur_prob=opt.blur_prob,
-        blur_sigma=opt.blur_sig,
-        jpeg_prob=opt.jpg_prob,
-        jpeg_methods=opt.jpg_method,
-        jpeg_quality=opt.jpg_qual,
-        interpolations=opt.rz_interp,
-        flip=not opt.no_flip,
+        config.patches,
+        config.clean_pair,
+        noise_bits=config.noise_bits,
     )

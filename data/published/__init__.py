@@ -1,8 +1,7 @@
 """Published numbers, to be compared with your own.
 
-The CSV files of this folder hold them in percent, exactly as printed; the functions return fractions.  A row
-called "Mean" holds the printed mean.  notes.csv says where the sources contradict each other; series.csv
-holds validation accuracies per epoch.
+The CSV files of this folder hold percent, exactly as printed; the functions return fractions.  notes.csv says
+where sources contradict each other; series.csv holds validation accuracies per epoch.
 """
 
 import csv
@@ -15,10 +14,7 @@ from typing import NamedTuple
 
 from common import UserError
 
-FOLDER = Path(__file__).resolve().parent
 MEAN = "Mean"  # in the column `generator`: the printed mean
-METRICS = ("acc", "ap", "r_acc", "f_acc")
-_NOTES, _SERIES = FOLDER / "notes.csv", FOLDER / "series.csv"  # which are not tables
 
 
 class Cell(NamedTuple):
@@ -53,11 +49,11 @@ def lookup(protocol, method) -> Published | None:
     rows = [row for row in _rows() if (row["protocol"], row["method"]) == (protocol, method)]
     if not rows:
         return None
-    cells = {row["generator"]: _cell(row) for row in rows}
+    cells = {row["generator"]: Cell(*(_fraction(row[name]) for name in Cell._fields)) for row in rows}
     mean = cells.pop(MEAN, None)
-    average = "".join(row["average"] for row in rows if row["generator"] == MEAN) or "macro"
+    average = next((row["average"] for row in rows if row["generator"] == MEAN), "macro")
     sources = tuple(sorted({row["source"] for row in rows}))
-    about = [row for row in _read(_NOTES) if row["protocol"] == protocol]
+    about = [row for row in _read("notes.csv") if row["protocol"] == protocol]
     notes = [row["note"] for row in about if method in row["methods"].split()]
     return Published(protocol, method, cells, mean, average, sources, notes)
 
@@ -66,24 +62,21 @@ def method_named(name, protocols) -> str:
     """The method of this name in upper or lower case; UserError lists those of the given protocols."""
     names = {method.lower(): method for method in methods()}
     if name.lower() not in names:
-        known = sorted({method for protocol in protocols for method in methods(protocol)})
-        where = ", ".join(protocols)
-        raise UserError(f"unknown method {name!r}; published on {where}: {', '.join(known) or 'none'}")
+        known = ", ".join(sorted(set().union(*map(methods, protocols))))
+        raise UserError(f"unknown method {name!r}; published on {', '.join(protocols)}: {known or 'none'}")
     return names[name.lower()]
 
 
-@functools.cache
 def _rows():
-    tables = sorted({*FOLDER.glob("*.csv")} - {_NOTES, _SERIES})
-    return [row for path in tables for row in _read(path)]
+    files = sorted({path.name for path in Path(__file__).parent.glob("*.csv")} - {"notes.csv", "series.csv"})
+    return [row for file in files for row in _read(file)]
 
 
 @functools.cache
-def _read(path):
-    with open(path, newline="", encoding="utf-8") as file:
+def _read(name):
+    with open(Path(__file__).with_name(name), newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def _cell(row):
-    """Percent as printed -> fractions."""
-    return Cell(*(float(Decimal(row[name]) / 100) if row[name] else math.nan for name in METRICS))
+def _fraction(percent):
+    return float(Decimal(percent) / 100) if percent else math.nan
