@@ -1,12 +1,11 @@
 """Folders of real and fake images -> a dataset of (image, label, index), fake = 1, real = 0.
 
-Labels come from the folder names of LAYOUTS, never from alphabetical order; the outermost folder with such a
-name decides (`label_of`).  Below a root are generators (or training classes), each with its pair of label
-folders directly inside or one or more classes deeper:
+The outermost folder with a name of LAYOUTS decides (`label_of`), never alphabetical order.  Below a root are
+generators (or training classes), each with its pair of label folders right inside or deeper:
 
     root/<generator>/{0_real,1_fake}     root/<generator>/<class>/{0_real,1_fake}     root/{0_real,1_fake}
 
-predict.py takes files and folders of any structure, with labels where folder names give some (`files_scan`).
+predict.py takes files and folders of any structure (`files_scan`).
 """
 
 import os
@@ -31,8 +30,7 @@ UNLABELLED = -1
 EXTENSIONS = frozenset(
     ".png .jpg .jpeg .jpe .jfif .webp .bmp .tif .tiff .gif .mpo .ppm .pgm .avif .jp2".split()
 )
-# Folders that a NAS, macOS, Windows, Linux or Python adds, besides those that start with a dot: thumbnails,
-# resource forks, deleted files.
+# Folders that a NAS, macOS, Windows, Linux or Python adds, besides those that start with a dot.
 SYSTEM_FOLDERS = frozenset(
     "@eadir @tmp @recycle @recently-snapshot #recycle #snapshot __macosx $recycle.bin recycler lost+found "
     "__pycache__".split()
@@ -106,11 +104,7 @@ def label_of(folders, labels=LABELS):
 
 
 def discover(root, classes=()):
-    """The folders of a root that hold label folders: [(name, folder)], sorted by name.
-
-    Args:
-        classes: keep only these names; UserError for one that is not there lists those that are.
-    """
+    """[(name, folder)] of a root's folders with label folders, of `classes` only where given, by name."""
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"no folder {root}")
@@ -171,13 +165,11 @@ def files_scan(inputs):
         path = Path(entry)
         if not path.exists():
             raise UserError(f"no file or folder {entry}")
-        folder, groups = path.parent, [(path.parent, [str(path)])]
         if path.is_dir():
-            walk = image_files(path, result.passed_over)
-            folder, groups = (
-                path,
-                [(inner, [os.path.join(inner, name) for name in names]) for inner, names in walk],
-            )
+            folder, walk = path, image_files(path, result.passed_over)
+            groups = [(inner, [os.path.join(inner, name) for name in names]) for inner, names in walk]
+        else:
+            folder, groups = path.parent, [(path.parent, [str(path)])]
         groups = [(Path(os.path.relpath(inner, folder)).parts, paths) for inner, paths in groups]
         both = {0, 1} <= {label_of(steps) for steps, _ in groups}
         own = () if both else (os.path.basename(os.path.abspath(folder)),)
@@ -186,9 +178,9 @@ def files_scan(inputs):
             seen.update(map(os.path.abspath, fresh))
             result.add(fresh, "", (*own, *steps))
     if not result.samples:
-        known = f"known extensions: {' '.join(sorted(EXTENSIONS))}"
+        where, seen = ", ".join(map(str, inputs)), result.others() or "nothing"
         raise UserError(
-            f"no images in {', '.join(map(str, inputs))}; found {result.others() or 'nothing'}; {known}"
+            f"no images in {where}; found {seen}; known extensions: {' '.join(sorted(EXTENSIONS))}"
         )
     return result
 
@@ -276,8 +268,8 @@ class RealFakeFolder(Dataset):
 
     An item is asked for by index (evaluation) or by (epoch, index) (training); its random part depends on
     (seed, epoch, index) only, so the number of workers, a restart or a second process cannot change it.
-    Returns {"image": uint8 (3, H, W), "label": int, "index": int} or {"index": int, "bad": reason}; for a
-    detector of patches `image` and further entries are those of data/patches.py.
+    Returns {"image": uint8 (3, H, W), "label": int, "index": int}, for a detector of patches also the entries
+    of data/patches.py, or {"index": int, "bad": reason}.
     """
 
     scan: Scan
@@ -336,7 +328,8 @@ class RealFakeFolder(Dataset):
 
     def describe_input(self):
         """What reaches the network, in words."""
-        patches = "" if self.patches is None else describe_patches(self.patches, self.seed)
-        noise = f"{self.noise_bits}-bit noise patterns" if self.noise_bits else ""
-        parts = (noise, self.degradation.describe(), self.geometry.describe(), patches)
-        return ", ".join(filter(None, parts))
+        noise = self.noise_bits and f"{self.noise_bits}-bit noise patterns"
+        patches = self.patches and describe_patches(self.patches, self.seed)
+        return ", ".join(
+            filter(None, [noise, self.degradation.describe(), self.geometry.describe(), patches])
+        )

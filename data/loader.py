@@ -1,5 +1,6 @@
 """Batches from a RealFakeFolder: which samples, in which order, joined how, by how many processes."""
 
+import itertools
 import math
 import os
 import signal
@@ -54,7 +55,11 @@ def collate(items):
     for item in items:
         if "bad" not in item:
             by_shape[item["image"].shape].append(item)
-    parts = [_join(group) for group in by_shape.values()]
+    parts = list(map(default_collate, by_shape.values()))
+    if get_worker_info() is not None:
+        for tensor in itertools.chain(*(part.values() for part in parts)):
+            # Here a full /dev/shm is an error that the main process sees; later it would wait for ever.
+            tensor.share_memory_()
     return {"parts": parts, "bad": [(item["index"], item["bad"]) for item in items if "bad" in item]}
 
 
@@ -92,15 +97,6 @@ def loader_over(opt, dataset, indices, device):
     """A loader over these samples, in this order."""
     batches = BatchSampler(indices, opt.batch_size, drop_last=False)
     return create_dataloader(dataset, batches, worker_count(opt.num_threads), device.type == "cuda")
-
-
-def _join(items):
-    batch = default_collate(items)
-    if get_worker_info() is not None:
-        for tensor in batch.values():
-            # Here a full /dev/shm is an error that the main process sees; later it would wait for ever.
-            tensor.share_memory_()
-    return batch
 
 
 def _leave_signals_to_parent(worker):

@@ -12,8 +12,10 @@ from data.decode import decode_bytes, opened, read
 
 ZERO = 32768  # value of no noise in a 16-bit file
 PNG, DEPTH_BYTE, COLOUR_BYTE, RGB = b"\x89PNG\r\n\x1a\n", 24, 25, 2  # of a PNG's header
+KINDS = {8: "an 8-bit PNG of wrapped noise", 16: "a 16-bit RGB PNG of signed noise"}
 STRONG = 127  # values from 1 to this are, in a wrapped file, noise beyond half of the range
 MOST_STRONG = 0.1  # share of such values; 28 files of DFIG have none
+REMEDY = "noise: --lnp_encoding and tools.extract lnp; photographs: --lnp_input image"
 
 
 def is_deep(content):
@@ -27,36 +29,21 @@ def decode_noise(path, bits, max_mpx):
     BadImage where the file is of the other kind, broken or too large.
     """
     content = read(path)
+    if content and (content[:8] != PNG or is_deep(content) != (bits == 16)):
+        raise BadImage(f"not {KINDS[bits]}, which the detector takes ({REMEDY})")
     if bits == 8:
-        return _wrapped(content, max_mpx)
-    if content and not is_deep(content):
-        raise BadImage("not a 16-bit RGB PNG: the detector takes signed noise (tools.extract lnp)")
+        image = decode_bytes(content, max_mpx)
+        strong = (np.asarray(image) - np.uint8(1) < STRONG).mean()
+        if strong > MOST_STRONG:
+            share = f"{100 * strong:.0f} %"
+            raise BadImage(f"not a noise pattern: {share} of it would be beyond half of the range ({REMEDY})")
+        return image
     with opened(content, max_mpx):
         values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if values is None:
         raise BadImage("truncated or damaged PNG")
     noise = (values[..., ::-1].astype(np.int32) - ZERO).clip(-ZERO, ZERO - 1).astype(np.int16)
     return torch.from_numpy(noise.transpose(2, 0, 1).copy())
-
-
-def _wrapped(content, max_mpx):
-    if is_deep(content):
-        raise BadImage(
-            "16 bits a channel: signed noise, but this detector takes wrapped noise (train with "
-            "--lnp_encoding signed)"
-        )
-    if content and content[:8] != PNG:
-        raise BadImage(
-            "not a PNG, so not a noise pattern (tools.extract lnp); photographs: --lnp_input image"
-        )
-    image = decode_bytes(content, max_mpx)
-    strong = (np.asarray(image) - np.uint8(1) < STRONG).mean()
-    if strong > MOST_STRONG:
-        raise BadImage(
-            f"not a noise pattern: {100 * strong:.0f} % of its values would be noise beyond half of the "
-            "range; photographs: --lnp_input image"
-        )
-    return image
 
 
 def noise_sample(noise, geometry, augment=None, rng=None):

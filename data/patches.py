@@ -36,19 +36,14 @@ def patch_sample(image, geometry, rule, seed, augment=None, rng=None, clean=Fals
     patches = cut(views, rule, seed, rng)
     if not clean:
         return {"image": patches[0]}
-    return {
-        "image": patches[0],
-        "clean": patches[1],
-        "blurred": int(degradation.sigma is not None),
-        "compressed": int(degradation.quality is not None),
-    }
+    done = {"blurred": int(degradation.sigma is not None), "compressed": int(degradation.quality is not None)}
+    return {"image": patches[0], "clean": patches[1], **done}
 
 
 def cut(views, rule, seed, rng=None):
-    """Cuts the patches that are simplest in the first of several views of an image out of each of them.
+    """Cuts the patches that are simplest in the first of several equally large RGB PIL images out of each.
 
-    views: RGB PIL images of one size.  Returns for each a uint8 tensor (3, P, P), or (N, 3, P, P) where the
-    rule takes several.
+    Returns a uint8 tensor per view: (3, P, P), or (N, 3, P, P) where the rule takes several.
     """
     views = [np.ascontiguousarray(enlarged(view, rule.size)) for view in views]
     rng = np.random.default_rng((seed, zlib.crc32(views[0]))) if rng is None else rng

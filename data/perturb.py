@@ -15,8 +15,7 @@ def gaussian_blur(pixels, sigma):
     """Gaussian blur of each channel; sigma in pixels, 0 leaves the image as it is."""
     if sigma == 0:
         return pixels
-    # Imported here because SciPy takes long to import.
-    from scipy.ndimage import gaussian_filter
+    from scipy.ndimage import gaussian_filter  # here, since it takes long to import
 
     return gaussian_filter(pixels, sigma=(sigma, sigma, 0))
 
@@ -31,9 +30,7 @@ def jpeg_pil(pixels, quality):
     """JPEG round trip through Pillow's encoder; quality 1 to 100."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
-    buffer.seek(0)
-    with Image.open(buffer) as image:
-        return np.array(image.convert("RGB"))
+    return np.array(Image.open(buffer))
 
 
 JPEG_METHODS = {"cv2": jpeg_cv2, "pil": jpeg_pil}

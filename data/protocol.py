@@ -4,8 +4,7 @@
       generators: [flux, {name: SD3, folders: [sd3, stable_diffusion_3]}]
       roots: [my_set]
 
-A YAML file is such a list, or one mapping.  `slug` and `generators` are needed; KEYS and GENERATOR_KEYS list
-the rest.  Without `resize` and `crop` images keep their stored size.
+A YAML file is such a list, or one mapping.  KEYS and GENERATOR_KEYS list what else a row may say.
 """
 
 import hashlib
@@ -18,7 +17,7 @@ from pathlib import Path, PurePath
 import yaml
 
 from common import UserError
-from data.folder import LABELS, label_folders
+from data.folder import LABELS, LAYOUT_HELP, label_folders
 from data.transforms import INTERPOLATIONS, RESIZES, Geometry
 
 AVERAGES = ("macro", "micro")  # mean over generators; mean over images
@@ -258,7 +257,12 @@ def _row(row):
     _require_distinct(fields["generators"])
     real, fake = (fields.pop(name, None) for name in ("real", "fake"))
     if real or fake:
-        fields["labels"] = _labels(real, fake)
+        fields["labels"] = (real, fake)
+        known = [LABELS.get(str(name).lower(), label) for label, name in enumerate((real, fake))]
+        if not (real and fake) or real.lower() == fake.lower() or known != [0, 1]:
+            raise UserError(
+                f"real and fake must name two folders and not exchange {LAYOUT_HELP}, got {real}, {fake}"
+            )
     geometry = {RENAMED.get(key, key): fields.pop(key) for key in GEOMETRY_KEYS if key in fields}
     protocol = Protocol(
         **{"source": "user's protocol file", "geometry": replace(STORED, **geometry)} | fields
@@ -266,14 +270,6 @@ def _row(row):
     if len(protocol.generators) > 1 and not protocol.names_generators:
         raise UserError(f"places need {{generator}} to separate the generators, got {row['places']}")
     return protocol
-
-
-def _labels(real, fake):
-    if not real or not fake or real.lower() == fake.lower():
-        raise UserError(f"real and fake must name two folders, got {real} and {fake}")
-    if LABELS.get(real.lower()) == 1 or LABELS.get(fake.lower()) == 0:
-        raise UserError(f"real: {real} and fake: {fake} reverse what these names mean everywhere")
-    return real, fake
 
 
 def _generator(entry):

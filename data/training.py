@@ -8,7 +8,7 @@ import numpy as np
 
 from common import UserError
 from data import protocols
-from data.folder import SHOWN, RealFakeFolder, discover, labels_below, scan, subfolders
+from data.folder import SHOWN, RealFakeFolder, discover, scan, subfolders
 from data.patches import EVALUATION_SEED
 from data.transforms import Augment, Geometry, Limits
 
@@ -102,15 +102,13 @@ def _missing_split(dataroot, split, validation):
     if inverted is not None:
         expected = f"Expected {split}/{inverted}, not {inverted}/{split}"
         return f"{problem}{expected}; --dataroot {dataroot / inverted} takes one class"
-    if validation:
-        remedies = ["--val_split test validates on the test images"] if "test" in inside else []
-        remedies.append("--val_fraction 0.1 holds out a share of the training images")
-        remedies += ["--val_split NAME names another folder", "--val_split none does not validate"]
-    else:
-        whole = "--train_split . --val_fraction 0.1 trains on all of it and holds out a tenth"
-        remedies = [whole] if labels_below(dataroot) else []
-        remedies.append("--train_split NAME names another folder")
-    return problem + "; ".join(remedies)
+    if not validation:
+        return (
+            f"{problem}--train_split NAME names another one, --train_split . --val_fraction 0.1 divides all"
+        )
+    other = f"--val_split {'test' if 'test' in inside else 'NAME'} validates on another folder"
+    share = "--val_fraction 0.1 holds out a share of the training images"
+    return f"{problem}{other}; {share}; --val_split none does not validate"
 
 
 def _protocol_scan(opt, part):

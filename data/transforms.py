@@ -17,9 +17,7 @@ from data.perturb import JPEG_METHODS, gaussian_blur
 
 MAX_ENLARGED_PIXELS = 100_000_000
 GEOMETRY_FLAGS = ("loadSize", "cropSize", "resize_rule", "no_resize", "no_crop", "rz_interp")
-INTERPOLATIONS = {
-    name: Image.Resampling[name.upper()] for name in ("bilinear", "bicubic", "lanczos", "nearest")
-}
+INTERPOLATIONS = {name: Image.Resampling[name.upper()] for name in "bilinear bicubic lanczos nearest".split()}
 
 
 def square(size, side):
@@ -32,9 +30,7 @@ def shorter_side(size, side):
 
     The longer side is rounded down, as torchvision's Resize does it in CNNDetection's loader.
     """
-    width, height = size
-    shorter = min(size)
-    return (side, int(side * height / width)) if width == shorter else (int(side * width / height), side)
+    return tuple(int(side * length / min(size)) for length in size)
 
 
 RESIZES = {"square": square, "shorter side": shorter_side}
@@ -74,11 +70,9 @@ class Geometry:
         columns, rows = math.ceil(crop / width), math.ceil(crop / height)
         if columns * rows == 1:
             return image
-        size = f"{columns * width}x{rows * height}"
-        if (
-            columns * width * rows * height > MAX_ENLARGED_PIXELS
-        ):  # a strip of 1 x 100,000,000 is a small file
-            raise BadImage(f"{width}x{height}, repeated to fill a crop of {crop}, is {size}")
+        wide, high = columns * width, rows * height
+        if wide * high > MAX_ENLARGED_PIXELS:  # a strip of 1 x 100,000,000 is a small file
+            raise BadImage(f"{width}x{height}, repeated to fill a crop of {crop}, is {wide}x{high}")
         if torch.is_tensor(image):
             return image.repeat(1, rows, columns)
         return Image.fromarray(np.tile(np.asarray(image), (rows, columns, 1)))
@@ -180,16 +174,12 @@ class Limits:
         """The image (PIL or tensor), or its centre; BadImage when it is too small or too large."""
         width, height = image_size(image)
         if min(width, height) < self.min_side:
-            raise BadImage(
-                f"{width}x{height} is too small; the detector needs {self.min_side}x{self.min_side}"
-            )
+            raise BadImage(f"{width}x{height} is too small; the detector needs {self.min_side} pixels a side")
         if width * height <= self.max_input_mpx * 1e6:
             return image
         if not self.crop_large:
-            raise BadImage(
-                f"{width}x{height} at stored size is above --max_input_mpx {self.max_input_mpx:g}; "
-                "raise it, resize or crop, or take the centre with --large_images crop"
-            )
+            limit = f"--max_input_mpx {self.max_input_mpx:g}"
+            raise BadImage(f"{width}x{height} is above {limit}; raise it, resize, or use --large_images crop")
         return center_crop(image, *self.largest_fit(width, height))
 
     def largest_fit(self, width, height):

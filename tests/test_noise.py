@@ -83,7 +83,7 @@ def test_a_file_without_sixteen_bits_of_three_channels_is_no_signed_noise(tmp_pa
     else:
         Image.new("RGB", (8, 8), (9, 8, 7)).convert(mode).save(path)
     assert not is_deep(path.read_bytes())
-    with pytest.raises(BadImage, match=r"not a 16-bit RGB PNG.*tools\.extract lnp"):
+    with pytest.raises(BadImage, match="16-bit"):
         decode_noise(path, 16, 100)
 
 
@@ -91,7 +91,7 @@ def test_a_file_without_sixteen_bits_of_three_channels_is_no_signed_noise(tmp_pa
 def test_a_photograph_is_no_wrapped_noise(tmp_path, rng, suffix):
     photograph = Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8))
     photograph.save(tmp_path / f"a.{suffix}")
-    with pytest.raises(BadImage, match=r"photographs: --lnp_input image"):
+    with pytest.raises(BadImage, match="--lnp_input"):
         decode_noise(tmp_path / f"a.{suffix}", 8, 100)
 
 
@@ -102,7 +102,7 @@ def test_a_tenth_of_wrapped_values_may_be_strong_noise(tmp_path, strong, refused
     values.reshape(-1)[-60:] = np.resize([0, 128], 60)  # none of these counts
     Image.fromarray(values).save(tmp_path / "a.png")
     if refused:
-        with pytest.raises(BadImage, match="11 % of its values"):
+        with pytest.raises(BadImage, match="11 %"):
             decode_noise(tmp_path / "a.png", 8, 100)
     else:
         assert np.array(decode_noise(tmp_path / "a.png", 8, 100))[0, 0].tolist() == [1, 127, 1]
@@ -121,7 +121,7 @@ def test_transparency_beside_sixteen_bits_is_dropped(tmp_path, rng):
 def test_signed_noise_is_no_wrapped_noise(tmp_path, rng):
     path = deep(tmp_path / "a.png", values_of(rng))
     assert is_deep(path.read_bytes())
-    with pytest.raises(BadImage, match=r"16 bits.*--lnp_encoding"):
+    with pytest.raises(BadImage, match="--lnp_encoding"):
         decode_noise(path, 8, 100)
 
 

@@ -213,7 +213,7 @@ def test_images_below_the_detectors_smallest_side_are_refused(size, min_side, ac
     if accepted:
         assert evaluated(noise(*size), STORED, Limits(min_side)).shape[:2] == size[::-1]
     else:
-        with pytest.raises(BadImage, match=f"{min_side}x{min_side}"):
+        with pytest.raises(BadImage, match=f"{size[0]}x{size[1]}"):
             evaluated(noise(*size), STORED, Limits(min_side))
 
 

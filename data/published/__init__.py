@@ -53,8 +53,8 @@ def lookup(protocol, method) -> Published | None:
     mean = cells.pop(MEAN, None)
     average = next((row["average"] for row in rows if row["generator"] == MEAN), "macro")
     sources = tuple(sorted({row["source"] for row in rows}))
-    about = [row for row in _read("notes.csv") if row["protocol"] == protocol]
-    notes = [row["note"] for row in about if method in row["methods"].split()]
+    remarks = [row for row in _read("notes.csv") if row["protocol"] == protocol]
+    notes = [row["note"] for row in remarks if method in row["methods"].split()]
     return Published(protocol, method, cells, mean, average, sources, notes)
 
 
