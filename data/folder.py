@@ -20,16 +20,13 @@ from torch.utils.data import Dataset
 from common import BadImage, UserError
 from data.decode import DEFAULT_MAX_MPX, decode
 from data.noise import decode_noise, noise_sample
-from data.patches import describe as describe_patches
-from data.patches import patch_sample
+from data.patches import describe_patches, patch_sample
 from data.transforms import Augment, Degradation, Geometry, Limits, prepare
 
 LAYOUTS = (("0_real", "1_fake"), ("nature", "ai"), ("real", "fake"))  # (label 0, label 1)
 LABELS = {name: label for layout in LAYOUTS for label, name in enumerate(layout)}
 UNLABELLED = -1
-EXTENSIONS = frozenset(
-    ".png .jpg .jpeg .jpe .jfif .webp .bmp .tif .tiff .gif .mpo .ppm .pgm .avif .jp2".split()
-)
+EXTENSIONS = {*".png .jpg .jpeg .jpe .jfif .webp .bmp .tif .tiff .gif .mpo .ppm .pgm .avif .jp2".split()}
 # Folders that a NAS, macOS, Windows, Linux or Python adds, besides those that start with a dot.
 SYSTEM_FOLDERS = frozenset(
     "@eadir @tmp @recycle @recently-snapshot #recycle #snapshot __macosx $recycle.bin recycler lost+found "

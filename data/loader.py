@@ -103,9 +103,5 @@ def _leave_signals_to_parent(worker):
     # Ctrl-C and a scheduler's signals reach the whole process group; only the parent decides, after a save.
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end_quietly)  # the parent's way to end a loader process
-
-
-def _end_quietly(number, frame):
-    # Status 0: torch raises an error in the parent, in the middle of a save, for any other.
-    os._exit(0)
+    # The parent ends its workers so.  A status other than 0 is an error there, even in the middle of a save.
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))

@@ -138,7 +138,7 @@ def _neighbours(flat):
     yield flat[1:, :-3], flat[:-1, 3:], 1, 1
 
 
-def describe(rule, seed):
+def describe_patches(rule, seed):
     """The choice in words, e.g. for a table's caption."""
     size, taken = f"{rule.size}x{rule.size}", "simplest" if rule.vote == 1 else f"{rule.vote} simplest"
     return {

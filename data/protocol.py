@@ -268,7 +268,7 @@ def _row(row):
         **{"source": "user's protocol file", "geometry": replace(STORED, **geometry)} | fields
     )
     if len(protocol.generators) > 1 and not protocol.names_generators:
-        raise UserError(f"places need {{generator}} to separate the generators, got {row['places']}")
+        raise UserError(f"places need {{generator}} where there are several, got {row['places']}")
     return protocol
 
 
@@ -284,9 +284,8 @@ def _generator(entry):
 
 
 def _require_distinct(generators):
-    names = [generator.name for generator in generators]
     folders = [alias for generator in generators for alias in generator.aliases]
-    for words in (names, folders):
+    for words in ([generator.name for generator in generators], folders):
         twice = [word for word, count in Counter(map(str.lower, words)).items() if count > 1]
         if twice:
             raise UserError(f"generators must differ in name and folders; twice: {', '.join(twice)}")

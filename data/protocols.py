@@ -46,21 +46,18 @@ _CNN = (
     *_family("rendering", "SAN=san", 220, 5),
 )
 # GenImage's validation folders, which are its test set: 6,000 + 6,000 images, SDv1.5 8,000 + 8,000.
-_GENIMAGE = (
-    *_family(
-        "diffusion",
-        "ADM=imagenet_ai_0508_adm,ADM/imagenet_ai_0508_adm,adm "
-        "GLIDE=imagenet_glide,glide/imagenet_glide,glide "
-        "Midjourney=imagenet_midjourney,Midjourney/imagenet_midjourney,midjourney "
-        "SDv1.4=imagenet_ai_0419_sdv4,stable_diffusion_v_1_4/imagenet_ai_0419_sdv4,sdv4 "
-        "VQDM=imagenet_ai_0419_vqdm,VQDM/imagenet_ai_0419_vqdm,vqdm "
-        "Wukong=imagenet_ai_0424_wukong,wukong/imagenet_ai_0424_wukong,wukong",
-        6000,
-    ),
-    *_family("gan", "BigGAN=imagenet_ai_0419_biggan,BigGAN/imagenet_ai_0419_biggan,biggan", 6000),
-    *_family(
-        "diffusion", "SDv1.5=imagenet_ai_0424_sdv5,stable_diffusion_v_1_5/imagenet_ai_0424_sdv5,sdv5", 8000
-    ),
+_GENIMAGE = tuple(
+    Generator(name, (inner, f"{outer}/{inner}", inner.rpartition("_")[2]), family, (count, count))
+    for name, family, count, outer, inner in (
+        ("ADM", "diffusion", 6000, "ADM", "imagenet_ai_0508_adm"),
+        ("BigGAN", "gan", 6000, "BigGAN", "imagenet_ai_0419_biggan"),
+        ("GLIDE", "diffusion", 6000, "glide", "imagenet_glide"),
+        ("Midjourney", "diffusion", 6000, "Midjourney", "imagenet_midjourney"),
+        ("SDv1.4", "diffusion", 6000, "stable_diffusion_v_1_4", "imagenet_ai_0419_sdv4"),
+        ("SDv1.5", "diffusion", 8000, "stable_diffusion_v_1_5", "imagenet_ai_0424_sdv5"),
+        ("VQDM", "diffusion", 6000, "VQDM", "imagenet_ai_0419_vqdm"),
+        ("Wukong", "diffusion", 6000, "wukong", "imagenet_ai_0424_wukong"),
+    )
 )
 _GENIMAGE_FOLDERS = {
     "roots": ("GenImage", "genimage"),
@@ -68,7 +65,7 @@ _GENIMAGE_FOLDERS = {
     "train_places": ("{generator}/train", "train/{generator}"),
     "labels": ("nature", "ai"),
     "split": "val",
-    "training": tuple(replace(row, images=None) for row in sorted(_GENIMAGE, key=lambda row: row.name)),
+    "training": tuple(replace(row, images=None) for row in _GENIMAGE),
     "train_on": ("SDv1.4",),
     "url": "https://github.com/GenImage-Dataset/GenImage",
 }
@@ -159,8 +156,7 @@ ROWS = (
         roots=("AIGCDetectBenchmark", "AIGCDetectBenchmark/test", "AIGCDetect_testset/test"),
         generators=(
             *_named(_CNN, "ProGAN StyleGAN BigGAN CycleGAN StarGAN GauGAN StyleGAN2 WFIR"),
-            *_family("diffusion", "ADM Glide Midjourney", 6000),
-            *_family("diffusion", "SDv1.4=stable_diffusion_v_1_4,sdv4", 6000),
+            *_family("diffusion", "ADM Glide Midjourney SDv1.4=stable_diffusion_v_1_4,sdv4", 6000),
             *_family("diffusion", "SDv1.5=stable_diffusion_v_1_5,sdv5", 8000),
             *_family("diffusion", "VQDM Wukong=wukong", 6000),
             *_family("diffusion", "DALLE2", 1000),

@@ -103,9 +103,7 @@ def _missing_split(dataroot, split, validation):
         expected = f"Expected {split}/{inverted}, not {inverted}/{split}"
         return f"{problem}{expected}; --dataroot {dataroot / inverted} takes one class"
     if not validation:
-        return (
-            f"{problem}--train_split NAME names another one, --train_split . --val_fraction 0.1 divides all"
-        )
+        return f"{problem}--train_split NAME names another, --train_split . --val_fraction 0.1 divides all"
     other = f"--val_split {'test' if 'test' in inside else 'NAME'} validates on another folder"
     share = "--val_fraction 0.1 holds out a share of the training images"
     return f"{problem}{other}; {share}; --val_split none does not validate"
@@ -125,8 +123,8 @@ def _protocol_scan(opt, part):
 
 
 def _dataset(opt, part, config, augment=None):
-    geometry = Geometry(None if opt.no_resize else opt.loadSize, opt.cropSize, opt.rz_interp[0])
-    geometry = replace(geometry, resize=opt.resize_rule)
+    load_size = None if opt.no_resize else opt.loadSize
+    geometry = Geometry(load_size, opt.cropSize, opt.rz_interp[0], resize=opt.resize_rule)
     return RealFakeFolder(
         part,
         geometry,

@@ -5,7 +5,6 @@ central crop, horizontal flip.  Source: NPR's data/datasets.py; blur and JPEG fr
 """
 
 import math
-from argparse import Namespace
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -16,7 +15,6 @@ from common import BadImage
 from data.perturb import JPEG_METHODS, gaussian_blur
 
 MAX_ENLARGED_PIXELS = 100_000_000
-GEOMETRY_FLAGS = ("loadSize", "cropSize", "resize_rule", "no_resize", "no_crop", "rz_interp")
 INTERPOLATIONS = {name: Image.Resampling[name.upper()] for name in "bilinear bicubic lanczos nearest".split()}
 
 
@@ -238,7 +236,7 @@ def eval_geometry(opt, data_config, row=None, trained=None):
     """An evaluation's Geometry: a flag decides, else the protocol's row, the training run, the detector.
 
     Args:
-        opt: parsed options, of which GEOMETRY_FLAGS count if given.
+        opt: parsed options; flags that were not given are None, or False.
         data_config: of the detector (networks.base.DataConfig).
         row: Geometry of a protocol, or None.
         trained: options saved in a checkpoint of ours, or empty.
@@ -247,23 +245,22 @@ def eval_geometry(opt, data_config, row=None, trained=None):
     geometry = {name: getattr(data_config, name) for name in ("load_size", "crop_size", "resize")}
     if trained:
         # A run from before the choice of a rule has none on record: it resized to a square.
-        recorded = Namespace(**dict.fromkeys(GEOMETRY_FLAGS) | trained)
-        geometry |= {"resize": "square"} | _chosen_geometry(recorded)
+        geometry |= {"resize": "square"} | _chosen_geometry(trained)
     if source == "stored" or (not trained and data_config.published_geometry == "stored"):
         geometry |= {"load_size": None, "crop_size": None}
     if row is not None and source == "protocol" and not data_config.patches:
         geometry |= asdict(row)
-    return Geometry(**geometry | _chosen_geometry(opt))
+    return Geometry(**geometry | _chosen_geometry(vars(opt)))
 
 
-def _chosen_geometry(opt):
+def _chosen_geometry(options):
     """{field of Geometry: value} that options set, those of a command line or of a training run."""
-    flags = {"load_size": opt.loadSize, "crop_size": opt.cropSize, "resize": opt.resize_rule}
-    chosen = {name: value for name, value in flags.items() if value is not None}
-    if opt.no_resize:
+    flags = {"load_size": "loadSize", "crop_size": "cropSize", "resize": "resize_rule"}
+    chosen = {name: options[flag] for name, flag in flags.items() if options.get(flag) is not None}
+    if options.get("no_resize"):
         chosen["load_size"] = None
-    if opt.no_crop:
+    if options.get("no_crop"):
         chosen["crop_size"] = None
-    if opt.rz_interp:
-        chosen["interpolation"] = opt.rz_interp[0]
+    if options.get("rz_interp"):
+        chosen["interpolation"] = options["rz_interp"][0]
     return chosen

@@ -335,9 +335,9 @@ def test_mixed_sizes_and_bad_files_go_apart(root):
 def test_limits_hold_for_tensors_as_for_pictures():
     noise = numbered(20, 10)
     assert Limits(min_side=10, max_input_mpx=0.0002).check(noise) is noise
-    with pytest.raises(BadImage, match="20x10 is too small"):
+    with pytest.raises(BadImage, match="20x10"):
         Limits(min_side=11).check(noise)
-    with pytest.raises(BadImage, match="20x10 at stored size is above --max_input_mpx"):
+    with pytest.raises(BadImage, match="--max_input_mpx"):
         Limits(max_input_mpx=0.0001).check(noise)
     limits = Limits(max_input_mpx=0.0001, crop_large=True)
     cut = limits.check(noise)

@@ -565,7 +565,7 @@ def test_both_views_have_the_same_resize_crop_and_flip():
     ],
 )
 def test_a_rule_says_what_it_chooses(rule, words):
-    assert patches.describe(rule, 9) == words
+    assert patches.describe_patches(rule, 9) == words
 
 
 def test_the_input_is_described_by_degradation_geometry_and_patches(textured):
