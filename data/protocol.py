@@ -17,7 +17,7 @@ from pathlib import Path, PurePath
 import yaml
 
 from common import UserError
-from data.folder import LABELS, LAYOUT_HELP, label_folders
+from data.folder import LABELS, label_folders
 from data.transforms import INTERPOLATIONS, RESIZES, Geometry
 
 AVERAGES = ("macro", "micro")  # mean over generators; mean over images
@@ -261,12 +261,11 @@ def _row(row):
         known = [LABELS.get(str(name).lower(), label) for label, name in enumerate((real, fake))]
         if not (real and fake) or real.lower() == fake.lower() or known != [0, 1]:
             raise UserError(
-                f"real and fake must name two folders and not exchange {LAYOUT_HELP}, got {real}, {fake}"
+                f"real and fake must be two names, known ones not exchanged, got {real} and {fake}"
             )
     geometry = {RENAMED.get(key, key): fields.pop(key) for key in GEOMETRY_KEYS if key in fields}
-    protocol = Protocol(
-        **{"source": "user's protocol file", "geometry": replace(STORED, **geometry)} | fields
-    )
+    fields["geometry"] = replace(STORED, **geometry)
+    protocol = Protocol(**{"source": "user's protocol file"} | fields)
     if len(protocol.generators) > 1 and not protocol.names_generators:
         raise UserError(f"places need {{generator}} where there are several, got {row['places']}")
     return protocol
