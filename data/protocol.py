@@ -260,9 +260,7 @@ def _row(row):
         fields["labels"] = (real, fake)
         known = [LABELS.get(str(name).lower(), label) for label, name in enumerate((real, fake))]
         if not (real and fake) or real.lower() == fake.lower() or known != [0, 1]:
-            raise UserError(
-                f"real and fake must be two names, known ones not exchanged, got {real} and {fake}"
-            )
+            raise UserError(f"real and fake must be two names, not exchanged ones, got {real} and {fake}")
     geometry = {RENAMED.get(key, key): fields.pop(key) for key in GEOMETRY_KEYS if key in fields}
     fields["geometry"] = replace(STORED, **geometry)
     protocol = Protocol(**{"source": "user's protocol file"} | fields)

@@ -9,7 +9,7 @@ import torch
 from common import UserError
 from data import eval_geometry
 from data.patches import EVALUATION_SEED
-from data.transforms import GEOMETRY_FLAGS, Limits
+from data.transforms import Limits
 from networks import checkpoint
 from tools.visualize.images import examples, read_pixels
 from util.metrics import THRESHOLD
@@ -42,8 +42,7 @@ def prepared(path, loaded):
     config = loaded.detector.data_config
     if config.noise_bits == 16:
         raise UserError("cam draws over 8-bit pictures; this detector reads 16-bit noise")
-    unset = Namespace(**dict.fromkeys(GEOMETRY_FLAGS))
-    geometry = eval_geometry(unset, config, trained=loaded.options)
+    geometry = eval_geometry(Namespace(), config, trained=loaded.options)
     patches = config.patches and replace(config.patches, vote=1)
     rules = {"noise_bits": config.noise_bits, "patches": patches, "seed": EVALUATION_SEED}
     return read_pixels(path, geometry, Limits(config.min_side), **rules)
