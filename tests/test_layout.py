@@ -99,7 +99,11 @@ def test_functions_are_short_and_public_names_documented():
 
 
 def test_every_option_is_read_somewhere():
-    read = {"recipe", *(f"npr_{field.name}" for field in fields(Variant))}  # applied by their names
+    read = {
+        "recipe",
+        "no_crop",
+        *(f"npr_{field.name}" for field in fields(Variant)),
+    }  # applied by their names
     for _, tree in sources().values():
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
