@@ -5,8 +5,7 @@
 
     python train.py --protocol GenImage-NPR --dataroot ./datasets/GenImage --classes sdv4 --niter 1
 
---dataroot holds train/ and val/, in each the classes with 0_real/1_fake, nature/ai or real/fake; or,
-with --protocol, a benchmark's own folders.
+--dataroot holds train/ and val/, or with --protocol a benchmark's own folders.
 Ctrl-C saves and stops; the same command with --continue_train resumes at the next batch.
 Results: checkpoints/<name>/{opt.json, env.json, train.csv, tensorboard/, model_epoch_{last,best}.pth}.
 """
@@ -31,7 +30,7 @@ from options import TrainOptions
 from util import run
 from util.identity import file_list_sha256, require_same
 from util.metrics import measure
-from util.progress import OPTIMIZERS, Losses, Progress, learning_rate, write_history
+from util.progress import OPTIMIZERS, POLICIES, Losses, Progress, write_history
 from util.results import sigmoid
 from util.score import BadImageError, BadImages, predict
 
@@ -98,7 +97,7 @@ def train(opt, folder, saved):
 
     with run.StopSignal(RESUME_HINT) as stop:
         while not state.progress.finished(opt.niter):
-            rate = learning_rate(opt, state.progress)
+            rate = POLICIES[opt.lr_policy](opt, state.progress)
             for group in state.optimizer.param_groups:
                 group["lr"] = rate
             try:

@@ -35,10 +35,7 @@ RETIRED = {
     "--resize_or_crop": f"{NO_EFFECT}; use --loadSize, --cropSize and --no_resize",
     **dict.fromkeys(("--init_type", "--init_gain"), f"{NO_EFFECT}; the detector's file decides"),
     **dict.fromkeys(("--epoch_count", "--last_epoch"), f"{NO_EFFECT}; --continue_train knows its epoch"),
-    **dict.fromkeys(
-        ("--save_latest_freq", "--save_epoch_freq"),
-        f"{NO_EFFECT}; the last and the best epoch are always saved",
-    ),
+    **dict.fromkeys(("--save_latest_freq", "--save_epoch_freq"), f"{NO_EFFECT}; both are always saved"),
     "--new_optim": f"{NO_EFFECT}; a run without --continue_train has a new optimiser",
     "--epoch": f"{NO_EFFECT}; name the file with --model_path",
     "--eval": NO_EFFECT,
@@ -109,10 +106,7 @@ class BaseOptions:
 
     def initialize(self, parser):
         """Adds the script's flags to its parser."""
-        self.add_images(parser.add_argument_group("images", GEOMETRY).add_argument)
-        self.add_machine(parser.add_argument_group("machine"))
-
-    def add_images(self, add):
+        add = parser.add_argument_group("images", GEOMETRY).add_argument
         add("--batch_size", type=positive_int, default=64, help="images per batch")
         add("--loadSize", type=positive_int, help="length of the resize in pixels, see --resize_rule")
         rule = "what gets that length: both sides, or the shorter side with the aspect ratio kept"
@@ -127,11 +121,7 @@ class BaseOptions:
         bad = "skip: leave out, count and list"
         add("--on_bad_image", choices=("stop", "skip"), default="stop", help=bad)
         add("--num_threads", type=non_negative_int, help="loader processes; default: one per core, at most 8")
-
-    def add_classes(self, add):
-        add("--classes", type=names_list, default=(), help="comma list of folders to use; empty: all")
-
-    def add_machine(self, group):
+        group = parser.add_argument_group("machine")
         device = group.add_mutually_exclusive_group().add_argument
         devices = "auto (CUDA, then MPS, then the CPU), or a device of torch: cpu, mps, cuda, cuda:1, ..."
         device("--device", type=torch_device, default="auto", help=devices)
@@ -140,6 +130,9 @@ class BaseOptions:
         device("--gpu_ids", type=gpu_device, help=published, **same)
         group.add_argument("--seed", type=non_negative_int, default=100, help="seed of all random numbers")
         group.add_argument("--deterministic", action="store_true", help="deterministic GPU kernels; slower")
+
+    def add_classes(self, add):
+        add("--classes", type=names_list, default=(), help="comma list of folders to use; empty: all")
 
     def check(self, opt):
         """Rules that concern more than one option; `parser.error` on a violation."""

@@ -20,7 +20,6 @@ class PredictOptions(ValOptions):
         add("--output", type=file_path, help="CSV to write: path, score, logit, error; default: printed")
         labels = "folder: take labels from folder names (0_real, ai, ...), and report accuracy and AP"
         add("--labels", choices=("folder",), help=labels)
-        self.add_weights(parser)
 
     def check(self, opt):
         super().check(opt)

@@ -70,21 +70,14 @@ class TrainOptions(BaseOptions):
 
     def initialize(self, parser):
         super().initialize(parser)
-        self.add_run(parser.add_argument_group("run").add_argument)
-        self.add_data(parser.add_argument_group("data").add_argument)
-        self.add_start(parser.add_argument_group("start weights").add_argument)
-        self.add_fitting(parser.add_argument_group("fitting").add_argument)
-        self.add_augmentation(parser.add_argument_group("augmentation").add_argument)
-
-    def add_run(self, add):
+        add = parser.add_argument_group("run").add_argument
         add("--name", default="experiment_name", help="name of the run, a folder below --checkpoints_dir")
         add("--checkpoints_dir", type=file_path, default="./checkpoints", help="folder of all runs")
         add("--continue_train", action="store_true", help="resume the run of this name")
         add("--overwrite", action="store_true", help="replace a run of this name")
         add("--loss_freq", type=positive_int, default=400, help="steps between two logged losses")
         add("--save_minutes", type=positive_float, default=10.0, help="minutes between saves within an epoch")
-
-    def add_data(self, add):
+        add = parser.add_argument_group("data").add_argument
         add("--dataroot", type=file_path, default="./dataset/", help="folder that holds the splits")
         self.add_classes(add)
         add("--train_split", default="train", help="folder of the training images below --dataroot")
@@ -98,12 +91,13 @@ class TrainOptions(BaseOptions):
         add("--select_on_test", action="store_true", help=select)
         add("--class_bal", action="store_true", help="draw real and fake images equally often")
         add("--serial_batches", action="store_true", help="keep the order of the files, no shuffling")
-
-    def add_start(self, add):
+        add = parser.add_argument_group("start weights").add_argument
         add("--model_path", type=file_path, help="start from the weights in this file; all must fit")
         add("--init_weights", type=file_path, help="start from those layers of this file that fit")
         add("--pretrained", action="store_true", help="start from ImageNet weights where layers fit")
         add("--no_pretrained", dest="pretrained", action="store_false", help="start from random weights")
+        self.add_fitting(parser.add_argument_group("fitting").add_argument)
+        self.add_augmentation(parser.add_argument_group("augmentation").add_argument)
 
     def add_fitting(self, add):
         add("--niter", type=positive_int, default=1000, help="number of epochs")

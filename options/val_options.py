@@ -22,7 +22,6 @@ class ValOptions(BaseOptions):
         **dict.fromkeys(TRAINING_FLAGS, "only train.py takes it"),
         **dict.fromkeys(AUGMENTATION_FLAGS, "only train.py takes it; --blur and --jpeg degrade test images"),
     }
-
     exclusive = (*BaseOptions.exclusive, ("resume", "overwrite"), ("no_crop", "cropSize"))
 
     def initialize(self, parser):
@@ -30,29 +29,12 @@ class ValOptions(BaseOptions):
         # rz_interp: the protocol's, else the training run's.
         parser.set_defaults(rz_interp=None, seed=EVALUATION_SEED)
         self.add_evaluation(parser)
-        self.add_input(parser)
-
-    def add_evaluation(self, parser):
-        """What is scored, with which weights, and where results go."""
-        add = parser.add_argument_group("evaluation").add_argument
-        root = "folder of generators, each with 0_real/1_fake, nature/ai or real/fake"
-        add("--dataroot", type=file_path, default="./dataset/", help=root)
-        self.add_classes(add)
-        add("--name", help="folder below --results_dir; default: the run's name")
-        add("--results_dir", type=file_path, default="./results", help="folder of all results")
-        self.add_weights(parser)
-
-    def add_weights(self, parser):
-        """The weight file, how it is run, and what happens to earlier scores."""
         add = parser.add_argument_group("weights").add_argument
         add("--model_path", type=file_path, help="weight file: ours or a published one")
         add("--resume", action="store_true", help="keep the scores of an earlier, equal evaluation")
         add("--overwrite", action="store_true", help="replace earlier results of this name")
         amp = "bf16 is faster on a GPU, but rounds logits to ties and so changes tables"
         add("--amp", choices=("bf16", "off"), default="off", help=amp)
-
-    def add_input(self, parser):
-        """What becomes of large images, and how images are degraded."""
         add = parser.add_argument_group("large images").add_argument
         add("--no_crop", action="store_true", help="feed the whole image after the resize")
         add("--max_input_mpx", type=positive_float, default=16.0, help="largest input, in million pixels")
@@ -62,6 +44,15 @@ class ValOptions(BaseOptions):
         add("--blur", type=sigma, help="blur every image first: sigma in pixels, 0 to 100")
         add("--jpeg", type=whole_number(1, 100), help="then compress as JPEG of this quality, 1 to 100")
         add("--jpeg_method", choices=sorted(JPEG_METHODS), default="pil", help="JPEG encoder")
+
+    def add_evaluation(self, parser):
+        """What is scored, and where results go."""
+        add = parser.add_argument_group("evaluation").add_argument
+        root = "folder of generators, each with 0_real/1_fake, nature/ai or real/fake"
+        add("--dataroot", type=file_path, default="./dataset/", help=root)
+        self.add_classes(add)
+        add("--name", help="folder below --results_dir; default: the run's name")
+        add("--results_dir", type=file_path, default="./results", help="folder of all results")
 
     def check(self, opt):
         super().check(opt)

@@ -11,7 +11,7 @@ from conftest import interrupt_after
 import train
 from options import TrainOptions
 from util import run
-from util.progress import Progress, learning_rate
+from util.progress import POLICIES, Progress
 
 
 def options(**changed):
@@ -27,7 +27,7 @@ def options(**changed):
 
 
 def rates(opt, epochs):
-    return [learning_rate(opt, Progress(epoch=epoch)) for epoch in range(epochs)]
+    return [POLICIES[opt.lr_policy](opt, Progress(epoch=epoch)) for epoch in range(epochs)]
 
 
 # --- rates without a validation ---
@@ -58,7 +58,7 @@ def test_poly_of_one_epoch_trains_at_rate_0():
 def test_step_and_poly_depend_on_the_epoch_alone():
     for policy in ("step", "poly"):
         cut = Progress(epoch=12, cuts=3, waited=1, best_acc=0.4, best_epoch=2)
-        assert learning_rate(options(lr_policy=policy), cut) == rates(options(lr_policy=policy), 13)[12]
+        assert POLICIES[policy](options(), cut) == rates(options(lr_policy=policy), 13)[12]
 
 
 # --- plateau and early stopping ---
@@ -71,7 +71,7 @@ def followed(accuracies, **changed):
     for acc in accuracies:
         if progress.stopped_early:
             break
-        found.append(learning_rate(opt, progress))
+        found.append(POLICIES[opt.lr_policy](opt, progress))
         progress.note_validation({"acc": acc, "ap": 0.5}, opt)
         better += [progress.epoch] if progress.best_epoch == progress.epoch else []
         progress.next_epoch()

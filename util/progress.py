@@ -105,12 +105,8 @@ OPTIMIZERS = {
     "adam": lambda parameters, opt: torch.optim.Adam(parameters, lr=opt.lr, betas=(opt.beta1, BETA2)),
     "sgd": lambda parameters, opt: torch.optim.SGD(parameters, lr=opt.lr),  # no momentum, as published
 }
+# A rate depends on options and Progress only, so that a resumed run has it too.
 POLICIES = {"step": step_rate, "poly": poly_rate, "plateau": plateau_rate}
-
-
-def learning_rate(opt, progress):
-    """The rate of the epoch in training, from options and Progress only, so that a resumed run has it too."""
-    return POLICIES[opt.lr_policy](opt, progress)
 
 
 class Losses:

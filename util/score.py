@@ -68,7 +68,7 @@ def predict(detector, loader, device, bad, bf16=False, stop=None, progress=None)
 
 
 def tune_kernels(dataset, deterministic):
-    """Lets cuDNN choose kernels by trial if all images have one size; for many sizes that costs too much."""
+    """Lets cuDNN choose kernels by trial, which for images of many sizes costs too much."""
     torch.backends.cudnn.benchmark = dataset.fixed_size and not deterministic
 
 
