@@ -64,9 +64,6 @@ class Loaded:
         return {**known, **self.detector.companions, **config}
 
 
-# ----- writing and reading files -----
-
-
 def save(path, detector, **content):
     """Writes a checkpoint so that a crash or a full disk never leaves half a file under `path`."""
     known = {"format": FORMAT, "arch": detector.arch, "calibration": None}
@@ -134,9 +131,6 @@ def _what_it_is(path, error):
             weights = SAVE_WEIGHTS.format("torch.load(FILE, weights_only=False)['state_dict']")
             return f"holds {', '.join(classes[:3])}, which could run code; if you trust it, {weights}"
     return f"is not a readable weight file: it is damaged, or of another format ({type(error).__name__})"
-
-
-# ----- the weights in a file -----
 
 
 def unwrapped(content, path):
@@ -243,9 +237,6 @@ def require_fit(differing, path, what, hint=""):
     """CheckpointError that says what `misfits` found, if anything."""
     if lists := [f"{len(names)} {how}: {shorten(names)}" for how, names in differing.items() if names]:
         raise CheckpointError(f"{path} does not fit {what}: {'; '.join(lists)}{hint}")
-
-
-# ----- detectors of files -----
 
 
 def load(path, arch=None, opt=None):

@@ -189,13 +189,15 @@ class LNPDetector(Detector):
 
 def _check(flags):
     """UserError where the flags do not go together."""
-    if flags.lnp_input == "image" and not flags.lnp_denoiser:
-        raise UserError("--lnp_input image needs --lnp_denoiser FILE (sidd_rgb.pth), or none")
-    if flags.lnp_input == "lnp" and flags.lnp_denoiser not in (None, "none"):
-        raise UserError("--lnp_denoiser needs --lnp_input image; for files of noise leave it out")
-    if flags.lnp_denoiser == "none" and flags.lnp_encoding != "wrapped":
-        raise UserError("--lnp_encoding is about noise; --lnp_denoiser none takes the image itself")
-    if flags.lnp_feature == "lnp" and flags.train_mode != 0:
-        raise UserError("--train_mode is about the spectra, which --lnp_feature lnp leaves out")
-    if flags.lnp_feature == "fft" and flags.train_mode == 1:
-        raise UserError("--train_mode 1 with --lnp_feature fft is mode 0: there are only two channels")
+    image, denoiser = flags.lnp_input == "image", flags.lnp_denoiser
+    feature, mode = flags.lnp_feature, flags.train_mode
+    rules = {
+        "--lnp_input image needs --lnp_denoiser FILE (sidd_rgb.pth), or none": image and not denoiser,
+        "--lnp_denoiser FILE needs --lnp_input image": not image and denoiser not in (None, "none"),
+        "--lnp_encoding needs noise, not none": denoiser == "none" and flags.lnp_encoding != "wrapped",
+        "--train_mode needs the spectra, not --lnp_feature lnp": feature == "lnp" and mode != 0,
+        "--train_mode 1 with --lnp_feature fft is mode 0": feature == "fft" and mode == 1,
+    }
+    for words, broken in rules.items():
+        if broken:
+            raise UserError(words)

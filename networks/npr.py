@@ -109,9 +109,6 @@ def scale_maps(x, variant):
     return [factor_residual(x, factor, variant.mode) for factor in variant.factors or (variant.factor,)]
 
 
-# ----- fusions: the maps of several scales -> the input of the first convolution -----
-
-
 def learned_weights(maps, _x, net):
     """One learned weight per scale (softmax), and a learned scale.  Source: CVIMGDetection."""
     return weighted_sum(maps, net.npr_weights.softmax(0)) * net.npr_scale_factor
@@ -145,7 +142,7 @@ def weights_of_mean_colour(net):
 
 
 class Fusion(NamedTuple):
-    """How several maps become one input."""
+    """How the maps of several scales become the input of the first convolution."""
 
     fuse: Callable  # (maps, image in its colour space, network) -> (B, C', H, W)
     build: Callable | None = None  # (network, scales, channels): gives the network what it learns
@@ -171,9 +168,6 @@ def learned_scales(net):
     return dict(zip(net.variant.factors, weights.tolist(), strict=True)), scale
 
 
-# ----- fronts: (image in its colour space, network) -> the input of the first convolution -----
-
-
 def npr_front(x, net):
     """The NPR maps of the variant, fused where there are several, times the published 2/3."""
     maps = scale_maps(x, net.variant)
@@ -182,4 +176,5 @@ def npr_front(x, net):
     return scaled(maps[0])
 
 
+# Name -> function of the image in its colour space and the network, which gives what conv1 sees.
 FRONTS = {"npr": npr_front, "local_grad": local_gradient, "none": lambda x, _net: x}
