@@ -13,7 +13,7 @@ def draw_curves(opt):
     """ROC (left) and precision-recall (right), one line per generator."""
     from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
-    rows = read_scores(require_file(opt.folder / "scores.csv", "a results folder of val.py or test.py"))
+    rows = read_scores(opt.folder / "scores.csv")
     figure, ((roc, pr),) = canvas(1, 2, width=10, height=4.6)
     for name in dict.fromkeys(row[1] for row in rows):
         labels, scores = np.array([row[2:4] for row in rows if row[1] == name]).T
@@ -36,10 +36,9 @@ def draw_curves(opt):
 
 def draw_training(opt):
     """Training loss (left) and accuracies (right) over epochs; the best epoch is marked."""
-    path = require_file(opt.folder / "train.csv", "a run folder of train.py")
-    rows = read_table(path, ("epoch", "loss", "acc"))
+    rows = read_table(opt.folder / "train.csv", ("epoch", "loss", "acc"))
     if not rows:
-        raise UserError(f"{path} holds no epoch yet")
+        raise UserError(f"{opt.folder / 'train.csv'} holds no epoch yet")
     column = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
     figure, ((loss, accuracy),) = canvas(1, 2, width=10, height=4)
     epochs = column["epoch"] + 1
@@ -57,10 +56,3 @@ def draw_training(opt):
         axis.grid(color=RULE)
     accuracy.legend(fontsize=9, frameon=False)
     return figure
-
-
-def require_file(path, meaning):
-    """The path of a file; UserError where its folder is not the one that was asked for."""
-    if not path.is_file():
-        raise UserError(f"{path.parent} is not {meaning}: it holds no {path.name}")
-    return path
