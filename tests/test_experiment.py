@@ -374,7 +374,7 @@ def test_a_variant_that_failed_is_no_reference(pretended, go, tmp_path):
 
 def test_when_all_cells_fail_the_first_reason_is_told(pretended, go, tmp_path):
     pretended.failing = {"0.5-seed100", "two_scales-seed100"}
-    with pytest.raises(UserError, match="no luck today"):
+    with pytest.raises(UserError, match="luck"):
         go()
     assert [row["status"] for row in rows_of(tmp_path)] == ["failed"] * 2
 
@@ -399,7 +399,7 @@ def test_an_interrupted_experiment_keeps_what_is_finished_and_goes_on(pretended,
     with monkeypatch.context() as patch:
         interrupt_after(patch, 0)
         pretended.seconds = 0.2
-        with pytest.raises(run.Interrupted, match="the same command"):
+        with pytest.raises(run.Interrupted, match="command"):
             go("--seeds", "3")
     finished, pretended.seconds = pretended.take(), 0
     assert 1 <= len(finished) < 6
@@ -565,7 +565,7 @@ def test_a_variant_does_not_take_the_row_of_one_with_the_same_folder_name(tmp_pa
     ledger = Ledger(tmp_path)
     ledger.record(Cell("two scales", 1), status="finished")
     assert ledger.status(Cell("two scales", 1)) == "finished"
-    with pytest.raises(UserError, match="'two scales' and 'two_scales'"):
+    with pytest.raises(UserError, match="'two_scales'"):
         ledger.status(Cell("two_scales", 1))
 
 

@@ -276,7 +276,7 @@ def test_workers_fill_shared_memory_themselves_so_that_a_full_one_is_an_error(ro
 
     monkeypatch.setattr(torch.Tensor, "share_memory_", full)
     dataset = training_set(root)
-    with pytest.raises(RuntimeError, match="unable to allocate shared memory"):
+    with pytest.raises(RuntimeError, match="memory"):
         contents(create_dataloader(dataset, EpochBatches(dataset.labels, 3, seed=7), 1))
 
 

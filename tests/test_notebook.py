@@ -199,5 +199,5 @@ def test_one_variant_with_one_seed_runs_through(tmp_path, run_here, capsys):
 
 
 def test_a_missing_file_gives_one_sentence(tmp_path, run_here):
-    with pytest.raises(SystemExit, match=r"results.csv .*--preset sample"):
+    with pytest.raises(SystemExit, match="--preset"):
         run_here(tmp_path / "results.csv")

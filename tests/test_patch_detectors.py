@@ -338,7 +338,7 @@ def test_the_choice_of_the_training_is_kept_where_no_flag_says_otherwise(untrain
 
 def test_another_size_of_patches_than_the_trained_one_is_refused(untrained, mixed):
     for flags in (("--ssp_patch", "16"), ("--ssp_upscale", "64")):
-        with pytest.raises(ValueError, match="was trained as ssp, upscale 33"):
+        with pytest.raises(ValueError, match="upscale"):
             evaluate(untrained("ssp"), mixed, "n", "--arch", "ssp", *flags)
 
 

@@ -300,7 +300,7 @@ def test_missing_folders_are_one_error_that_names_what_was_looked_for(genimage, 
     shutil.rmtree(genimage / SDV4 / "train")
     with pytest.raises(ValueError, match=SDV4):
         training_scans(options_of(*NPR_ROW, genimage, "--classes", "adm,sdv4"))
-    with pytest.raises(ValueError, match=r"no generator sdv9.*SDv1.4"):
+    with pytest.raises(ValueError, match=r"SDv1\.4"):
         training_scans(options_of(*NPR_ROW, genimage, "--classes", "sdv9"))
 
 
