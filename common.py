@@ -268,8 +268,7 @@ def held_locks():
     return tuple(_locks)
 
 
-def _close_locks():
-    # A forked loader process shares its parent's locks, and would keep them if the parent is killed.
+def _close_locks():  # a forked loader process would keep its parent's locks after the parent's end
     for descriptor in _locks:
         os.close(descriptor)
     _locks.clear()

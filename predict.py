@@ -70,7 +70,8 @@ def score_files(opt, dataset, detector, device, output, stop):
     """A row per file, in the order of the files; scores that --output holds already are kept."""
     rows = {path: row for path, row in output.rows.items() if not row["error"]} if output else {}
     waiting = [index for index, sample in enumerate(dataset.samples) if sample.path not in rows]
-    labels = {sample.path: sample.label for sample in dataset.samples if opt.labels}
+    labelled = [sample for sample in dataset.samples if opt.labels and sample.label != UNLABELLED]
+    labels = {sample.path: sample.label for sample in labelled}
     bad = BadImages(opt.on_bad_image, dataset)
     loader = data.loader_over(opt, dataset, waiting, device)
     fresh = []  # rows that are not on the disk yet
@@ -78,8 +79,7 @@ def score_files(opt, dataset, detector, device, output, stop):
         with tqdm(total=len(waiting), unit="img", disable=not waiting, dynamic_ncols=True) as bar:
             for scored in score(detector, loader, device, bad, opt.amp == "bf16", stop, bar):
                 for row in scored:
-                    label = labels.get(row["path"], UNLABELLED)
-                    rows[row["path"]] = row | {"label": None if label == UNLABELLED else label}
+                    rows[row["path"]] = row | {"label": labels.get(row["path"])}
                     fresh.append(rows[row["path"]])
                 if output and len(fresh) >= ROWS_AT_ONCE:
                     output.add(fresh)
@@ -118,7 +118,7 @@ def summary(opt, rows):
 def accuracy(labelled, scored):
     """Accuracy, AP, real and fake accuracy of the files whose folder says what they are."""
     if not labelled:
-        return "--labels folder: no file is in a folder with a label name (0_real, 1_fake, nature, ai, ...)"
+        return "--labels folder: no scored file is in a folder with a label name (0_real, 1_fake, ai, ...)"
     labels = np.array([row["label"] for row in labelled])
     row = measure(labels, np.array([row["score"] for row in labelled], dtype=np.float32))
     table = tables.results([{"generator": "labelled files", **row}])

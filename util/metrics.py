@@ -32,14 +32,12 @@ def auc(labels, scores):
 
 def real_accuracy(labels, scores):
     """Share of reals that are called real; NaN without reals."""
-    reals = scores[labels == 0]
-    return float(np.mean(reals <= THRESHOLD)) if reals.size else math.nan
+    return _mean(scores[labels == 0] <= THRESHOLD)
 
 
 def fake_accuracy(labels, scores):
     """Share of fakes that are called fake; NaN without fakes."""
-    fakes = scores[labels == 1]
-    return float(np.mean(fakes > THRESHOLD)) if fakes.size else math.nan
+    return _mean(scores[labels == 1] > THRESHOLD)
 
 
 METRICS = {
@@ -114,7 +112,7 @@ def _compare(row, metric, value):
 
 
 def _mean(values):
-    return float(np.mean(values)) if values else math.nan
+    return float(np.mean(values)) if len(values) else math.nan
 
 
 def _both(labels, compute):

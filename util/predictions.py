@@ -23,9 +23,7 @@ class PredictionFile:
     def open(self, resume, overwrite, environment):
         """Starts a new file, or loads the rows of an equal evaluation; replaces nothing unless asked to."""
         if self.path.is_dir():
-            raise UserError(
-                f"--output names a CSV file, {self.path} is a folder; try --output {self.path}/scores.csv"
-            )
+            raise UserError(f"{self.path} is a folder; name a file, as --output {self.path}/scores.csv")
         present = [path for path in (self.path, self.meta_path) if path.exists()]
         if present and not resume and not overwrite:
             raise UserError(f"{present[0]} exists; --resume keeps its rows, --overwrite replaces it")

@@ -34,7 +34,6 @@ STOP_SIGNALS = [
     for name in "SIGINT SIGTERM SIGHUP SIGUSR1 SIGUSR2 SIGXCPU SIGQUIT".split()
     if hasattr(signal, name)
 ]
-BROKEN_PIPE = 13  # SIGPIPE, which not every system has
 PARENT = "NPR_LAB_PARENT"  # environment variable: process number of the program that started this one
 RECORDED_PACKAGES = ("torchvision", "numpy", "pillow", "opencv-python", "scikit-learn", "scipy")
 
@@ -55,7 +54,7 @@ def guard(main):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
-        sys.exit(128 + BROKEN_PIPE)
+        sys.exit(128 + 13)  # SIGPIPE, which not every system has
     except (UserError, OSError, MemoryError, torch.OutOfMemoryError) as error:
         sys.exit(f"error: {one_line(error)}")
     except RuntimeError as error:
