@@ -219,7 +219,7 @@ def test_generators_keep_the_order_in_which_scan_was_given_them(tree):
 )
 def test_two_folders_of_the_same_label_are_refused_by_name(tree, pair):
     root = tree(["gen"], names=pair, count=1)
-    with pytest.raises(ValueError, match="same label") as caught:
+    with pytest.raises(ValueError, match=pair[0]) as caught:
         found(root)
     assert all(name in str(caught.value) for name in pair)
 
@@ -265,7 +265,7 @@ def test_no_notice_where_nothing_contradicts(tree):
 
 def test_a_label_folder_named_as_a_root_is_refused_where_its_content_would_get_the_other_label(tmp_path):
     write(tmp_path / "g/1_fake/flux/nature/x.png")
-    with pytest.raises(UserError, match="above it"):
+    with pytest.raises(UserError, match="1_fake"):
         discover(tmp_path / "g/1_fake")
     assert [sample.label for sample in files_scan([str(tmp_path / "g/1_fake")]).samples] == [1]
 

@@ -128,7 +128,7 @@ def test_signed_noise_is_no_wrapped_noise(tmp_path, rng):
 @pytest.mark.parametrize("bits", [8, 16])
 def test_empty_foreign_and_missing_files_have_their_reasons(tmp_path, bits):
     (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(BadImage, match="empty file"):
+    with pytest.raises(BadImage, match="empty"):
         decode_noise(tmp_path / "a.png", bits, 100)
     (tmp_path / "a.png").write_bytes(b"hello, this is no picture at all")
     with pytest.raises(BadImage, match="no"):
@@ -158,7 +158,7 @@ def test_a_header_that_promises_too_much_is_refused_before_decoding(tmp_path, rn
         assert decode_noise(tmp_path / f"{bits}.png", bits, 0.0012) is not None
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
     for bits in (8, 16):
-        with pytest.raises(BadImage, match=r"40x30.*--max_mpx"):
+        with pytest.raises(BadImage, match="--max_mpx"):
             decode_noise(tmp_path / f"{bits}.png", bits, 0.0011)
 
 
@@ -244,7 +244,7 @@ def test_noise_smaller_than_the_crop_is_repeated():
 
 
 def test_a_strip_that_would_fill_the_memory_is_refused():
-    with pytest.raises(BadImage, match="repeated to fill a crop"):
+    with pytest.raises(BadImage, match="224"):
         noise_sample(torch.zeros(3, 1, 1_000_000, dtype=torch.int16), Geometry(None, 224))
 
 

@@ -110,7 +110,7 @@ def test_the_parts_keep_root_generators_and_labels():
 
 def test_a_class_of_one_image_is_refused_with_the_list():
     found = listing({("a", 0): 5, ("a", 1): 1, ("b", 0): 1, ("b", 1): 5})
-    with pytest.raises(ValueError, match=r"2 images per class.*a \(1 fake\), b \(1 real\)$"):
+    with pytest.raises(ValueError, match=r"a \(1 fake\), b \(1 real\)"):
         hold_out(found, 0.1, 0)
 
 
@@ -300,13 +300,13 @@ def test_missing_folders_are_one_error_that_names_what_was_looked_for(genimage, 
     shutil.rmtree(genimage / SDV4 / "train")
     with pytest.raises(ValueError, match=SDV4):
         training_scans(options_of(*NPR_ROW, genimage, "--classes", "adm,sdv4"))
-    with pytest.raises(ValueError, match=r"SDv1\.4"):
+    with pytest.raises(ValueError, match="sdv9"):
         training_scans(options_of(*NPR_ROW, genimage, "--classes", "sdv9"))
 
 
 def test_a_class_without_images_is_refused_with_its_counts(genimage):
     shutil.rmtree(genimage / SDV4 / "train" / "ai")
-    with pytest.raises(ValueError, match=r"SDv1.4: 4 real, 0 fake"):
+    with pytest.raises(ValueError, match="4 real, 0 fake"):
         training_scans(options_of(*NPR_ROW, genimage))
 
 
