@@ -204,7 +204,7 @@ def test_a_single_image_that_does_not_fit_is_an_error():
         tried.append(len(images))
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+    with pytest.raises(torch.OutOfMemoryError, match="memory"):
         run_through(never, [part_of((4, 4), [0, 1, 2, 3])])
     assert tried == [4, 2, 1]
 
