@@ -70,8 +70,7 @@ def score_files(opt, dataset, detector, device, output, stop):
     """A row per file, in the order of the files; scores that --output holds already are kept."""
     rows = {path: row for path, row in output.rows.items() if not row["error"]} if output else {}
     waiting = [index for index, sample in enumerate(dataset.samples) if sample.path not in rows]
-    labelled = [sample for sample in dataset.samples if opt.labels and sample.label != UNLABELLED]
-    labels = {sample.path: sample.label for sample in labelled}
+    labels = labels_of(dataset) if opt.labels else {}
     bad = BadImages(opt.on_bad_image, dataset)
     loader = data.loader_over(opt, dataset, waiting, device)
     fresh = []  # rows that are not on the disk yet
@@ -87,10 +86,14 @@ def score_files(opt, dataset, detector, device, output, stop):
     finally:  # an interruption keeps what was scored
         if output:
             output.add(fresh)
-    paths = [sample.path for sample in dataset.samples]
     if output:
-        output.close(paths)
-    return [rows[path] for path in paths]
+        output.close([sample.path for sample in dataset.samples])
+    return [rows[sample.path] for sample in dataset.samples]
+
+
+def labels_of(dataset):
+    """{path: label} of the files in a folder with a label name."""
+    return {sample.path: sample.label for sample in dataset.samples if sample.label != UNLABELLED}
 
 
 def line(row):

@@ -270,32 +270,46 @@ def is_whole(target, entry):
 def provide_set(source, target, folder, may_fetch, delete):
     """Fetches the archives of a set into `folder` and unpacks them into `target`."""
     complete, entries = read_record(target)
-    whole = {name for name, entry in entries.items() if is_whole(target, entry)}
+    whole = set(filter(lambda name: is_whole(target, entries[name]), entries))
     archives = find_archives(folder)
     unfinished = not complete or entries.keys() - whole - archives.keys()
-    if may_fetch and unfinished and source.name not in archives:
+    if may_fetch and source.name not in archives and unfinished:
         fetch(source, folder / source.name)
         archives = find_archives(folder)
-    pending = {
-        name: archive
-        for name, archive in archives.items()
-        if name not in whole or archive.stat().st_size != entries[name]["parts"][0]["bytes"]
-    }
+    pending = waiting(archives, entries, whole)
     failures = list(unpack(pending, source, target, entries))
     if lost := ", ".join(sorted(entries.keys() - whole - pending.keys())):
         failures.append(f"files of {lost} are missing or changed in {target}; put {lost} into {folder}")
-    if not entries and not archives and may_fetch:
+    if may_fetch and not (entries or archives):
         failures.append(f"{source.page} has no archive; what it has is in {folder}")
     if failures:
         raise UserError("\n".join(failures))
     if not entries:
-        return THERE if target.is_dir() and any(path.is_dir() for path in target.iterdir()) else MANUAL
-    if pending or not complete:
-        write_json(target / RECORD, {"complete": True, "archives": list(entries.values())})
-    if delete:
-        for archive in archives.values():
-            archive.unlink()
+        return state_by_hand(target)
+    finish_set(target, complete and not pending, entries, archives if delete else {})
     return FETCHED if pending else THERE
+
+
+def state_by_hand(target):
+    """Of a set without archives: it is there if its folder holds folders."""
+    return THERE if target.is_dir() and any(path.is_dir() for path in target.iterdir()) else MANUAL
+
+
+def waiting(archives, entries, whole):
+    """The archives that are not unpacked; a new one may have the name of one that is."""
+    return {
+        name: archive
+        for name, archive in archives.items()
+        if name not in whole or archive.stat().st_size != entries[name]["parts"][0]["bytes"]
+    }
+
+
+def finish_set(target, recorded, entries, unwanted):
+    """Notes that a set is complete, unless that is on record, and removes unwanted archives."""
+    if not recorded:
+        write_json(target / RECORD, {"complete": True, "archives": list(entries.values())})
+    for archive in unwanted.values():
+        archive.unlink()
 
 
 def unpack(pending, source, target, entries):
@@ -347,18 +361,23 @@ def main(argv=None):
     if args.dry_run:
         return
     try:
-        states = {}
-        for name, source in wanted:
-            if source not in states:  # protocols share some
-                states[source] = provide(name, source, args)
-            print(f"{name}: {states[source]}: {args.output / source.target}", flush=True)
-        missing = {name for name, source in wanted if states[source] in (MANUAL, FAILED)}
-        ready = [name for name in args.names if name in PROTOCOLS and name not in missing]
-        is_well = args.no_verify or verify(ready, args.output)
+        is_well = provide_all(wanted, args)
     except KeyboardInterrupt:
         words = "stopped; what has arrived is kept: run the same command again to resume"
         raise Interrupted(words, 130) from None
-    sys.exit(0 if is_well and not missing else 1)
+    sys.exit(0 if is_well else 1)
+
+
+def provide_all(wanted, args):
+    """Provides and checks all sources; returns whether everything is there and well."""
+    states = {}
+    for name, source in wanted:
+        if source not in states:  # protocols share some
+            states[source] = provide(name, source, args)
+        print(f"{name}: {states[source]}: {args.output / source.target}", flush=True)
+    missing = {name for name, source in wanted if states[source] in (MANUAL, FAILED)}
+    ready = [name for name in args.names if name in PROTOCOLS and name not in missing]
+    return (args.no_verify or verify(ready, args.output)) and not missing
 
 
 def parse(argv):

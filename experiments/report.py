@@ -167,30 +167,31 @@ def _families_apart(of_factor, families):
     others = [factor for factor in sorted(of_factor) if factor != PUBLISHED]
     if PUBLISHED not in of_factor or not others:
         return [f"Not answered: needs a variant of factor {PUBLISHED} and one of another factor."]
-    lines = []
-    for factor in others:
-        apart = stats.paired(of_factor[factor], of_factor[PUBLISHED])
-        names = [families.get(generator) for generator in apart.columns]
-        groups = [apart.loc[:, [name == family for name in names]] for family in FAMILIES]
-        gans, diffusion = (
-            f"{group.shape[1]} {name}" for group, name in zip(groups, FAMILIES.values(), strict=True)
+    return [_apart(factor, of_factor, families, len(others)) for factor in others]
+
+
+def _apart(factor, of_factor, families, comparisons):
+    """The answer for one factor against the published one."""
+    apart = stats.paired(of_factor[factor], of_factor[PUBLISHED])
+    names = [families.get(generator) for generator in apart.columns]
+    groups = [apart.loc[:, [name == family for name in names]] for family in FAMILIES]
+    gans, diffusion = (
+        f"{group.shape[1]} {name}" for group, name in zip(groups, FAMILIES.values(), strict=True)
+    )
+    if len(apart) < 2 or min(group.shape[1] for group in groups) < 2:
+        return (
+            f"Not answered for {factor}: needs two seeds and two generators of each family that it and "
+            f"{PUBLISHED} have in common; there are {len(apart)} seeds, {gans} and {diffusion}."
         )
-        if len(apart) < 2 or min(group.shape[1] for group in groups) < 2:
-            lines.append(
-                f"Not answered for {factor}: needs two seeds and two generators of each family that it and "
-                f"{PUBLISHED} have in common; there are {len(apart)} seeds, {gans} and {diffusion}."
-            )
-            continue
-        changes = [float(group.mean().mean()) for group in groups]
-        ps = stats.between_groups(*(group.mean() for group in groups)), stats.over_seeds(*groups)
-        ps = [min(1.0, p * len(others)) for p in ps]  # Bonferroni
-        corrected = "" if len(others) == 1 else f", corrected for {len(others)} comparisons"
-        lines.append(
-            f"{_verdict(*ps)}; {factor} against {PUBLISHED} gives {_points(changes[0])} points on {gans}, "
-            f"{_points(changes[1])} points on {diffusion} (difference {_points(changes[0] - changes[1])}, "
-            f"p = {ps[0]:.3g} over generators, {ps[1]:.3g} over seeds{corrected})."
-        )
-    return lines
+    changes = [float(group.mean().mean()) for group in groups]
+    ps = stats.between_groups(*(group.mean() for group in groups)), stats.over_seeds(*groups)
+    ps = [min(1.0, p * comparisons) for p in ps]  # Bonferroni
+    corrected = "" if comparisons == 1 else f", corrected for {comparisons} comparisons"
+    return (
+        f"{_verdict(*ps)}; {factor} against {PUBLISHED} gives {_points(changes[0])} points on {gans}, "
+        f"{_points(changes[1])} points on {diffusion} (difference {_points(changes[0] - changes[1])}, "
+        f"p = {ps[0]:.3g} over generators, {ps[1]:.3g} over seeds{corrected})."
+    )
 
 
 def _fusion(single, fused):

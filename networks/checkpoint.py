@@ -143,19 +143,26 @@ def unwrapped(content, path):
         return content["model"], []
     entry, state = _state_dict_in(content, path)
     notices = [] if entry in ("", "model", "state_dict") else [f"its weights are the entry {entry!r}"]
+    state, more = _without_prefix(state, path)
+    for name in [name for name in state if name.endswith(".running_var")]:
+        state.setdefault(name.replace("running_var", COUNTER), torch.tensor(0))
+    return state, notices + more
+
+
+def _without_prefix(state, path):
+    """(entries of the network, without the prefix that all of them have; notices)."""
     parallel = PARALLEL_PREFIX if all(name.startswith(PARALLEL_PREFIX) for name in state) else ""
     prefix, *longer = sorted(_prefixes(state), key=len) or [parallel]
     if not all(other.startswith(prefix) for other in longer):
         raise CheckpointError(f"{path} holds several networks: {', '.join([prefix, *longer])}")
     outside = [name for name in state if not name.startswith(prefix)]
-    state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    notices = []
     if prefix.replace(PARALLEL_PREFIX, ""):
         notices.append(f"the prefix {prefix!r} of its entries was taken off")
     if outside:
         notices.append(f"entries without the prefix {prefix!r} were left out: {shorten(outside)}")
-    for name in [name for name in state if name.endswith(".running_var")]:
-        state.setdefault(name.replace("running_var", COUNTER), torch.tensor(0))
-    return state, notices
+    inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return inside, notices
 
 
 def _state_dict_in(content, path):

@@ -102,6 +102,14 @@ def make_grid(opt, protocol):
     return Grid(variants, train, test, opt.seeds or (opt_train.seed,), sets[0], opt.checkpoint)
 
 
+def shown(cells, trained_on):
+    """Percent, means over the seeds, of {column: fractions}; that of `trained_on` is bold."""
+    means = {column: percent(fmean(cell or [math.nan])) for column, cell in cells.items()}
+    if cells.get(trained_on):
+        means[trained_on] = f"**{means[trained_on]}**"
+    return means.values()
+
+
 class Matrix:
     """What a folder holds of a protocol's matrix, next to the published rows."""
 
@@ -180,9 +188,7 @@ class Matrix:
             for method, label in labels.items():
                 cells = {column: values[name, method, column] for column in self.columns}
                 if any(cells.values()) or method == OURS:
-                    shown = {column: percent(fmean(cell or [math.nan])) for column, cell in cells.items()}
-                    shown |= {name: f"**{shown[name]}**"} if cells.get(name) else {}
-                    lines.append([name, label, *shown.values()])
+                    lines.append([name, label, *shown(cells, name)])
         return lines
 
     def notes(self):

@@ -164,13 +164,17 @@ def plan(opt):
     if not roots:
         return list_own_folder(opt), [f"{opt.dataroot} is not a known benchmark; checked as val.py takes it"]
     members = [member for row, root in roots.items() for member in list_protocol(row, root, opt)]
-    chosen = {name.lower() for name in opt.classes}
-    known = set().union(*(names_of(generator) for _, generator, *_ in members))
-    if not chosen <= known:
-        legal = ", ".join(dict.fromkeys(generator.name for _, generator, *_ in members))
-        raise UserError(f"--classes: no generator {', '.join(sorted(chosen - known))}; there are: {legal}")
-    entries = [Entry(*member) for member in members if not chosen or chosen & names_of(member[1])]
+    entries = choose(members, {name.lower() for name in opt.classes})
     return (entries, []) if asked else without_subsets(entries)
+
+
+def choose(members, classes):
+    """The entries of these generators, of all without names; UserError for an unknown name."""
+    known = set().union(*(names_of(generator) for _, generator, *_ in members))
+    if unknown := classes - known:
+        legal = ", ".join(dict.fromkeys(generator.name for _, generator, *_ in members))
+        raise UserError(f"--classes: no generator {', '.join(sorted(unknown))}; there are: {legal}")
+    return [Entry(*member) for member in members if not classes or classes & names_of(member[1])]
 
 
 def list_own_folder(opt):
