@@ -51,7 +51,7 @@ def lookup(protocol, method) -> Published | None:
         return None
     cells = {row["generator"]: Cell(*(_fraction(row[name]) for name in Cell._fields)) for row in rows}
     mean = cells.pop(MEAN, None)
-    average = next((row["average"] for row in rows if row["generator"] == MEAN), "macro")
+    average = next((row["average"] for row in rows if row["generator"] == MEAN), "") or "macro"
     sources = tuple(sorted({row["source"] for row in rows}))
     remarks = [row for row in _read("notes.csv") if row["protocol"] == protocol]
     notes = [row["note"] for row in remarks if method in row["methods"].split()]
