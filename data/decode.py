@@ -84,6 +84,8 @@ def _one_reason():
         raise
     except UnidentifiedImageError:
         raise BadImage("not an image of a known format") from None
+    except MemoryError:
+        raise BadImage("does not fit memory") from None
     except Exception as error:  # Pillow's decoders raise almost anything on broken input
         text = f"{type(error).__name__}: {error}"
         raise BadImage(getattr(error, "strerror", None) or text) from error

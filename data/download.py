@@ -73,7 +73,7 @@ def require_published(path, source):
         expected = getattr(source, name)
         if expected not in (None, value):
             what = f"{path} is not the published file ({name} {value}, expected {expected})"
-            raise UserError(f"{what}: remove it and run this again")
+            raise UserError(f"{what}: move it away and run this again")
 
 
 def fetch(source, target):
@@ -327,7 +327,7 @@ def unpack(pending, source, target, entries):
             entries[name] = {"name": name, "parts": parts, "sizes": packed}
             write_json(target / RECORD, {"complete": False, "archives": list(entries.values())})
         except UserError as error:
-            yield f"{archive}: {error}"
+            yield str(error) if str(archive) in str(error) else f"{archive}: {error}"
 
 
 def provide_file(source, target, may_fetch):
@@ -341,7 +341,12 @@ def provide_file(source, target, may_fetch):
         if not file.is_file():
             raise UserError(f"{source.page} has no {source.name}; what it has is in {target}")
     if file.is_file():
-        require_published(file, source)
+        try:
+            require_published(file, source)
+        except UserError as error:
+            if state is not FETCHED:
+                raise
+            raise UserError(f"{error}; it is kept as {file.rename(f'{file}.wrong')}, not used") from None
     return state
 
 

@@ -72,6 +72,10 @@ def inspect_files(paths, workers, **depth):
             "a worker process was killed, by the system or by a broken decoder; "
             "--num_threads 1 needs less memory, --num_threads 0 shows a decoder's own message"
         ) from None
+    except BaseException:  # a second Ctrl-C must not find workers that are waited for
+        for process in list((pool._processes or {}).values()):
+            process.kill()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -149,9 +149,13 @@ def build(output, seed=0, fast=False, overwrite=False):
         if read_record(part) or part.exists():  # of an interrupted build
             shutil.rmtree(part)
         write_json(part / RECORD, settings)  # first, so that the next build recognises an interrupted one
-        record = {**settings, "psnr_db": write_dataset(part, seed, plan)}
+        threads = torch.get_num_threads()
+        try:
+            record = {**settings, "psnr_db": write_dataset(part, seed, plan)}
+        finally:
+            torch.set_num_threads(threads)
         write_json(part / RECORD, record)
-        if output.exists():
+        if read_record(output) or output.exists():  # it must not hold anything else by now
             shutil.rmtree(output)
         part.rename(output)
     print(f"{output} written; mean PSNR of the fakes in dB: {record['psnr_db']}")

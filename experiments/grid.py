@@ -142,8 +142,10 @@ def _build(content, seeds, train_flags, test_flags):
     if not isinstance(variants, dict) or not variants:
         raise UserError(f"variants takes names and their flags, got {variants!r}")
     variants = {str(name): argv(flags, f"variant {name!r}") for name, flags in variants.items()}
-    if len({slug(name).lower() for name in variants}) < len(variants):
-        raise UserError(f"variants need names that differ as folders, got {', '.join(variants)}")
+    folders = [slug(name).lower() for name in variants]
+    same = [name for name, folder in zip(variants, folders, strict=True) if folders.count(folder) > 1]
+    if same:
+        raise UserError(f"variants need names that differ as folders, got {' and '.join(map(repr, same))}")
     train = [*argv(content.get("train"), "train"), *train_flags]
     test = [*argv(content.get("test"), "test"), *test_flags]
     refuse_managed(sum(variants.values(), train), "train")

@@ -37,7 +37,7 @@ def parse_running(parser, argv):
     add = parser.add_argument
     for script in ("train", "test"):
         text = f"flags of {script}.py for all cells, as in --{script}_flags='--num_threads 2'"
-        add(f"--{script}_flags", type=shlex.split, default=(), metavar="'--X Y'", help=text)
+        add(f"--{script}_flags", type=_words, default=(), metavar="'--X Y'", help=text)
     text = "cells at a time; default: one per GPU of --gpus, 1 on a single GPU, one per core on a CPU"
     add("--jobs", type=positive_int, help=text)
     add("--gpus", type=numbers, default=(), metavar="N,N", help="numbers of the CUDA devices, one cell each")
@@ -58,3 +58,10 @@ def numbers(text):
 
 def _seeds(text):
     return numbers(text) if "," in text else positive_int(text)
+
+
+def _words(text):
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected flags in quotes, got {text!r} ({error})") from None

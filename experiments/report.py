@@ -194,15 +194,26 @@ def _apart(factor, of_factor, families, comparisons):
     )
 
 
+FUSION_ANSWERS = {  # by the verdict that all comparisons have
+    "better": "Yes: {} is better than every single scale.",
+    "worse": "No: {} is worse than every single scale.",
+    "within noise": "Within noise: {} is not surely better or worse than a single scale.",
+}
+
+
 def _fusion(single, fused):
     if not fused or not single:
         return ["Not answered: needs a variant with several factors and one with a single factor."]
     lines = []
     for name, values in fused.items():
         comparisons = stats.compare_pairs({**single, name: values}, [(name, other) for other in single])
-        verdicts = " or ".join(sorted({comparison.verdict for comparison in comparisons}))
-        answer = {"better": "Yes", "worse": "No"}.get(verdicts, verdicts.capitalize())
-        lines.append(f"{answer}: {name}, compared with every single scale.")
+        verdicts = sorted({comparison.verdict for comparison in comparisons})
+        if len(verdicts) > 1:
+            lines.append(f"In part: {name} against single scales is {' or '.join(verdicts)}.")
+        elif verdicts[0] in FUSION_ANSWERS:
+            lines.append(FUSION_ANSWERS[verdicts[0]].format(name))
+        else:
+            lines.append(f"Not answered for {name}: {verdicts[0]}.")
         lines += [f"{stats.sentence(comparison)}." for comparison in comparisons]
     return lines
 

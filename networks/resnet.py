@@ -22,17 +22,41 @@ from networks.variants import ATTENTIONS, NORMS, STEMS, Variant
 # Planes, blocks and stride of layer1 ... layer4.
 STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
 STEM_WIDTH, LAYER1_WIDTH = 64, 256
-EXPANSION = 4  # output channels of a block, over its planes
+
+
+class Bottleneck(nn.Module):
+    """1x1 reduce, 3x3, 1x1 expand, each with batch norm, around an identity or a projection."""
+
+    expansion = 4
+
+    def __init__(self, in_planes, planes, stride=1):
+        super().__init__()
+        out_planes = planes * self.expansion
+        self.conv1 = nn.Conv2d(in_planes, planes, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, out_planes, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = None
+        if stride != 1 or in_planes != out_planes:
+            projection = nn.Conv2d(in_planes, out_planes, 1, stride=stride, bias=False)
+            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(out_planes))
+
+    def forward(self, x):
+        identity = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        x = self.bn3(self.conv3(x))
+        return self.relu(x + identity)
 
 
 def make_stage(in_planes, planes, blocks, stride):
-    """One stage of torchvision's blocks: the first changes width and stride, the others keep them."""
-    from torchvision.models.resnet import Bottleneck  # here, since it takes a second to import
-
-    width = planes * EXPANSION
-    projection = nn.Sequential(nn.Conv2d(in_planes, width, 1, stride, bias=False), nn.BatchNorm2d(width))
-    rest = [Bottleneck(width, planes) for _ in range(blocks - 1)]
-    return nn.Sequential(Bottleneck(in_planes, planes, stride, projection), *rest)
+    """One ResNet stage: the first block changes width and stride, the others keep them."""
+    first = Bottleneck(in_planes, planes, stride)
+    rest = [Bottleneck(planes * Bottleneck.expansion, planes) for _ in range(blocks - 1)]
+    return nn.Sequential(first, *rest)
 
 
 @register("npr")
@@ -66,7 +90,7 @@ class NPRDetector(Detector):
         width = STEM_WIDTH
         for number, (planes, blocks, stride) in enumerate(STAGES[: self.variant.stages], start=1):
             self.add_module(f"layer{number}", make_stage(width, planes, blocks, stride))
-            width = planes * EXPANSION
+            width = planes * Bottleneck.expansion
         self.fc1 = nn.Linear(width, 1)
 
     def build_attention(self):

@@ -25,6 +25,7 @@ STEMS = {"3x3s2": (3, 2), "7x7s2": (7, 2), "3x3s1": (3, 1)}  # name -> kernel si
 # name -> whether the NPR map is taken of the image normalised with its colour space's constants
 NORMS = {"imagenet": True, "none": False}
 STAGES = (2, 3, 4)
+SCALES = {"factor", "factors", "window"}  # a map has one of these
 CVIMG_FACTORS = (0.25, 0.5, 0.75)  # a published file says how many scales it fuses, not which
 # Keys of published files that show that a kind of attention is registered.
 ATTENTION_KEYS = {"channel": "ca", "spatial": "spatial_att"}
@@ -48,6 +49,18 @@ class Variant:
     unused: str = "none"  # attention that older files hold and no output depends on; no flag
     stem: str = "3x3s2"
     stages: int = 2
+
+    def __post_init__(self):
+        """UserError for an unknown name, a factor outside (0, 1), or parts that do not go together."""
+        own_flags(Variant, argparse.Namespace(**{f"npr_{name}": value for name, value in vars(self).items()}))
+        factors = [*self.factors, *([] if self.factor is None else [self.factor])]
+        if not all(0 < factor < 1 for factor in factors):
+            raise UserError(f"--npr_factor is a number between 0 and 1, both excluded, got {factors}")
+        scales = [name for name in SCALES if getattr(self, name)]
+        if len(scales) != (self.front == "npr"):
+            raise UserError(f"--npr_front {self.front} has {_flags(scales) or 'no scale'}")
+        if bool(self.fusion) != bool(self.factors) or bool(self.ref) != bool(self.window):
+            raise UserError("--npr_fusion goes with --npr_factors, --npr_ref with --npr_window")
 
     @staticmethod
     def add_arguments(group):
@@ -98,15 +111,14 @@ class Variant:
 
 
 def _check_combination(given):
-    scales = {"factor", "factors", "window"}
-    if len(given.keys() & scales) > 1:
-        raise UserError(f"give one of {_flags(scales)}, got {_flags(given.keys() & scales)}")
+    if len(given.keys() & SCALES) > 1:
+        raise UserError(f"give one of {_flags(SCALES)}, got {_flags(given.keys() & SCALES)}")
     front, window = given["front"], given.get("window")
     no_map = f"--npr_front {front} has no NPR map"
     form = "--npr_attention_form needs --npr_attention channel or channel_spatial"
     # Whether a rule applies, the fields that it excludes, and its words.
     rules = (
-        (front != "npr", {*scales, "mode", "ref", "fusion"}, no_map),
+        (front != "npr", {*SCALES, "mode", "ref", "fusion"}, no_map),
         (window, {"mode", "fusion"}, "--npr_window compares with a pixel, its mean or maximum"),
         (not window, {"ref"}, "--npr_ref needs --npr_window"),
         ("factors" not in given, {"fusion"}, "--npr_fusion needs --npr_factors"),

@@ -35,7 +35,10 @@ RETIRED = {
     "--resize_or_crop": f"{NO_EFFECT}; use --loadSize, --cropSize and --no_resize",
     **dict.fromkeys(("--init_type", "--init_gain"), f"{NO_EFFECT}; the detector's file decides"),
     **dict.fromkeys(("--epoch_count", "--last_epoch"), f"{NO_EFFECT}; --continue_train knows its epoch"),
-    **dict.fromkeys(("--save_latest_freq", "--save_epoch_freq"), f"{NO_EFFECT}; both are always saved"),
+    **dict.fromkeys(
+        ("--save_latest_freq", "--save_epoch_freq"),
+        f"{NO_EFFECT}; the last and the best epoch are always saved",
+    ),
     "--new_optim": f"{NO_EFFECT}; a run without --continue_train has a new optimiser",
     "--epoch": f"{NO_EFFECT}; name the file with --model_path",
     "--eval": NO_EFFECT,

@@ -167,16 +167,22 @@ def test_a_later_run_resumes_where_ctrl_c_stopped(server, get, monkeypatch, full
 
 @pytest.mark.parametrize("body", [b"other", PAGE])
 @pytest.mark.parametrize("facts", [{"bytes": len(BODY)}, {"sha256": SHA}])
-def test_a_wrong_file_is_named_whether_it_arrived_now_or_was_there_and_never_replaced(
-    server, get, body, facts
-):
+def test_a_wrong_file_that_arrives_is_kept_under_another_name(server, get, body, facts):
     server.body = body
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"file\.zip\.wrong"):
+            get(**facts)
+    assert tree(get.target.parent) == {"file.zip.wrong": body}
+
+
+@pytest.mark.parametrize("facts", [{"bytes": len(BODY)}, {"sha256": SHA}])
+def test_a_wrong_file_that_was_there_stays_as_it_is(server, get, facts):
+    get.target.parent.mkdir(parents=True, exist_ok=True)
+    get.target.write_bytes(b"other")
     for _ in range(2):
         with pytest.raises(UserError, match=r"file\.zip"):
             get(**facts)
-    assert get() == "already there"
-    assert tree(get.target.parent) == {"file.zip": body}
-    assert server.ranges == [None]
+    assert tree(get.target.parent) == {"file.zip": b"other"} and not server.ranges
 
 
 @pytest.mark.parametrize("status", [404, 503])

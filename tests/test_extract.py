@@ -485,6 +485,9 @@ def test_noise_is_not_written_among_masks(copy, picture, tmp_path):
     out = copy()
     with pytest.raises(UserError, match="masks"):
         copy(what="lnp")
+    noise = copy(what="lnp", output=tmp_path / "noise")
+    with pytest.raises(UserError, match="noise"):
+        copy(source=noise, output=tmp_path / "twice")
     copy(source=out, output=tmp_path / "of_masks")
 
 
@@ -628,7 +631,7 @@ def test_files_of_images_that_are_no_longer_there_are_named(copy, picture, flags
 @pytest.mark.parametrize("path", ["in", "in/f", "in/new", "in/../in/./new", ".", "link"])
 def test_input_and_output_lie_apart(copy, six, tmp_path, path):
     (tmp_path / "link").symlink_to(tmp_path / "in" / "f")
-    with pytest.raises(UserError, match="--output"):
+    with pytest.raises(UserError, match="inside"):
         copy(output=tmp_path / path)
     assert not list(tmp_path.rglob("extract.json"))
 

@@ -482,14 +482,14 @@ def test_fusing_may_be_within_noise(sweep):
 
 def test_fusing_may_be_better_than_one_and_worse_than_another(sweep):
     first, quarter, half = told(sweep, pair(np.full(8, 0.1)) + fused(0.05), 2)
-    assert first.startswith("Better or worse: all")
+    assert first.startswith("In part: all")
     assert quarter.startswith("all against quarter: -") and quarter.endswith(": worse.")
     assert half.startswith("all against half: +") and half.endswith(": better.")
 
 
 def test_one_seed_does_not_answer_the_third_question(sweep):
     rows = pair(np.zeros(8), noise=SMALL[:1]) + fused(0.05)[:1]
-    assert told(sweep, rows, 2)[0].startswith("One seed: no verdict: all")
+    assert told(sweep, rows, 2)[0].startswith("Not answered for all")
 
 
 def test_every_way_of_fusing_is_told(sweep):

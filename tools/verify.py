@@ -152,11 +152,19 @@ def grouped(items, key):
     return groups
 
 
+def named_protocols(opt):
+    """The rows that --protocols names; none for `all`."""
+    every = ALL in [name.lower() for name in opt.protocols]
+    if every and len(opt.protocols) > 1:
+        raise UserError(f"--protocols takes {ALL}, or names; got both")
+    return [] if every else [protocols.get(name, opt.protocol_file) for name in opt.protocols]
+
+
 def plan(opt):
     """(entries to check, notes); UserError for what was asked for wrongly or when nothing is there."""
     if not Path(opt.dataroot).is_dir():
         raise UserError(f"--dataroot: no folder {opt.dataroot}")
-    asked = [protocols.get(name, opt.protocol_file) for name in opt.protocols if name.lower() != ALL]
+    asked = named_protocols(opt)
     rows = asked or protocols.known(opt.protocol_file).values()
     roots = {row: row.locate(opt.dataroot) for row in rows}
     if not asked:
@@ -330,6 +338,8 @@ def check_leaks(entry):
             yield entry.finding(f"{name} leaks", text)
 
 
+ACROSS_LABELS, LEAKAGE = "duplicates across labels", "leakage"
+WHERE = {ACROSS_LABELS: "under both labels, real and fake", LEAKAGE: "in the training and in the test part"}
 HARMLESS = "duplicates of reals across generators"  # sets like GenImage draw them from one pool
 
 
@@ -342,7 +352,7 @@ def find_duplicates(entries):
             titles = ", ".join(dict.fromkeys(entry.title for entry, *_ in members))
             found[slug, titles, kind].append([entry.path(sample) for entry, sample, _ in members])
     for (slug, titles, kind), groups in found.items():
-        text = f"{kind}: {len(groups):,} files are there more than once"
+        text = f"{kind}: {len(groups):,} files are {WHERE.get(kind, 'there more than once')}"
         paths = tuple(itertools.chain.from_iterable(groups))
         yield Finding(slug, titles, kind, kind != HARMLESS, text, paths)
 
@@ -353,9 +363,9 @@ def kinds_of_duplicates(equal):
         if len(members) > 1:
             yield f"duplicates within {CLASSES[label]}", members
     if len({sample.label for _, sample, _ in equal}) > 1:
-        yield "duplicates across labels", equal
+        yield ACROSS_LABELS, equal
     if len({entry.part for entry, *_ in equal}) > 1:
-        yield "leakage", equal  # between the training and the test part
+        yield LEAKAGE, equal
     for (_, label), members in grouped(equal, lambda file: (file[0].part, file[1].label)).items():
         if len({entry.title for entry, *_ in members}) > 1:
             yield f"duplicates of {CLASSES[label]}s across generators", members

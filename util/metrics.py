@@ -61,9 +61,10 @@ def measure(labels, scores):
 
 def reason(labels):
     """Why two-class metrics cannot be given: "no images", "no real images", "no fake images" or ""."""
-    if not len(labels):
+    missing = [name for label, name in enumerate(("real", "fake")) if not np.any(labels == label)]
+    if len(missing) == 2:
         return "no images"
-    return "" if len(set(labels.tolist())) == 2 else f"no {'fake' if labels[0] == 0 else 'real'} images"
+    return f"no {missing[0]} images" if missing else ""
 
 
 def tabulate(generators, labels, scores, order=None, average="macro"):

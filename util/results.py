@@ -50,7 +50,8 @@ class Results:
     def add(self, generator, samples, logits, bad_files):
         """Adds a finished generator and writes both files before the next one starts."""
         scores = sigmoid(logits)
-        self.scores += [(*row[0], *row[1:]) for row in zip(samples, scores, logits, strict=True)]
+        rows = zip(samples, scores, logits, strict=True)
+        self.scores += [(*sample, score, logit) for sample, score, logit in rows]
         self.meta["finished"][generator] = {"images": len(samples), "files_sha256": self.files[generator]}
         self.meta["bad_files"] = dict(bad_files)
         # Scores first: a generator counts as finished only once its scores are on disk.

@@ -7,6 +7,8 @@ from common import UserError
 from util.batching import logits_by_size
 from util.results import sigmoid
 
+SHOWN = 50  # bad images that are listed on the terminal; records hold all
+
 
 class BadImageError(UserError):
     """A file that cannot be used, under the policy "stop"."""
@@ -31,7 +33,10 @@ class BadImages:
     def describe(self):
         """ "" or a list of the files left out."""
         lines = [f"  {path}: {reason}" for path, reason in sorted(self.reasons.items())]
-        return "\n".join([f"{len(lines)} bad images were left out:", *lines]) if lines else ""
+        more = [f"  and {len(lines) - SHOWN:,} more"] if len(lines) > SHOWN else []
+        return (
+            "\n".join([f"{len(lines):,} bad images were left out:", *lines[:SHOWN], *more]) if lines else ""
+        )
 
 
 def score(detector, loader, device, bad, bf16=False, stop=None, progress=None):
@@ -75,15 +80,23 @@ def tune_kernels(dataset, deterministic):
 def stream(detector, loader, device, bad, bf16=False, stop=None, progress=None):
     """Yields (index, logits on the device) pass by pass."""
 
+    asked = 0
+
     def parts():
+        nonlocal asked
         for batch in stop.watch(loader) if stop is not None else loader:
             bad.add(batch["bad"])
             yield from batch["parts"]
+            count = len(batch["bad"]) + sum(len(part["index"]) for part in batch["parts"])
+            asked += count
             if progress is not None:
-                progress.update(len(batch["bad"]) + sum(len(part["index"]) for part in batch["parts"]))
+                progress.update(count)
 
     most = max((len(batch) for batch in loader.batch_sampler), default=1)  # --batch_size bounds a pass
     yield from logits_by_size(detector, parts(), device, bf16, most=most)
+    expected = sum(map(len, loader.batch_sampler))
+    if asked != expected:
+        raise RuntimeError(f"the loader delivered {asked} of {expected} images")
 
 
 def require_finite(index, logit, dataset):

@@ -43,7 +43,7 @@ def _padded(lines, align):
     """The cells of each line, filled with spaces to the width of their column."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     fill = [str.ljust if side == "l" else str.rjust for side in _sides(lines[0], align)]
-    return [[pad(*cell) for pad, *cell in zip(fill, line, widths, strict=True)] for line in lines]
+    return [[pad(cell, width) for pad, cell, width in zip(fill, line, widths, strict=True)] for line in lines]
 
 
 def percent(value):

@@ -41,6 +41,9 @@ class Extraction:
             raise UserError(f"--input is a folder of images, got {self.input}")
         if here.is_relative_to(there) or there.is_relative_to(here):
             raise UserError(f"--output {self.output} must not be --input, or inside or above it")
+        record = here / RECORD
+        if record.is_file() and read_side_file(record, "restore it").get("what") == "lnp":
+            raise UserError(f"{self.input} holds noise patterns already (its {RECORD} says so)")
         self.identity = {"what": opt.what, **identity, "input": str(here)}
         limits = Limits(max_input_mpx=opt.max_mpx)
         scan, as_stored = data.files_scan([self.input]), data.Geometry(None, None)
