@@ -12,10 +12,7 @@ import torch
 from PIL import Image, ImageOps
 
 from common import BadImage
-from data.perturb import JPEG_METHODS, gaussian_blur
-
-MAX_ENLARGED_PIXELS = 100_000_000
-INTERPOLATIONS = {name: Image.Resampling[name.upper()] for name in "bilinear bicubic lanczos nearest".split()}
+from data.perturb import INTERPOLATIONS, JPEG_METHODS, MAX_ENLARGED_PIXELS, gaussian_blur
 
 
 def square(size, side):

@@ -1,12 +1,15 @@
-"""Blur and JPEG: against scipy and by their properties, and how Augment draws them."""
+"""Blur and JPEG: against scipy and by their properties, how Augment draws them; and views."""
+
+import io
 
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from common import UserError
 from data import perturb, transforms
-from data.perturb import JPEG_METHODS, gaussian_blur
+from data.perturb import JPEG_METHODS, SWEEP, VIEWS, gaussian_blur, parse_view, parse_views
 from data.transforms import Augment
 
 
@@ -196,3 +199,119 @@ def test_blur_and_jpeg_are_drawn_independently_with_their_probabilities(drawn):
     degrade_often(Augment(blur_prob=0.3, jpeg_prob=0.6), times=2000)
     assert abs(len(drawn[0]) - 600) < 80
     assert abs(len(drawn[1]) - 1200) < 80
+
+
+# ----- views -----
+
+
+def picture(height=60, width=100, seed=0):
+    return Image.fromarray(
+        np.clip(smooth(height, width) + noise(height, width, seed) // 8, 0, 255).astype(np.uint8)
+    )
+
+
+def pixels_of(view, image, seed=(0,)):
+    return np.array(parse_view(view)(image, seed))
+
+
+@pytest.mark.parametrize(
+    "view, slow",
+    [
+        ("jpeg:75", lambda image: saved(image, "JPEG", quality=75, subsampling="4:2:0")),
+        ("webp:80", lambda image: saved(image, "WEBP", quality=80)),
+        ("blur:1.5", lambda image: gaussian_filter(np.array(image), sigma=(1.5, 1.5, 0))),
+        ("resize:0.5", lambda image: image.resize((50, 30), Image.Resampling.BICUBIC)),
+        ("resize:1.5:nearest", lambda image: image.resize((150, 90), Image.Resampling.NEAREST)),
+        ("fit:50:lanczos", lambda image: image.resize((50, 30), Image.Resampling.LANCZOS)),
+        ("fit:200", lambda image: image),
+        ("crop:0.5", lambda image: image.crop((25, 15, 75, 45))),
+        ("gamma:2", lambda image: np.round((np.array(image) / 255.0) ** 2 * 255).astype(np.uint8)),
+        ("screenshot", lambda image: image.resize((125, 75), Image.Resampling.BILINEAR)),
+        ("native", lambda image: image),
+        ("aligned", lambda image: saved(image, "JPEG", quality=96, subsampling="4:2:0")),
+        ("crop:0.5+jpeg:40", lambda image: saved(image.crop((25, 15, 75, 45)), "JPEG", quality=40)),
+    ],
+)
+def test_a_view_is_what_its_name_says(view, slow):
+    np.testing.assert_array_equal(pixels_of(view, picture()), np.array(slow(picture())))
+
+
+def saved(image, container, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, container, **options)
+    return Image.open(buffer).convert("RGB")
+
+
+def test_noise_has_its_spread_and_depends_on_the_seed_and_the_position_only():
+    grey = Image.new("RGB", (200, 200), (128, 128, 128))
+    first = pixels_of("noise:5", grey, (7, 3)).astype(float)
+    assert abs(first.std() - 5) < 0.1 and abs(first.mean() - 128) < 0.1
+    np.testing.assert_array_equal(first, pixels_of("noise:5", grey, (7, 3)))
+    assert (first != pixels_of("noise:5", grey, (7, 4))).any()
+    twice = pixels_of("noise:5+noise:5", grey, (7, 3)).astype(float)
+    assert abs(twice.std() - 5 * 2**0.5) < 0.15  # two independent draws
+
+
+@pytest.mark.parametrize("view", [*VIEWS, *SWEEP, "gamma:0.5", "sharpen", "screenshot"])
+def test_every_view_gives_rgb_changes_the_pixels_and_leaves_its_input_alone(view):
+    image = picture(900, 800)
+    before = np.array(image)
+    result = parse_view(view)(image, (1, 2))
+    np.testing.assert_array_equal(np.array(image), before)
+    assert result.mode == "RGB"
+    same = result.size == image.size and (np.array(result) == before).all()
+    assert same == (view == "native")
+    assert parse_view(view)(Image.new("RGB", (1, 1)), (1, 2)).mode == "RGB"  # the smallest image
+
+
+@pytest.mark.parametrize("view", [*SWEEP, *VIEWS, "jpeg:75:cv2+resize:0.5:lanczos"])
+def test_a_view_is_its_chain_and_its_name(view):
+    parsed = parse_view(view)
+    assert parse_view(parsed.name) == parsed
+    if parsed.chain:
+        assert parse_view(parsed.chain).steps == parsed.steps
+
+
+def test_names_are_normalised_and_taken_once():
+    assert [view.name for view in parse_views("Native, jpeg:075,jpeg:75:pil,JPEG:75:cv2")] == [
+        "native",
+        "jpeg:75",
+        "jpeg:75:cv2",
+    ]
+    assert len(parse_views("native,sweep")) == len(SWEEP) <= 16
+    assert parse_view("web+noise:2").chain == f"{parse_view('web').chain}+noise:2"
+
+
+def test_slugs_are_safe_for_files_and_different():
+    longest = "+".join(f"blur:{number}" for number in range(1, 60))
+    names = [*SWEEP, *VIEWS, "crop:0.5+jpeg:5", "crop:0.5", "jpeg:5", longest, longest + "+blur:1"]
+    slugs = [parse_view(name).slug for name in names]
+    assert len(set(slugs)) == len(set(names))
+    for slug in slugs:
+        assert set(slug) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-_") and len(slug) < 100
+
+
+@pytest.mark.parametrize(
+    "text, word",
+    [
+        ("", "native"),
+        ("jpg:75", "jpeg"),
+        ("jpeg", "100"),
+        ("jpeg:0", "100"),
+        ("jpeg:7.5", "whole"),
+        ("jpeg:75:ocv", "cv2"),
+        ("noise:nan", "255"),
+        ("resize:100", "16"),
+        ("crop:0.5:3", "crop"),
+        ("jpeg:75+", "jpeg"),
+        ("web+native", "native"),
+    ],
+)
+def test_a_wrong_view_is_refused_with_the_legal_ones(text, word):
+    with pytest.raises(UserError, match=word):
+        parse_views(text)
+
+
+def test_an_enlargement_beyond_memory_is_a_bad_image():
+    with pytest.raises(UserError, match="64000"):
+        parse_view("resize:16")(Image.new("RGB", (4000, 4000)))
