@@ -1,11 +1,23 @@
 """Accuracy, AP and AUC against slow independent versions."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 
-from util.metrics import METRICS, THRESHOLD, accuracy, auc, average_precision, measure, reason, tabulate
+from util.metrics import (
+    ECE_BINS,
+    METRICS,
+    PUBLISHED,
+    THRESHOLD,
+    accuracy,
+    auc,
+    average_precision,
+    measure,
+    reason,
+    tabulate,
+)
 from util.results import sigmoid
 
 SEEDS = range(25)
@@ -162,7 +174,7 @@ def test_one_class_and_no_images_give_no_warning():
 
 def test_a_row_holds_plain_numbers_for_json():
     row = measure(*tied_sample(0))
-    assert {type(row[name]) for name in METRICS} == {float}
+    assert {type(row[name]) for name in PUBLISHED} == {float}
     assert type(row["images"]) is int
 
 
@@ -228,13 +240,13 @@ def test_a_generator_with_one_class_is_shown_but_left_out_of_the_mean():
 def test_a_generator_in_the_order_without_images_is_a_row_of_nan():
     rows = tabulate(GENERATORS, LABELS, SCORES, ["b", "gone", "a"])
     assert (rows[1]["reason"], rows[1]["images"]) == ("no images", 0)
-    assert all(math.isnan(rows[1][name]) for name in METRICS)
+    assert all(math.isnan(rows[1][name]) for name in PUBLISHED)
     assert rows[-1]["reason"] == "mean over 2 of 3"
 
 
 def test_a_mean_over_nothing_is_nan_and_says_so():
     mean = tabulate(["a", "b"], [0, 1], np.array([0.1, 0.9], np.float32))[-1]
-    assert all(math.isnan(mean[name]) for name in METRICS)
+    assert all(math.isnan(mean[name]) for name in PUBLISHED)
     assert mean["reason"] == "mean over 0 of 2"
 
 
@@ -244,3 +256,103 @@ def test_no_images_at_all_still_make_a_table():
         ("a", 0, "no images"),
         ("Mean", 0, "mean over 0 of 1"),
     ]
+
+
+# --- operating points and calibration
+
+
+def counts_at(labels, scores, threshold):
+    """(share of reals, share of fakes) called fake, image by image."""
+    called = [score > threshold for score in scores.tolist()]
+    reals = [call for call, label in zip(called, labels, strict=True) if label == 0]
+    fakes = [call for call, label in zip(called, labels, strict=True) if label == 1]
+    return sum(reals) / len(reals), sum(fakes) / len(fakes)
+
+
+def every_point(labels, scores):
+    thresholds = sorted({-1.0, 2.0, *scores.tolist()}, reverse=True)
+    return [counts_at(labels, scores, threshold) for threshold in thresholds]
+
+
+def slow_eer(labels, scores):
+    """The crossing of the two error rates, looked for between each two neighbouring thresholds."""
+    points = every_point(labels, scores)
+    for (fpr, tpr), (next_fpr, next_tpr) in itertools.pairwise(points):
+        before, after = (1 - tpr) - fpr, (1 - next_tpr) - next_fpr
+        if before >= 0 >= after:
+            share = before / (before - after) if before != after else 0
+            return fpr + share * (next_fpr - fpr)
+    raise AssertionError("the rates never cross")
+
+
+def slow_ece(labels, scores, weights):
+    """Bin by bin, image by image."""
+    error = 0.0
+    for left in range(ECE_BINS):
+        inside = [
+            (float(score), int(label), weight)
+            for score, label, weight in zip(scores, labels, weights, strict=True)
+            if min(int(float(score) * ECE_BINS), ECE_BINS - 1) == left
+        ]
+        error += abs(sum(weight * (score - label) for score, label, weight in inside))
+    return error / sum(weights)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("levels", [2, 7, 1000])
+def test_operating_points_equal_a_search_over_every_threshold(seed, levels):
+    labels, scores = tied_sample(seed, levels)
+    points = every_point(labels, scores)
+    row = measure(labels, scores, METRICS, threshold=0.3)
+    fpr, tpr = counts_at(labels, scores, np.float32(0.3))
+    expected = {
+        "bal_acc": (1 - fpr + tpr) / 2,
+        "r_acc": 1 - fpr,
+        "f_acc": tpr,
+        "oracle": max(1 - fpr + tpr for fpr, tpr in points) / 2,
+        "tpr1": max(tpr for fpr, tpr in points if fpr <= 0.01),
+        "tpr5": max(tpr for fpr, tpr in points if fpr <= 0.05),
+        "tpr10": max(tpr for fpr, tpr in points if fpr <= 0.10),
+        "fpr95": min(fpr for fpr, tpr in points if tpr >= 0.95),
+        "eer": slow_eer(labels, scores),
+        "ece": slow_ece(labels, scores, [1] * len(labels)),
+        "ece_bal": slow_ece(labels, scores, [1 / np.sum(labels == label) for label in labels]),
+    }
+    for name, value in expected.items():
+        assert row[name] == pytest.approx(value, abs=1e-9), name
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_brier_and_nll_are_those_of_scikit_learn(seed):
+    from sklearn.metrics import brier_score_loss, log_loss
+
+    labels, scores = tied_sample(seed, 1000)
+    scores = scores.clip(0.01, 0.99)
+    row = measure(labels, scores, ("brier", "nll"))
+    assert row["brier"] == pytest.approx(brier_score_loss(labels, scores), abs=1e-7)
+    assert row["nll"] == pytest.approx(log_loss(labels, scores.astype(float)), abs=1e-9)
+
+
+def test_scores_that_saturate_have_a_finite_nll():
+    assert measure([0, 1], sigmoid([100.0, -100.0]), ("nll",))["nll"] == pytest.approx(
+        24 * math.log(2), rel=1e-3
+    )
+
+
+def test_what_is_defined_with_fakes_only():
+    row = measure([1, 1, 1, 1], np.array([0.9, 0.8, 0.2, 0.7], np.float32), METRICS)
+    assert row["f_acc"] == 0.75 and row["brier"] > 0 and row["nll"] > 0 and row["ece"] > 0
+    for name in ("bal_acc", "tpr1", "tpr5", "tpr10", "fpr95", "eer", "ece_bal", "oracle", "auc", "ap", "acc"):
+        assert math.isnan(row[name]), name
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_no_image_gives_nan(name):
+    assert math.isnan(measure([], np.array([], np.float32), (name,))[name])
+
+
+def test_a_table_shows_the_published_columns_unless_asked_for_others():
+    sample = (["a"] * 4, [0, 1, 0, 1], np.array([0.1, 0.9, 0.6, 0.4], np.float32))
+    assert set(tabulate(*sample)[0]) == {"generator", *PUBLISHED, "images", "reason"}
+    rows = tabulate(*sample, metrics=("bal_acc", "oracle"), threshold=0.3)
+    assert {**rows[0]} == {"generator": "a", "bal_acc": 0.75, "oracle": 0.75, "images": 4, "reason": ""}

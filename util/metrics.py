@@ -1,43 +1,115 @@
 """Numbers of one generator from labels and scores.  Fake = 1, score up = more fake, above 0.5 says fake.
 
 A metric that needs both classes is NaN where one is missing; `reason` then says which.  To add a metric,
-write a function (labels, scores) -> float and give it a line in METRICS.
+write a function (labels, scores, threshold) -> float and give it a line in METRICS.  labels: 0 or 1, (N,);
+scores: float32 probability of fake, (N,); threshold: above it an image is called fake.
 """
 
 import math
+from functools import partial
 
 import numpy as np
 
 THRESHOLD = 0.5  # a score of exactly 0.5 counts as real, as upstream's evaluation does
+ECE_BINS = 15
 
 
-def accuracy(labels, scores):
+def accuracy(labels, scores, threshold=THRESHOLD):
     """Share of images on their own side of the threshold; NaN unless both classes are there."""
-    return _both(labels, lambda: np.mean((scores > THRESHOLD) == (labels == 1)))
+    return _both(labels, lambda: np.mean((scores > threshold) == (labels == 1)))
 
 
-def average_precision(labels, scores):
+def average_precision(labels, scores, threshold=None):
     """Area under precision over recall as a step sum; ties share one threshold."""
     from sklearn.metrics import average_precision_score  # here: it takes two seconds
 
     return _both(labels, lambda: average_precision_score(labels, scores))
 
 
-def auc(labels, scores):
+def auc(labels, scores, threshold=None):
     """Area under the ROC curve."""
     from sklearn.metrics import roc_auc_score
 
     return _both(labels, lambda: roc_auc_score(labels, scores))
 
 
-def real_accuracy(labels, scores):
+def real_accuracy(labels, scores, threshold=THRESHOLD):
     """Share of reals that are called real; NaN without reals."""
-    return _mean(scores[labels == 0] <= THRESHOLD)
+    return _mean(scores[labels == 0] <= threshold)
 
 
-def fake_accuracy(labels, scores):
+def fake_accuracy(labels, scores, threshold=THRESHOLD):
     """Share of fakes that are called fake; NaN without fakes."""
-    return _mean(scores[labels == 1] > THRESHOLD)
+    return _mean(scores[labels == 1] > threshold)
+
+
+def balanced_accuracy(labels, scores, threshold=THRESHOLD):
+    """Mean of the accuracies of reals and of fakes."""
+    return _both(
+        labels, lambda: np.mean([f(labels, scores, threshold) for f in (real_accuracy, fake_accuracy)])
+    )
+
+
+def oracle_accuracy(labels, scores, threshold=None):
+    """The best balanced accuracy that any threshold reaches on these images: no detector has it in use."""
+    return _both(labels, lambda: np.max(1 + np.subtract(*_roc(labels, scores)[::-1])) / 2)
+
+
+def tpr_at_fpr(labels, scores, threshold=None, limit=0.05):
+    """Largest share of fakes found by a threshold that calls at most `limit` of the reals fake."""
+
+    def best():
+        fpr, tpr = _roc(labels, scores)
+        return tpr[fpr <= limit].max()
+
+    return _both(labels, best)
+
+
+def fpr_at_tpr(labels, scores, threshold=None, least=0.95):
+    """Smallest share of reals called fake by a threshold that finds at least `least` of the fakes."""
+
+    def best():
+        fpr, tpr = _roc(labels, scores)
+        return fpr[tpr >= least].min()
+
+    return _both(labels, best)
+
+
+def equal_error_rate(labels, scores, threshold=None):
+    """Share of wrong reals where it equals that of wrong fakes, on straight lines between thresholds."""
+
+    def crossing():
+        fpr, tpr = _roc(labels, scores)
+        return np.interp(0, fpr + tpr - 1, fpr)  # fpr + tpr never falls along the curve
+
+    return _both(labels, crossing)
+
+
+def brier(labels, scores, threshold=None):
+    """Mean squared distance of the score from the label."""
+    return _mean((scores.astype(float) - labels) ** 2)
+
+
+def nll(labels, scores, threshold=None):
+    """Mean negative log likelihood in nats; scores stay 2^-24 away from 0 and 1, where float32 ends."""
+    likelihood = np.where(labels == 1, scores.astype(float), 1 - scores.astype(float))
+    return _mean(-np.log(np.clip(likelihood, 2.0**-24, 1 - 2.0**-24)))
+
+
+def calibration_error(labels, scores, threshold=None, balanced=False):
+    """Expected calibration error: |mean score - share of fakes| over ECE_BINS equal bins of the score.
+
+    Bins are weighed by their images; with `balanced` each class weighs a half in all, so that a set of few
+    reals says as much as one of many.  Source: Naeini et al., AAAI 2015.
+    """
+    if not len(labels) or (balanced and len(np.unique(labels)) < 2):
+        return math.nan
+    weights = np.ones(len(labels))
+    if balanced:
+        weights = 1 / np.bincount(labels, minlength=2)[labels]
+    bins = np.minimum((scores.astype(float) * ECE_BINS).astype(int), ECE_BINS - 1)
+    gap = np.bincount(bins, weights * (scores.astype(float) - labels), ECE_BINS)
+    return float(np.abs(gap).sum() / weights.sum())
 
 
 METRICS = {
@@ -46,16 +118,28 @@ METRICS = {
     "r_acc": real_accuracy,
     "f_acc": fake_accuracy,
     "auc": auc,
+    "bal_acc": balanced_accuracy,
+    "tpr1": partial(tpr_at_fpr, limit=0.01),
+    "tpr5": partial(tpr_at_fpr, limit=0.05),
+    "tpr10": partial(tpr_at_fpr, limit=0.10),
+    "fpr95": partial(fpr_at_tpr, least=0.95),
+    "eer": equal_error_rate,
+    "brier": brier,
+    "nll": nll,
+    "ece": calibration_error,
+    "ece_bal": partial(calibration_error, balanced=True),
+    "oracle": oracle_accuracy,
 }
+PUBLISHED = ("acc", "ap", "r_acc", "f_acc", "auc")  # what a table shows unless asked for more
 
 
-def measure(labels, scores):
-    """All METRICS of one generator, its number of images, and why some are NaN (else "").
+def measure(labels, scores, metrics=PUBLISHED, threshold=THRESHOLD):
+    """{name: METRICS of one generator}, its number of images, and why some are NaN (else "").
 
     labels: 0 or 1, (N,); scores: float32 sigmoid, (N,).
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
-    row = {name: metric(labels, scores) for name, metric in METRICS.items()}
+    row = {name: METRICS[name](labels, scores, threshold) for name in metrics}
     return {**row, "images": len(labels), "reason": reason(labels)}
 
 
@@ -67,7 +151,7 @@ def reason(labels):
     return f"no {missing[0]} images" if missing else ""
 
 
-def tabulate(generators, labels, scores, order=None, average="macro"):
+def tabulate(generators, labels, scores, order=None, average="macro", metrics=PUBLISHED, threshold=THRESHOLD):
     """Rows per generator in the given order, then their mean over those where accuracy is defined.
 
     generators: name per image.  average: "macro", the mean over generators, or "micro", every metric over all
@@ -76,13 +160,16 @@ def tabulate(generators, labels, scores, order=None, average="macro"):
     generators, labels, scores = np.asarray(generators, dtype=object), np.asarray(labels), np.asarray(scores)
     order = list(order) if order is not None else list(dict.fromkeys(generators.tolist()))
     own = {name: generators == name for name in order}
-    rows = [{"generator": name, **measure(labels[mask], scores[mask])} for name, mask in own.items()]
+    rows = [
+        {"generator": name, **measure(labels[mask], scores[mask], metrics, threshold)}
+        for name, mask in own.items()
+    ]
     complete = [row["generator"] for row in rows if not row["reason"]]
     if average == "micro":
         pooled = np.isin(generators.astype(str), complete)
-        mean = {name: metric(labels[pooled], scores[pooled]) for name, metric in METRICS.items()}
+        mean = {name: METRICS[name](labels[pooled], scores[pooled], threshold) for name in metrics}
     else:
-        mean = {name: _mean([row[name] for row in rows if not row["reason"]]) for name in METRICS}
+        mean = {name: _mean([row[name] for row in rows if not row["reason"]]) for name in metrics}
     notes = ["over all images"] if average == "micro" else []
     notes += [f"mean over {len(complete)} of {len(rows)}"] if len(complete) < len(rows) else []
     return [*rows, {"generator": "Mean", **mean, "images": len(labels), "reason": "; ".join(notes)}]
@@ -118,3 +205,10 @@ def _mean(values):
 
 def _both(labels, compute):
     return float(compute()) if np.any(labels == 0) and np.any(labels == 1) else math.nan
+
+
+def _roc(labels, scores):
+    """(share of reals, share of fakes) called fake by each threshold, from none to all."""
+    from sklearn.metrics import roc_curve
+
+    return roc_curve(labels, scores, drop_intermediate=False)[:2]

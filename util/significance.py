@@ -1,0 +1,212 @@
+"""How sure a number over images is: intervals for one detector, tests between two on the same images.
+
+labels: 0 or 1, (N,); scores: probability of fake or any number that grows with it, (N,).  Fake = 1.
+What varies here is the choice of images, of one trained detector; over trainings, see util/stats.py.
+"""
+
+import math
+
+import numpy as np
+
+RESAMPLES = 10_000
+CHUNK = 4_000_000  # images drawn at once, about 100 MB
+PERMUTATIONS = 2_000
+
+
+def wilson(successes, total, level=0.95):
+    """Wilson's interval (low, high) of a proportion; NaN without trials.  Source: Wilson, JASA 1927."""
+    return _proportion(successes, total, level, "wilson")
+
+
+def clopper_pearson(successes, total, level=0.95):
+    """The exact interval (low, high) of a proportion: it covers at least `level` whatever the truth is.
+
+    Source: Clopper and Pearson, Biometrika 1934.
+    """
+    return _proportion(successes, total, level, "exact")
+
+
+def _proportion(successes, total, level, method):
+    from scipy.stats import binomtest  # here: SciPy takes long to import
+
+    if not total:
+        return math.nan, math.nan
+    interval = binomtest(int(successes), int(total)).proportion_ci(level, method)
+    return float(interval.low), float(interval.high)
+
+
+def mean_of_two(first, second, level=0.95):
+    """The interval (low, high) of the mean of two proportions, each (successes, total).
+
+    Source: Newcombe, Statistics in Medicine 1998: square and add the distances of Wilson's limits.
+    """
+    shares = np.array([part[0] / part[1] for part in (first, second)])
+    low, high = np.transpose([wilson(*part, level) for part in (first, second)])
+    return tuple(
+        float(shares.mean() + sign * np.sqrt(np.sum((limits - shares) ** 2)) / 2)
+        for sign, limits in ((-1, low), (1, high))
+    )
+
+
+def bootstrap(labels, scores, threshold=0.5, resamples=RESAMPLES, seed=0):
+    """{metric: its value in each resample, (resamples,)}; each class is drawn with repeats by itself.
+
+    Metrics: acc, bal_acc, r_acc, f_acc, auc and ap, as in util/metrics.py; none without both classes.
+    """
+    labels, scores = np.asarray(labels), np.asarray(scores)
+    reals, fakes = np.sum(labels == 0), np.sum(labels == 1)
+    if not reals or not fakes:
+        return {}
+    # Distinct scores from high to low: an image is drawn by the position of its score.
+    distinct, position = np.unique(-scores, return_inverse=True)
+    rng, parts = np.random.default_rng(seed), []
+    size = max(1, CHUNK // len(labels))
+    for first in range(0, resamples, size):
+        count = min(size, resamples - first)
+        drawn = [_drawn(position[labels == label], len(distinct), count, rng) for label in (0, 1)]
+        parts.append(_of_counts(*drawn, -distinct > threshold, reals, fakes))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _drawn(positions, length, count, rng):
+    """How many images are called fake by each threshold in each resample, (count, length)."""
+    chosen = positions[rng.integers(len(positions), size=(count, len(positions)), dtype=np.int32)]
+    flat = (chosen + np.arange(count)[:, None] * length).ravel()
+    return np.bincount(flat, minlength=count * length).reshape(count, length).cumsum(axis=1)
+
+
+def _of_counts(false, true, called, reals, fakes):
+    """The metrics of each resample; false, true: reals and fakes called fake by each threshold."""
+    last = np.sum(called) - 1  # the threshold in use
+    fpr, tpr = (part[:, last] if last >= 0 else np.zeros(len(part)) for part in (false / reals, true / fakes))
+    gain = np.diff(true, axis=1, prepend=0)
+    before = true - gain
+    wrong = np.diff(false, axis=1, prepend=0)
+    return {
+        "acc": ((1 - fpr) * reals + tpr * fakes) / (reals + fakes),
+        "bal_acc": (1 - fpr + tpr) / 2,
+        "r_acc": 1 - fpr,
+        "f_acc": tpr,
+        "auc": (wrong * (before + gain / 2)).sum(axis=1) / (reals * fakes),
+        "ap": (gain * true / np.maximum(true + false, 1)).sum(axis=1) / fakes,
+    }
+
+
+def interval(values, level=0.95):
+    """(low, high): the percentile interval of resampled values."""
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def over_generators(resampled, seed=0):
+    """Means over generators that are drawn with repeats themselves, (resamples,).
+
+    resampled: the values of each generator, a list of arrays (resamples,).
+    """
+    values = np.stack(resampled, axis=1)
+    chosen = np.random.default_rng(seed).integers(values.shape[1], size=values.shape)
+    return np.take_along_axis(values, chosen, axis=1).mean(axis=1)
+
+
+def add_intervals(rows, scores, threshold=0.5, level=0.95, resamples=RESAMPLES):
+    """Adds <metric>_low and <metric>_high to the rows of a table, for the metrics that it has.
+
+    Wilson's interval for accuracies, Newcombe's for balanced accuracy, else the bootstrap over images; of the
+    mean, the bootstrap over images and over generators.  scores: rows (path, generator, label, score, logit).
+    """
+    *generators, mean = rows
+    images = {row["generator"]: ([], []) for row in generators}
+    for _, generator, label, score, _ in scores:
+        images[generator][0].append(label)
+        images[generator][1].append(score)
+    drawn = {}  # metric -> resamples of each generator
+    for row in generators:
+        labels, values = map(np.array, images[row["generator"]])
+        resampled = bootstrap(labels, values, threshold, resamples)
+        for name, sample in resampled.items():
+            drawn.setdefault(name, []).append(sample)
+        right = (values > threshold) == (labels == 1)
+        for name, own in (("acc", slice(None)), ("r_acc", labels == 0), ("f_acc", labels == 1)):
+            if name in row and not math.isnan(row[name]):
+                row[f"{name}_low"], row[f"{name}_high"] = wilson(right[own].sum(), len(right[own]), level)
+        if "bal_acc" in row and resampled:
+            classes = [(right[labels == label].sum(), np.sum(labels == label)) for label in (0, 1)]
+            row["bal_acc_low"], row["bal_acc_high"] = mean_of_two(*classes, level)
+        for name in {"auc", "ap"} & {*row} & {*resampled}:
+            row[f"{name}_low"], row[f"{name}_high"] = interval(resampled[name], level)
+    for name in {*drawn} & {*mean}:
+        mean[f"{name}_low"], mean[f"{name}_high"] = interval(over_generators(drawn[name]), level)
+
+
+# ----- two detectors on the same images -----
+
+
+def mcnemar(gained, lost):
+    """Two-sided exact p-value that both detectors are wrong equally often.
+
+    gained, lost: images that only the second, only the first gets right.
+    Source: McNemar, Psychometrika 1947.
+    """
+    from scipy.stats import binomtest
+
+    return float(binomtest(int(gained), int(gained + lost)).pvalue) if gained + lost else 1.0
+
+
+def delong(labels, first, second):
+    """Two-sided p-value that two detectors have the same AUC; NaN unless each class has two images.
+
+    Without any difference it is 1.  Source: DeLong, DeLong and Clarke-Pearson, Biometrics 1988.
+    """
+    from scipy.stats import norm
+
+    labels = np.asarray(labels)
+    if min(np.sum(labels == 0), np.sum(labels == 1)) < 2:
+        return math.nan
+    parts = [_placements(labels, np.asarray(scores)) for scores in (first, second)]
+    # Differences of each fake's and each real's share in the AUC.
+    fakes, reals = (two - one for one, two in zip(*parts, strict=True))
+    variance = fakes.var(ddof=1) / len(fakes) + reals.var(ddof=1) / len(reals)
+    difference = fakes.mean()
+    if variance == 0:
+        return 1.0 if difference == 0 else 0.0
+    return float(2 * norm.sf(abs(difference) / math.sqrt(variance)))
+
+
+def _placements(labels, scores):
+    """(share of reals below each fake, share of fakes above each real); a tie is half."""
+    fakes, reals = scores[labels == 1], scores[labels == 0]
+    return _below(fakes, reals), 1 - _below(reals, fakes)
+
+
+def _below(values, others):
+    others = np.sort(others)
+    sides = [np.searchsorted(others, values, side) for side in ("left", "right")]
+    return np.mean(sides, axis=0) / len(others)
+
+
+def permute_ap(labels, first, second, permutations=PERMUTATIONS, seed=0):
+    """Two-sided p-value that two detectors have the same AP: the images' ranks are swapped at random.
+
+    Ranks, since the scores of two detectors have no common scale; NaN unless both classes are there.
+    """
+    from scipy.stats import rankdata
+
+    labels = np.asarray(labels)
+    if len(np.unique(labels)) < 2:
+        return math.nan
+    ranks = np.stack([rankdata(first), rankdata(second)])
+    observed, rng = abs(_ap(labels, ranks[1]) - _ap(labels, ranks[0])), np.random.default_rng(seed)
+    extreme = 0
+    for _ in range(permutations):
+        swap = rng.random(len(labels)) < 0.5
+        one, two = np.where(swap, ranks[::-1], ranks)
+        extreme += abs(_ap(labels, two) - _ap(labels, one)) >= observed - 1e-12
+    return (1 + extreme) / (1 + permutations)
+
+
+def _ap(labels, scores):
+    """average_precision of util/metrics.py, in a tenth of its time."""
+    order = np.argsort(-scores, kind="stable")
+    true, ends = np.cumsum(labels[order]), np.flatnonzero(np.diff(scores[order], append=np.nan))
+    found = true[ends]
+    return float(np.sum(np.diff(found, prepend=0) * found / (ends + 1)) / true[-1])
