@@ -57,7 +57,7 @@ def main(argv=None):
             geometry = data.eval_geometry(opt, config, row.geometry, loaded.options)
             dataset = data.evaluation_images(opt, scan, config, geometry)
             print(scan.describe())
-            make_loader = partial(data.loader_over, opt, dataset, device=device)
+            make_loader = partial(data.loader_over, opt, device=device)
             task = make_task(opt, row, dataset, loaded)
             result = evaluate(opt, loaded, device, task, dataset, make_loader, stop)
             print(f"\n{row.slug}\n{result.describe()}")
@@ -118,8 +118,6 @@ def input_notes(row, dataset):
         yield f"the published input is {usual.describe()}; this one is {dataset.geometry.describe()}"
     if dataset.patches is not None and (dataset.patches.select, dataset.patches.vote) != ("random64", 1):
         yield "the published choice of a patch is the simplest of 64 random ones"
-    if degraded := dataset.degradation.describe():
-        yield f"every image was degraded first ({degraded}), the published ones were not"
 
 
 def differences(row, rows, method):

@@ -27,7 +27,7 @@ from common import UserError, owned, require_package, write_json, written_whole
 from networks import checkpoint
 from networks.init_weights import start
 from options import TrainOptions
-from util import run
+from util import calibrate, run
 from util.identity import file_list_sha256, require_same
 from util.metrics import measure
 from util.progress import OPTIMIZERS, POLICIES, Losses, Progress, write_history
@@ -104,7 +104,7 @@ def train(opt, folder, saved):
                 # Train and validate.
                 sampler.start(state.progress.epoch, state.progress.batch)
                 train_epoch(state, losses, train_loader, device, run.is_bf16(precision), stop)
-                scores = validate(state, val_loader, device, stop)
+                scores, state.calibration = validate(state, val_loader, device, stop)
                 # Save, then report: what fails from here on finds the epoch on the disk.
                 row = state.end_epoch(rate, scores)
                 state.save()
@@ -153,6 +153,7 @@ class State:
         self.bad = BadImages(opt.on_bad_image, trainset)
         val_files = file_list_sha256(valset.samples) if valset else None
         self.files = {"train": file_list_sha256(trainset.samples), "val": val_files}
+        self.calibration = None  # of the last validation, as a dict
         self.left_out = False  # whether a batch of one image was, and the notice printed
 
     def save(self):
@@ -170,6 +171,7 @@ class State:
             rng=run.rng_state(),
             env=self.opt.environment,
             files=self.files,
+            calibration=self.calibration,
             companions=self.detector.companions,
         )
         write_history(self.folder / "train.csv", self.history)
@@ -183,7 +185,7 @@ class State:
         checkpoint.load_weights(self.detector, saved["model"], self.folder)
         self.optimizer.load_state_dict(saved["optimizer"])
         vars(self.progress).update(saved["progress"])
-        self.history = saved["metrics"]
+        self.history, self.calibration = saved["metrics"], saved.get("calibration")
         self.bad.reasons.update(self.progress.bad_files)
         run.set_rng_state(saved["rng"])
         keep_best(self.folder, self.progress)  # a full disk may have prevented it
@@ -270,9 +272,12 @@ def step(state, part, device, bf16):
 
 
 def validate(state, loader, device, stop):
-    """Metrics pooled over all validation images, as upstream's; None without a validation set."""
+    """(metrics pooled over all validation images, as upstream's; calibration fitted on them as a dict).
+
+    None for both without a validation set.
+    """
     if (valset := state.valset) is None:
-        return None
+        return None, None
     bad = BadImages(state.opt.on_bad_image, valset)
     with progress_bar(valset, "validation") as bar:
         index, logit = predict(state.detector, loader, device, bad, stop=stop, progress=bar)
@@ -282,7 +287,8 @@ def validate(state, loader, device, stop):
     if scores["reason"]:
         tqdm.write(bad.describe())
         raise UserError(f"validation is impossible: {scores['reason']} could be used")
-    return scores
+    about = {"set": f"validation, {valset.root.name}", "files_sha256": state.files["val"]}
+    return scores, calibrate.fit(valset.labels[index], logit, fitted_on=about).as_dict()
 
 
 def report(row, scores, writer):

@@ -5,6 +5,7 @@
 DIR holds generators, each with 0_real/1_fake, nature/ai or real/fake, or is itself such a pair of folders.
 Images are prepared as in the checkpoint's own validation, and for a published file as the detector's own code
 does it (NPR: 256x256, centre crop 224); --no_resize, --no_crop, --loadSize and --cropSize override that.
+--calibrate fits a calibration on these images and writes it next to the weights: later tables show both.
 Results: the table here, and results/<run name>/<folder name>/{scores.csv, meta.json, table.csv, table.md}.
 """
 
@@ -17,8 +18,9 @@ from pathlib import Path
 import data
 from networks import checkpoint
 from options import ValOptions
-from util import run
+from util import calibrate, run
 from util.evaluate import Task, evaluate
+from util.identity import file_list_sha256
 
 
 def main(argv=None):
@@ -38,13 +40,20 @@ def main(argv=None):
     geometry = data.eval_geometry(opt, config, trained=loaded.options)
     dataset = data.evaluation_images(opt, data.scan(opt.dataroot, folders), config, geometry)
     print(dataset.scan.describe(opt.classes))
-    make_loader = partial(data.loader_over, opt, dataset, device=device)
+    make_loader = partial(data.loader_over, opt, device=device)
 
     # Scores and a table.
     task = Task(Path(opt.dataroot).resolve().name, [name for name, _ in folders], notes=loaded.marks)
+    if opt.calibrate:
+        calibrate.require_free(loaded, opt)
     with run.StopSignal("resume with the same command and --resume (without --overwrite)") as stop:
         result = evaluate(opt, loaded, device, task, dataset, make_loader, stop)
     print(f"\n{result.describe()}")
+
+    # A calibration.
+    if opt.calibrate:
+        files = {"set": task.name, "files_sha256": file_list_sha256(dataset.samples)}
+        print(f"\n{calibrate.fit_and_save(loaded, result, opt, files)}")
 
 
 if __name__ == "__main__":

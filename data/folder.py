@@ -8,9 +8,11 @@ generators (or training classes), each with its pair of label folders right insi
 predict.py takes files and folders of any structure (`files_scan`).
 """
 
+import functools
 import os
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +23,8 @@ from common import BadImage, UserError
 from data.decode import DEFAULT_MAX_MPX, decode
 from data.noise import decode_noise, noise_sample
 from data.patches import describe_patches, patch_sample
-from data.transforms import Augment, Degradation, Geometry, Limits, prepare
+from data.perturb import AS_STORED
+from data.transforms import Augment, Geometry, Limits, prepare
 
 LAYOUTS = (("0_real", "1_fake"), ("nature", "ai"), ("real", "fake"))  # (label 0, label 1)
 LABELS = {name: label for layout in LAYOUTS for label, name in enumerate(layout)}
@@ -266,7 +269,8 @@ class RealFakeFolder(Dataset):
     An item is asked for by index (evaluation) or by (epoch, index) (training); its random part depends on
     (seed, epoch, index) only, so the number of workers, a restart or a second process cannot change it.
     Returns {"image": uint8 (3, H, W), "label": int, "index": int}, for a detector of patches also the entries
-    of data/patches.py, or {"index": int, "bad": reason}.
+    of data/patches.py, or {"index": int, "bad": reason}.  With several views it is a list of these, one per
+    view, and `index` is the index of the image times their number plus the view's.
     """
 
     scan: Scan
@@ -278,7 +282,8 @@ class RealFakeFolder(Dataset):
     exif: str = "ignore"
     patches: object = None  # the rule of a detector of patches (networks.base.Patches)
     clean_pair: bool = False
-    degradation: Degradation = field(default_factory=Degradation)  # of every image of an evaluation
+    views: tuple = (AS_STORED,)  # of an evaluation: Views of data/perturb.py
+    reencode: dict = field(default_factory=dict)  # label -> View that its images go through before
     noise_bits: int | None = None  # the files hold noise patterns; 16 makes `image` int16
 
     def __post_init__(self):
@@ -286,9 +291,12 @@ class RealFakeFolder(Dataset):
         sides = (geometry.load_size, geometry.crop_size)
         if patches is not None and min(filter(None, sides), default=patches.size) < patches.size:
             raise UserError(f"{geometry.describe()} holds no patch of {patches.size}x{patches.size}")
-        degraded = self.degradation.describe() or (augment and (augment.blur_prob or augment.jpeg_prob))
+        degraded = self.views != (AS_STORED,) or self.reencode
+        degraded = degraded or (augment and (augment.blur_prob or augment.jpeg_prob))
         if self.noise_bits is not None and (geometry.load_size or degraded):
-            raise UserError("noise patterns are only cropped and flipped: no resize, no --blur, no --jpeg")
+            raise UserError(
+                "noise patterns are only cropped and flipped: no resize, blur or JPEG, no --views"
+            )
         self.root, self.samples = self.scan.root, self.scan.samples
         self.labels = np.array([sample.label for sample in self.samples], dtype=np.int64)
 
@@ -298,17 +306,28 @@ class RealFakeFolder(Dataset):
     def __getitem__(self, key):
         epoch, index = key if isinstance(key, tuple) else (0, key)
         rng = np.random.default_rng((self.seed, epoch, index)) if self.augment else None
-        try:
-            item = self.prepare(self.read(self.root / self.samples[index].path), rng)
-        except (BadImage, OSError, MemoryError) as error:
-            return {"index": index, "bad": str(error) or type(error).__name__}
-        return {**item, "label": int(self.labels[index]), "index": index}
+        stored = functools.cache(partial(self.read, index))  # decoded once for all views
+        first = index * len(self.views)
+        items = [self._item(stored, view, first + number, rng) for number, view in enumerate(self.views)]
+        return items if len(items) > 1 else items[0]
 
-    def read(self, path):
-        """The RGB PIL image of a file, degraded if asked for; of 16-bit noise an int16 tensor (3, H, W)."""
+    def _item(self, stored, view, number, rng):
+        index = number // len(self.views)
+        try:
+            image = view(stored(), (self.seed, index)) if view.steps else stored()
+            item = self.prepare(image, rng)
+        except (BadImage, OSError, MemoryError) as error:
+            return {"index": number, "bad": str(error) or type(error).__name__}
+        return {**item, "label": int(self.labels[index]), "index": number}
+
+    def read(self, index):
+        """The RGB PIL image of a sample, before any view; of 16-bit noise an int16 tensor (3, H, W)."""
+        path = self.root / self.samples[index].path
         if self.noise_bits is not None:
             return decode_noise(path, self.noise_bits, self.max_mpx)
-        return self.degradation.apply(decode(path, self.max_mpx, self.exif))
+        image = decode(path, self.max_mpx, self.exif)
+        reencode = self.reencode.get(int(self.labels[index]))
+        return reencode(image, (self.seed, index)) if reencode else image
 
     def prepare(self, image, rng=None):
         """What `read` gives -> its entries of a batch."""
@@ -326,7 +345,6 @@ class RealFakeFolder(Dataset):
     def describe_input(self):
         """What reaches the network, in words."""
         noise = self.noise_bits and f"{self.noise_bits}-bit noise patterns"
+        encoded = [f"{('real', 'fake')[label]}s as {view.name}" for label, view in self.reencode.items()]
         patches = self.patches and describe_patches(self.patches, self.seed)
-        return ", ".join(
-            filter(None, [noise, self.degradation.describe(), self.geometry.describe(), patches])
-        )
+        return ", ".join(filter(None, [noise, *encoded, self.geometry.describe(), patches]))

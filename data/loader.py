@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, Sampler, default_collate, get_worker_info
 
 from data.folder import RealFakeFolder
-from data.transforms import Degradation, Limits
+from data.transforms import Limits
 from util.run import STOP_SIGNALS, worker_count
 
 ORDER = 1  # keeps the stream of an epoch's order apart from those of its images, (seed, epoch, index)
@@ -51,6 +51,7 @@ class EpochBatches(Sampler):
 
 def collate(items):
     """Items -> {"parts": one batch per image size, "bad": [(index, reason)]}; nothing is padded."""
+    items = [item for entry in items for item in (entry if isinstance(entry, list) else [entry])]
     by_shape = defaultdict(list)
     for item in items:
         if "bad" not in item:
@@ -77,8 +78,8 @@ def create_dataloader(dataset, batch_sampler, num_threads=0, pin_memory=False):
     )
 
 
-def evaluation_images(opt, scan, data_config, geometry):
-    """The dataset of a Scan, prepared as an evaluation prepares it."""
+def evaluation_images(opt, scan, data_config, geometry, reencode=None):
+    """The dataset of a Scan, prepared for an evaluation.  reencode: {label: View} of a protocol."""
     limits = Limits(data_config.min_side, opt.max_input_mpx, opt.large_images == "crop")
     return RealFakeFolder(
         scan,
@@ -89,7 +90,8 @@ def evaluation_images(opt, scan, data_config, geometry):
         exif=opt.exif,
         patches=data_config.patches,
         noise_bits=data_config.noise_bits,
-        degradation=Degradation(opt.blur, opt.jpeg, opt.jpeg_method),
+        views=opt.views,
+        reencode=reencode or {},
     )
 
 

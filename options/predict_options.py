@@ -8,6 +8,7 @@ class PredictOptions(ValOptions):
     """Scores image files with one checkpoint: how likely is each of them generated?"""
 
     script = "predict.py"
+    calibrates = False
 
     def initialize(self, parser):
         super().initialize(parser)
@@ -25,5 +26,7 @@ class PredictOptions(ValOptions):
         super().check(opt)
         if not opt.input:
             self.parser.error("--input is needed: image files or folders")
+        if len(opt.views) > 1:
+            self.parser.error("--views takes one view here: a file has one score")
         if opt.resume and not opt.output:
             self.parser.error("--resume needs --output, the file that holds the scores so far")

@@ -8,7 +8,7 @@ ALL = "all"
 NO_COMPARISON = "none"
 # What changes the input; --expect checks the published one.
 INPUT_FLAGS = set(
-    "no_resize loadSize resize_rule no_crop cropSize rz_interp blur jpeg lnp_input lnp_denoiser lnp_eval "
+    "no_resize loadSize resize_rule no_crop cropSize rz_interp views lnp_input lnp_denoiser lnp_eval "
     "ssp_select ssp_stride ssp_vote essp_select essp_stride essp_vote".split()
 )
 
@@ -20,6 +20,7 @@ class TestOptions(ValOptions):
     """
 
     script = "test.py"
+    calibrates = False
     __test__ = False  # the name starts like a test class; pytest must not collect it
 
     def initialize(self, parser):

@@ -166,3 +166,37 @@ def tree(tmp_path):
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def make_weights(tmp_path, toy, monkeypatch):
+    """make_weights(class, name) saves untrained weights as the authors do; the working folder is tmp_path."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "_git", lambda *_: "")
+
+    def make(kind=toy, name="toy.pth"):
+        torch.manual_seed(0)
+        state = {f"module.{name}": tensor for name, tensor in kind().state_dict().items()}
+        torch.save({"model": state, "optimizer": {}, "total_steps": 7}, tmp_path / name)
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def weights(make_weights):
+    """toy.pth, a published-like file of the toy detector."""
+    return make_weights()
+
+
+def evaluate(weights, root, *flags, script=None):
+    """Runs val.py, or another script, on a folder."""
+    import val
+
+    flags = ["--num_threads", "0", "--device", "cpu", *flags]
+    (script or val).main(["--model_path", str(weights), "--dataroot", str(root), *flags])
+
+
+def results(name="tree"):
+    """The results folder of an evaluation in the working folder."""
+    return next(Path("results").glob(f"*/{name}"))

@@ -9,47 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SAMPLES, Toy, interrupt_after, toy_image
+from conftest import SAMPLES, Toy, evaluate, interrupt_after, results, toy_image
 from PIL import Image
 
 import test as test_script
-import val
 from common import UserError, owned
 from data import protocols
 from networks import checkpoint
 from networks.resnet import NPRDetector
 from util import run
 from util.results import read_scores, sigmoid, write_scores
-
-
-@pytest.fixture
-def make_weights(tmp_path, toy, monkeypatch):
-    """make_weights(class, name) saves untrained weights as the authors do; the working folder is tmp_path."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run, "_git", lambda *_: "")
-
-    def make(kind=toy, name="toy.pth"):
-        torch.manual_seed(0)
-        state = {f"module.{name}": tensor for name, tensor in kind().state_dict().items()}
-        torch.save({"model": state, "optimizer": {}, "total_steps": 7}, tmp_path / name)
-        return tmp_path / name
-
-    return make
-
-
-@pytest.fixture
-def weights(make_weights):
-    """toy.pth, a published-like file of the toy detector."""
-    return make_weights()
-
-
-def evaluate(weights, root, *flags, script=val):
-    flags = ["--num_threads", "0", "--device", "cpu", *flags]
-    script.main(["--model_path", str(weights), "--dataroot", str(root), *flags])
-
-
-def results(name="tree"):
-    return next(Path("results").glob(f"*/{name}"))
 
 
 def table(folder):

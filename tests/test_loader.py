@@ -17,6 +17,7 @@ from data.loader import (
     evaluation_images,
     loader_over,
 )
+from data.perturb import AS_STORED
 from data.transforms import Augment, Geometry
 from networks.base import DataConfig
 
@@ -235,9 +236,7 @@ def options(**changes):
             "large_images": "refuse",
             "max_mpx": 100,
             "seed": 0,
-            "blur": None,
-            "jpeg": None,
-            "jpeg_method": "pil",
+            "views": (AS_STORED,),
             "exif": "ignore",
             **changes,
         }

@@ -13,7 +13,8 @@ from common import BadImage
 from data.folder import RealFakeFolder, discover, scan
 from data.loader import EpochBatches, create_dataloader
 from data.noise import decode_noise, is_deep, noise_sample
-from data.transforms import Augment, Degradation, Geometry, Limits, prepare
+from data.perturb import parse_views
+from data.transforms import Augment, Geometry, Limits, prepare
 
 STORED = Geometry(None, None)
 
@@ -207,8 +208,8 @@ def test_eight_bit_noise_is_prepared_as_images_are(tmp_path, rng):
 @pytest.mark.parametrize(
     "options",
     [
-        {"degradation": Degradation(sigma=1.0)},
-        {"degradation": Degradation(quality=90)},
+        {"views": parse_views("native,aligned")},
+        {"views": parse_views("blur:1")},
         {"geometry": Geometry(16, 16)},
         {"augment": Augment(blur_prob=0.1)},
         {"augment": Augment(jpeg_prob=0.1)},

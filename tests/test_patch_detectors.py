@@ -1,7 +1,6 @@
 """cnndet, ssp and essp through the scripts: training, evaluation, what is recorded and what is refused."""
 
 import csv
-import io
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +10,6 @@ import pytest
 import torch
 from conftest import interrupt_after, make_tree, toy_image
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 
 import networks
 import predict
@@ -253,7 +251,6 @@ def test_another_seed_is_recorded_and_moves_some_scores(untrained, mixed, plain)
         ("--arch", "ssp", "--ssp_select", "grid"),
         ("--seed", "7"),
         ("--arch", "ssp", "--ssp_vote", "2"),
-        ("--blur", "1"),
     ],
 )
 def test_resume_refuses_scores_of_other_patches(untrained, mixed, plain, change):
@@ -382,85 +379,6 @@ def test_the_note_about_the_stored_size_is_absent_where_a_flag_resizes(untrained
 
 
 # --- degraded evaluations ---
-
-
-def jpeg(pixels, quality):
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
-    return np.asarray(Image.open(buffer))
-
-
-def blur(pixels, sigma):
-    return np.dstack([gaussian_filter(pixels[..., channel], sigma) for channel in range(3)])
-
-
-@pytest.mark.parametrize(
-    ("flags", "degrade", "words"),
-    [
-        (("--blur", "1.0"), lambda pixels: blur(pixels, 1.0), "blur 1.0"),
-        (("--jpeg", "50"), lambda pixels: jpeg(pixels, 50), "JPEG 50 (pil)"),
-        (
-            ("--jpeg", "90", "--blur", "0.5"),
-            lambda pixels: jpeg(blur(pixels, 0.5), 90),
-            "blur 0.5, JPEG 90 (pil)",
-        ),
-    ],
-    ids=["blur", "jpeg", "both"],
-)
-def test_degraded_scores_are_those_of_files_degraded_beforehand(flags, degrade, words, untrained, mixed):
-    for path in files_of(mixed):
-        Path("done", path).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(degrade(np.asarray(Image.open(mixed / path)))).save(Path("done", path))
-    native = ("--no_resize", "--cropSize", "32", "--batch_size", "1")
-    folder = evaluate(untrained("npr"), mixed, "flags", *native, *flags)
-    assert meta(folder)["input"] == f"{words}, stored size, centre crop 32"
-    assert logits(folder) == logits(evaluate(untrained("npr"), "done", "files", *native))
-
-
-def test_predict_degrades_as_val_does(untrained, mixed):
-    folder = evaluate(untrained("npr"), mixed, "val", "--jpeg", "50", "--blur", "1")
-    argv = ["--model_path", str(untrained("npr")), "--input", str(mixed), "--output", "out.csv", *LOCAL]
-    predict.main([*argv, "--jpeg", "50", "--blur", "1"])
-    with open("out.csv", newline="") as file:
-        found = {
-            Path(row["path"]).relative_to(mixed).as_posix(): float(row["logit"])
-            for row in csv.DictReader(file)
-        }
-    assert found == pytest.approx(logits(folder), rel=1e-5, abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (("--blur", "-1"), "expected a number from 0 to 100, got '-1'"),
-        (("--blur", "nan"), "expected a number from 0 to 100, got 'nan'"),
-        (("--blur", "0,1"), "expected a number from 0 to 100, got '0,1'"),
-        (("--jpeg", "101"), "expected a whole number from 1 to 100, got '101'"),
-        (("--jpeg", "0"), "expected a whole number from 1 to 100, got '0'"),
-        (("--jpeg", "50.5"), "expected a whole number from 1 to 100, got '50.5'"),
-        (("--jpeg_method", "magick"), "invalid choice: 'magick'"),
-    ],
-)
-def test_degradations_that_cannot_be_are_refused(flags, message, untrained, mixed, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        evaluate(untrained("npr"), mixed, "n", *flags)
-    assert stopped.value.code == 2
-    assert message in capsys.readouterr().err
-
-
-def test_the_flags_of_the_training_are_refused_with_those_of_an_evaluation(untrained, mixed, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        evaluate(untrained("npr"), mixed, "n", "--jpg_qual", "90")
-    assert stopped.value.code == 2
-    assert "--blur and --jpeg degrade test images" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("flags", [("--jpeg", "50"), ("--blur", "1")])
-def test_expect_is_refused_on_degraded_images(flags, untrained, mixed, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        evaluate(untrained("npr"), mixed, "n", "--expect", "issue4", *flags, script=test_script)
-    assert stopped.value.code == 2
-    assert f"--expect checks the published input; {flags[0]} changes it" in capsys.readouterr().err
 
 
 # --- pictures ---

@@ -13,11 +13,11 @@ from scipy.ndimage import gaussian_filter
 from data import patches
 from data.folder import RealFakeFolder, Scan, discover, scan
 from data.loader import create_dataloader
+from data.perturb import AS_STORED, parse_views
 from data.sample import load_photograph
 from data.transforms import Augment, Degradation, Geometry, augmented
 from networks.base import Patches
 
-SHARP = Degradation()
 STORED = Geometry(None, None)
 SELECTIONS = ("random64", "grid", "dense")
 PHOTOGRAPHS = ("china.jpg", "flower.jpg", "coffee.png", "chelsea.png", "astronaut.png")
@@ -299,7 +299,7 @@ def test_a_vote_takes_what_there_is_where_places_are_fewer(size, count):
 # --- what an evaluation's choice depends on ---
 
 
-def dataset(root, augment=None, seed=100, clean_pair=False, geometry=STORED, degradation=SHARP, **rule):
+def dataset(root, augment=None, seed=100, clean_pair=False, geometry=STORED, views=(AS_STORED,), **rule):
     found = root if isinstance(root, Scan) else scan(root, discover(root))
     return RealFakeFolder(
         found,
@@ -308,7 +308,7 @@ def dataset(root, augment=None, seed=100, clean_pair=False, geometry=STORED, deg
         seed=seed,
         patches=Patches(**rule),
         clean_pair=clean_pair,
-        degradation=degradation,
+        views=views,
     )
 
 
@@ -510,7 +510,7 @@ def test_a_degradation_equals_scipy_then_pillow():
 
 
 def test_an_evaluation_degrades_before_it_chooses(textured):
-    item = dataset(textured, select="dense", degradation=Degradation(1.0))[0]
+    item = dataset(textured, select="dense", views=parse_views("blur:1"))[0]
     with Image.open(textured / "a" / "0_real" / "0.png") as image:
         soft = blurred(np.asarray(image))
     top, left = slow_simplest(soft, all_places(soft, 8))
@@ -568,8 +568,8 @@ def test_a_rule_says_what_it_chooses(rule, words):
     assert patches.describe_patches(rule, 9) == words
 
 
-def test_the_input_is_described_by_degradation_geometry_and_patches(textured):
-    images = dataset(textured, degradation=Degradation(1.0, 80), seed=3)
-    words = "blur 1.0, JPEG 80 (pil), stored size, no crop, simplest of 64 random 32x32 patches, seed 3"
+def test_the_input_is_described_by_geometry_and_patches(textured):
+    images = dataset(textured, seed=3, geometry=Geometry(None, 40))
+    words = "stored size, centre crop 40, simplest of 64 random 32x32 patches, seed 3"
     assert images.describe_input() == words
     assert images.fixed_size

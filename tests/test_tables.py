@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from util import tables
-from util.metrics import METRICS, tabulate
+from util.metrics import PUBLISHED, tabulate
 
 GENERATORS = ["progan"] * 4 + ["a"] * 2
 SCORES = np.array([0.1, 0.2, 0.8, 0.9, 0.7, 0.4], np.float32)
@@ -98,7 +98,7 @@ def test_the_csv_has_every_column_and_fractions_at_full_precision(tmp_path):
     assert ",".join(read[0]) == f"generator,acc,ap,r_acc,f_acc,auc,images,{published},reason"
     assert [row["generator"] for row in read] == ["a", "Mean"]
     for got, row in zip(read, rows, strict=True):
-        assert {name: float(got[name]) for name in METRICS} == {name: row[name] for name in METRICS}
+        assert {name: float(got[name]) for name in PUBLISHED} == {name: row[name] for name in PUBLISHED}
         assert int(got["images"]) == row["images"]
 
 

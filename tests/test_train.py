@@ -141,7 +141,7 @@ def test_the_learning_rate_drops_after_upstreams_epochs(start):
 
 def test_early_stopping_ends_the_run_only_where_it_is_set(start, monkeypatch):
     scores = {"acc": 0.5, "ap": 0.5, "r_acc": 0.5, "f_acc": 0.5, "auc": 0.5}
-    monkeypatch.setattr(train, "validate", lambda *_: scores)
+    monkeypatch.setattr(train, "validate", lambda *_: (scores, None))
     assert len(rows_of(start(name="unset", niter=5))) == 5
     assert len(rows_of(start("--earlystop_epoch", "2", name="set", niter=5))) == 3
 
@@ -151,7 +151,7 @@ def test_best_is_the_epoch_of_highest_accuracy_then_ap_then_earliest(start, monk
 
     def validate(*_):
         acc, ap = next(table)
-        return {"acc": acc, "ap": ap, "r_acc": 0.0, "f_acc": 0.0, "auc": 0.0}
+        return {"acc": acc, "ap": ap, "r_acc": 0.0, "f_acc": 0.0, "auc": 0.0}, None
 
     monkeypatch.setattr(train, "validate", validate)
     best = read(start(niter=5), "best")

@@ -1,17 +1,20 @@
 """An evaluation: a detector scores the generators of a dataset and leaves a results folder."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from common import UserError, owned
-from util import tables
+from util import calibrate, tables, views
 from util.identity import file_list_sha256
-from util.metrics import add_published
-from util.results import Results, tabulate_scores
-from util.score import BadImages, describe_input, predict, tune_kernels
+from util.metrics import PUBLISHED, THRESHOLD, add_published
+from util.results import Results, file_for, tabulate_scores
+from util.score import BadImages, describe_bad, describe_input, predict, tune_kernels
+from util.significance import add_intervals
 
 
 @dataclass(frozen=True)
@@ -31,23 +34,29 @@ class Task:
 class Result:
     """The result of an evaluation, for a script to print."""
 
-    rows: list
+    tables: dict  # view -> rows of its table
+    blocks: list  # text: a table and its caption for each view, then what changes between views
     folder: Path
-    bad: BadImages
-    caption: str
+    bad: dict  # path -> reason
     reused: int  # generators whose scores were there already
+    scores: dict  # view -> rows of scores.csv
+
+    @property
+    def rows(self):
+        """The rows of the first view."""
+        return next(iter(self.tables.values()))
 
     def describe(self):
-        """The table and the lines below it."""
+        """The tables and the lines below them."""
         reused = f"{self.reused} generators had their scores already" if self.reused else ""
-        parts = [tables.results(self.rows), self.caption, reused, self.bad.describe(), f"-> {self.folder}"]
-        return "\n".join(filter(None, parts))
+        parts = ["\n\n".join(self.blocks), reused, describe_bad(self.bad), f"-> {self.folder}"]
+        return "\n".join(part for part in parts if part)
 
 
 def evaluate(opt, loaded, device, task, dataset, make_loader, stop):
     """Scores what is not scored yet, writes the results folder and returns a Result.
 
-    loaded: a Loaded of networks/checkpoint.py.  make_loader: indices of samples -> loader over these.
+    loaded: a Loaded of networks/checkpoint.py.  make_loader: (dataset, indices) -> loader of these.
     """
     if not dataset.samples:
         raise UserError(f"no images below {dataset.root} in the folders of {', '.join(task.order)}")
@@ -55,38 +64,93 @@ def evaluate(opt, loaded, device, task, dataset, make_loader, stop):
     detector = loaded.detector.to(device, memory_format=torch.channels_last)
     identity = {**loaded.identity, "protocol": task.name, **task.identity, **describe_input(dataset, opt.amp)}
     folder = Path(opt.results_dir) / (opt.name or loaded.run_name) / task.name
-    results = Results(folder, identity, {**task.about, "notes": list(task.notes)})
+    results = Results(folder, identity, {**task.about, "notes": list(task.notes)}, dataset.views)
     generators = {}  # name -> {index: sample}, in the dataset's order
     for position, sample in enumerate(dataset.samples):
         generators.setdefault(sample.generator, {})[position] = sample
     with owned(folder):
         files = {name: file_list_sha256(group.values()) for name, group in generators.items()}
         results.open(opt, dataset.scan.counts(), files)
-        bad = BadImages(opt.on_bad_image, dataset)
-        bad.reasons.update(results.meta["bad_files"])
         present = [name for name in task.order if name in generators]
-        waiting = [name for name in present if name not in results.meta["finished"]]
-        for name in waiting:
-            title = f"{task.name} {present.index(name) + 1}/{len(present)} {name}"
-            samples, loader = generators[name], make_loader(list(generators[name]))
-            with tqdm(total=len(samples), desc=title, unit="img", dynamic_ncols=True) as progress:
-                index, logit = predict(detector, loader, device, bad, opt.amp == "bf16", stop, progress)
+        waiting = {name: results.waiting(name) for name in present}
+        for number, name in enumerate(present, 1):
+            if not waiting[name]:
+                continue
+            part, samples = replace(dataset, views=waiting[name]), generators[name]
+            bad = BadImages(opt.on_bad_image, part)
+            total, title = len(samples) * len(part.views), f"{task.name} {number}/{len(present)} {name}"
+            with tqdm(total=total, desc=title, unit="img", dynamic_ncols=True) as progress:
+                loader, bf16 = make_loader(part, list(samples)), opt.amp == "bf16"
+                index, logit = predict(detector, loader, device, bad, bf16, stop, progress)
             # On the disk before the next generator starts.
-            results.add(name, [samples[position] for position in index], logit, bad.reasons)
-        rows = tabulate_scores(results.scores, task.order, task.average)
-        if task.published is not None:
-            add_published(rows, task.published, task.average)
-        result = Result(rows, folder, bad, caption(identity, bad, task), len(present) - len(waiting))
-        tables.write_results(folder, rows, result.caption)
-    return result
+            results.add(name, by_view(part, samples, index, logit, bad))
+        reused = sum(not views for views in waiting.values())
+        calibration = calibrate.of(loaded)
+        return conclude(opt, task, results, calibration, file_list_sha256(dataset.samples), reused)
 
 
-def caption(identity, bad, task):
+def by_view(dataset, samples, index, logit, bad):
+    """{view: (its samples, their logits, bad files)} of the numbers of items and their logits."""
+    image, position = np.divmod(index, len(dataset.views))
+    scored = {}
+    for number, view in enumerate(dataset.views):
+        own = position == number
+        scored[view] = [samples[i] for i in image[own].tolist()], logit[own], bad.by_view[view.name]
+    return scored
+
+
+def conclude(opt, task, results, calibration, files_sha256, reused):
+    """The Result of scores that are complete; writes its tables.
+
+    calibration: of the weights, or None.  files_sha256: of the list of all files.
+    """
+    several = len(results.views) > 1
+    chosen = opt.metrics or (views.METRICS if several else PUBLISHED)
+    shown, blocks = {}, []
+    for view in results.views:
+        published = None if view.steps else task.published
+        metrics = tuple(dict.fromkeys(("acc", "ap", *chosen) if published else chosen))
+        scores = results.scores[view]
+        rows = tabulate_scores(scores, task.order, task.average, metrics, opt.threshold)
+        if calibration:
+            calibrate.add_calibrated(rows, scores, calibration, task.order, task.average)
+        if opt.ci:
+            add_intervals(rows, scores, opt.threshold, opt.ci / 100)
+        if published is not None:
+            add_published(rows, published, task.average)
+        if shown and not results.views[0].steps:
+            views.add_drops(rows, shown[results.views[0]])
+        shown[view] = rows if opt.order == "published" else views.worst_first(rows)
+        text = caption(results, view, task, published, opt.threshold)
+        if calibration:
+            text += "\n" + calibrated_note(calibration, scores, files_sha256)
+        table = tables.write_results(results.folder, shown[view], text, partial(file_for, view))
+        blocks.append(f"{f'view {view.name}' if several else ''}\n{table}\n{text}".strip())
+    if several:
+        rows = views.summary(results.views, results.scores, shown, opt.threshold)
+        tables.write_csv(results.folder / "views.csv", rows, views.COLUMNS)
+        blocks.append(f"what changes between views\n{views.text(rows)}")
+    return Result(shown, blocks, results.folder, results.bad_files(), reused, results.scores)
+
+
+def calibrated_note(calibration, scores, files_sha256):
+    """The lines about the calibration under a table."""
+    same = calibration.fitted_on.get("files_sha256") == files_sha256
+    warning = "; NOTE: fitted on these very images, so its numbers are optimistic" if same else ""
+    lines = [calibration.describe() + warning, calibrate.describe_band(calibration, scores)]
+    return "\n".join(filter(None, lines))
+
+
+def caption(results, view, task, published, threshold):
     """The lines under a table: what was measured, on which input, and what to know about it."""
-    left_out = f"; {len(bad.reasons)} bad images left out" if bad.reasons else ""
-    weights = f"weights {identity['checkpoint']} (sha256 {identity['checkpoint_sha256'][:12]}){left_out}"
-    measured = f"{identity['protocol']}: {identity['input']}, {identity['precision']}, {weights}"
-    published = task.published
+    identity, bad = results.identity, results.record(view)["bad_files"]
+    left_out = f"; {len(bad)} bad images left out" if bad else ""
+    seen = f", view {view.name} ({view.chain})" if view.steps else ""
+    decided = f", threshold {threshold:g}" if threshold != THRESHOLD else ""
+    measured = (
+        f"{identity['protocol']}: {identity['input']}{seen}, {identity['precision']}{decided}, "
+        f"weights {identity['checkpoint']} (sha256 {identity['checkpoint_sha256'][:12]}){left_out}"
+    )
     source = f"published: {published.method}, {'; '.join(published.sources)}" if published else ""
     notes = [f"note: {note}" for note in (*task.notes, *(published.notes if published else ()))]
     return "\n".join(filter(None, [measured, source, *notes]))

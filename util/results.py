@@ -1,6 +1,7 @@
 """A results folder: scores of an evaluation, finished generator by generator, so that it can be resumed.
 
 results/<name>/<protocol>/: scores.csv (path, generator, label, score, logit), meta.json, table.csv, table.md.
+Of a view other than `native` they are called scores.<slug>.csv and so on; meta.json says which view that is.
 """
 
 import csv
@@ -11,10 +12,22 @@ import torch
 
 from common import UserError, read_table, write_json, written_whole
 from util.identity import read_side_file, require_same
-from util.metrics import tabulate
+from util.metrics import PUBLISHED, THRESHOLD, tabulate
 
-FILES = ("meta.json", "scores.csv", "table.csv", "table.md")  # what makes up a results folder
+PATTERNS = (
+    "meta.json",
+    "scores*.csv",
+    "table*.csv",
+    "table*.md",
+    "views.*",
+)  # what makes up a results folder
 SCORE_COLUMNS = ("path", "generator", "label", "score", "logit")
+
+
+def file_for(view, name):
+    """The name of a view's file: scores.csv of the view `native`, scores.web.csv of the view `web`."""
+    stem, suffix = name.split(".")
+    return f"{stem}.{view.slug}.{suffix}" if view.steps else name
 
 
 class Results:
@@ -23,9 +36,9 @@ class Results:
     identity: what an evaluation must have in common to be resumed; about: the rest of meta.json.
     """
 
-    def __init__(self, folder, identity, about):
-        self.folder, self.identity, self.about = folder, identity, about
-        self.meta, self.scores = {}, []
+    def __init__(self, folder, identity, about, views):
+        self.folder, self.identity, self.about, self.views = folder, identity, about, views
+        self.meta, self.scores = {}, {view: [] for view in views}
 
     def open(self, opt, counts, files):
         """Starts empty, or with what an equal evaluation left; never mixes, replaces nothing unless asked to.
@@ -33,7 +46,7 @@ class Results:
         files: {generator: hash of its list of files}; a finished generator whose files changed is refused.
         """
         self.files = files
-        present = [name for name in FILES if (self.folder / name).exists()]
+        present = sorted(path.name for pattern in PATTERNS for path in self.folder.glob(pattern))
         if present and not opt.overwrite:
             if not opt.resume:
                 choices = "--resume keeps them, --overwrite replaces them, --name writes elsewhere"
@@ -47,31 +60,64 @@ class Results:
         records = {"environment": opt.environment, "counts": counts, "bad_files": {}, "finished": {}}
         self.meta = {**self.identity, **self.about, **records}
 
-    def add(self, generator, samples, logits, bad_files):
-        """Adds a finished generator and writes both files before the next one starts."""
-        scores = sigmoid(logits)
-        rows = zip(samples, scores, logits, strict=True)
-        self.scores += [(*sample, score, logit) for sample, score, logit in rows]
-        self.meta["finished"][generator] = {"images": len(samples), "files_sha256": self.files[generator]}
-        self.meta["bad_files"] = dict(bad_files)
-        # Scores first: a generator counts as finished only once its scores are on disk.
-        write_scores(self.folder / "scores.csv", self.scores)
+    def record(self, view):
+        """What meta.json says of a view: which generators are finished, which files are bad.
+
+        That of `native` is meta.json itself.
+        """
+        if not view.steps:
+            return self.meta
+        new = {"file": file_for(view, "scores.csv"), "chain": view.chain, "finished": {}, "bad_files": {}}
+        return self.meta.setdefault("views", {}).setdefault(view.name, new)
+
+    def waiting(self, generator):
+        """The views under which a generator is not finished."""
+        return tuple(view for view in self.views if generator not in self.record(view)["finished"])
+
+    def add(self, generator, scored):
+        """Adds a finished generator and writes all files before the next one starts.
+
+        scored: {view: (samples, logits, {path of a bad file: reason})}.
+        """
+        for view, (samples, logits, bad_files) in scored.items():
+            rows = zip(samples, sigmoid(logits), logits, strict=True)
+            self.scores[view] += [(*sample, score, logit) for sample, score, logit in rows]
+            record = self.record(view)
+            record["finished"][generator] = {"images": len(samples), "files_sha256": self.files[generator]}
+            record["bad_files"] |= bad_files
+            write_scores(self.folder / file_for(view, "scores.csv"), self.scores[view])
+        # Last: a generator counts as finished only once its scores are on disk.
         write_json(self.folder / "meta.json", self.meta)
+
+    def bad_files(self):
+        """{path: reason} of the files left out, and of which views unless of all."""
+        reasons = {}
+        for view in self.views:
+            for path, reason in self.record(view)["bad_files"].items():
+                reasons.setdefault((path, reason), []).append(view.name)
+        return {
+            path: reason if len(names) == len(self.views) else f"{reason} (view {', '.join(names)})"
+            for (path, reason), names in reasons.items()
+        }
 
     def _resume(self, remedy):
         """Loads what is finished; UserError if it is damaged or of another evaluation."""
         self.meta = read_side_file(self.folder / "meta.json", remedy, ("counts", "bad_files", "finished"))
         ways = "use --overwrite or --name"
         require_same(self.meta, self.identity, self.folder, ways)
-        finished = self.meta["finished"]
-        known = {name: entry["files_sha256"] for name, entry in finished.items()}
-        wanted = {name: digest for name, digest in self.files.items() if name in known}
-        require_same({"files": known}, {"files": {**known, **wanted}}, self.folder, ways)
-        path = self.folder / "scores.csv"
-        self.scores = [row for row in read_scores(path) if row[1] in finished] if path.exists() else []
-        counted = {name: entry["images"] for name, entry in finished.items() if entry["images"]}
-        if Counter(row[1] for row in self.scores) != counted:
-            raise UserError(f"{path} is damaged: it lacks scores; {remedy}")
+        for view in self.views:
+            record = self.record(view)
+            require_same(record, {"chain": view.chain} if view.steps else {}, self.folder, ways)
+            finished = record["finished"]
+            known = {name: entry["files_sha256"] for name, entry in finished.items()}
+            wanted = {name: digest for name, digest in self.files.items() if name in known}
+            require_same({"files": known}, {"files": {**known, **wanted}}, self.folder, ways)
+            path = self.folder / file_for(view, "scores.csv")
+            scores = read_scores(path) if path.exists() else []
+            self.scores[view] = [row for row in scores if row[1] in finished]
+            counted = {name: entry["images"] for name, entry in finished.items() if entry["images"]}
+            if Counter(row[1] for row in self.scores[view]) != counted:
+                raise UserError(f"{path} is damaged: it lacks scores; {remedy}")
 
 
 def sigmoid(logits):
@@ -79,10 +125,10 @@ def sigmoid(logits):
     return torch.sigmoid(torch.from_numpy(np.asarray(logits, dtype=np.float32))).numpy()
 
 
-def tabulate_scores(rows, order=None, average="macro"):
+def tabulate_scores(rows, order=None, average="macro", metrics=PUBLISHED, threshold=THRESHOLD):
     """`tabulate` of rows (path, generator, label, score, ...)."""
     _, generators, labels, scores, *_ = zip(*rows, strict=True) if rows else [()] * 4
-    return tabulate(generators, labels, np.array(scores, np.float32), order, average)
+    return tabulate(generators, labels, np.array(scores, np.float32), order, average, metrics, threshold)
 
 
 def write_scores(path, rows):

@@ -20,23 +20,31 @@ class BadImages:
     def __init__(self, policy, dataset):
         self.policy, self.dataset = policy, dataset
         self.reasons = {}  # path -> reason
+        self.by_view = {view.name: {} for view in dataset.views}
 
     def add(self, pairs):
-        """Takes [(index, reason)]; raises BadImageError under the policy "stop"."""
-        for index, reason in pairs:
+        """Takes [(index of an item, reason)]; raises BadImageError under the policy "stop"."""
+        for number, reason in pairs:
+            index, position = divmod(number, len(self.by_view))
             path = self.dataset.samples[index].path
             if self.policy == "stop":
                 remedy = "--on_bad_image skip leaves such files out and lists them"
                 raise BadImageError(f"bad image {self.dataset.root / path}: {reason} ({remedy})")
             self.reasons[path] = reason
+            self.by_view[self.dataset.views[position].name][path] = reason
 
     def describe(self):
         """ "" or a list of the files left out."""
-        lines = [f"  {path}: {reason}" for path, reason in sorted(self.reasons.items())]
-        more = [f"  and {len(lines) - SHOWN:,} more"] if len(lines) > SHOWN else []
-        return (
-            "\n".join([f"{len(lines):,} bad images were left out:", *lines[:SHOWN], *more]) if lines else ""
-        )
+        return describe_bad(self.reasons)
+
+
+def describe_bad(reasons):
+    """ "" or a list of the files left out.  reasons: {path: reason}."""
+    if not reasons:
+        return ""
+    lines = [f"  {path}: {reason}" for path, reason in sorted(reasons.items())]
+    more = [f"  and {len(lines) - SHOWN:,} more"] if len(lines) > SHOWN else []
+    return "\n".join([f"{len(lines):,} bad images were left out:", *lines[:SHOWN], *more])
 
 
 def score(detector, loader, device, bad, bf16=False, stop=None, progress=None):
@@ -78,8 +86,7 @@ def tune_kernels(dataset, deterministic):
 
 
 def stream(detector, loader, device, bad, bf16=False, stop=None, progress=None):
-    """Yields (index, logits on the device) pass by pass."""
-
+    """Yields (index, logits on the device) pass by pass; raises unless the loader gave every image."""
     asked = 0
 
     def parts():
@@ -94,14 +101,14 @@ def stream(detector, loader, device, bad, bf16=False, stop=None, progress=None):
 
     most = max((len(batch) for batch in loader.batch_sampler), default=1)  # --batch_size bounds a pass
     yield from logits_by_size(detector, parts(), device, bf16, most=most)
-    expected = sum(map(len, loader.batch_sampler))
+    expected = sum(map(len, loader.batch_sampler)) * len(bad.by_view)
     if asked != expected:
         raise RuntimeError(f"the loader delivered {asked} of {expected} images")
 
 
 def require_finite(index, logit, dataset):
     """UserError for a logit of NaN or inf."""
-    broken = index[~np.isfinite(logit)]
+    broken = index[~np.isfinite(logit)] // len(dataset.views)
     if len(broken):
         first = dataset.root / dataset.samples[broken[0]].path
         images = f"{len(broken)} images, first {first}"

@@ -56,6 +56,11 @@ def points(value):
     return f"{100 * value:+.1f}"
 
 
+def ratio(value):
+    """0.1234 -> '0.123'; NaN -> '-'."""
+    return "-" if math.isnan(value) else f"{value:.3f}"
+
+
 def count(value):
     """1234 -> '1,234'."""
     return f"{value:,}"
@@ -73,10 +78,41 @@ class Column:
 RESULTS = {
     "generator": Column("generator", str, "l"),
     "acc": Column("acc %"),
+    "cal_acc": Column("cal. acc"),
+    "acc_low": Column("low"),
+    "acc_high": Column("high"),
+    "bal_acc": Column("bal. acc"),
+    "cal_bal_acc": Column("cal. bal."),
+    "bal_acc_low": Column("low"),
+    "bal_acc_high": Column("high"),
+    "bal_acc_drop": Column("change", points),
     "ap": Column("AP %"),
+    "ap_low": Column("low"),
+    "ap_high": Column("high"),
+    "ap_drop": Column("change", points),
     "r_acc": Column("real %"),
+    "r_acc_low": Column("low"),
+    "r_acc_high": Column("high"),
     "f_acc": Column("fake %"),
+    "f_acc_low": Column("low"),
+    "f_acc_high": Column("high"),
     "auc": Column("AUC %"),
+    "auc_low": Column("low"),
+    "auc_high": Column("high"),
+    "tpr1": Column("TPR@1%"),
+    "tpr5": Column("TPR@5%"),
+    "tpr10": Column("TPR@10%"),
+    "fpr95": Column("FPR@95%"),
+    "eer": Column("EER %"),
+    "brier": Column("Brier", ratio),
+    "cal_brier": Column("cal.", ratio),
+    "nll": Column("NLL", ratio),
+    "cal_nll": Column("cal.", ratio),
+    "ece": Column("ECE %"),
+    "cal_ece": Column("cal."),
+    "ece_bal": Column("bal. ECE"),
+    "cal_ece_bal": Column("cal."),
+    "oracle": Column("oracle"),
     "images": Column("images", count),
     "published_acc": Column("pub. acc"),
     "diff_acc": Column("diff", points),
@@ -84,6 +120,8 @@ RESULTS = {
     "diff_ap": Column("diff", points),
     "reason": Column("note", str, "l"),
 }
+# Columns that every table.csv has; others only where a row has them.
+ALWAYS = "generator acc ap r_acc f_acc auc images published_acc diff_acc published_ap diff_ap reason".split()
 
 
 def results(rows, columns=RESULTS):
@@ -115,8 +153,13 @@ def write_csv(path, rows, columns=RESULTS):
         writer.writerows(rows)
 
 
-def write_results(folder, rows, caption):
-    """table.csv and table.md, with the caption, in a results folder."""
-    write_csv(Path(folder) / "table.csv", rows)
-    with written_whole(Path(folder) / "table.md") as file:
+def write_results(folder, rows, caption, name_of=str):
+    """table.csv and table.md, with the caption, in a results folder; returns the table for the terminal.
+
+    name_of: what the files are called instead.
+    """
+    named = set(ALWAYS).union(*rows)
+    write_csv(Path(folder) / name_of("table.csv"), rows, [name for name in RESULTS if name in named])
+    with written_whole(Path(folder) / name_of("table.md")) as file:
         file.write("\n\n".join([results_markdown(rows), *caption.splitlines()]) + "\n")
+    return results(rows)

@@ -1,0 +1,246 @@
+"""From logits to probabilities that can be believed, a threshold, and a band in which a detector is unsure.
+
+    p(fake) = sigmoid((logit + shift) / temperature)
+
+All of it is fitted on labelled images like those to come, and holds for such images only.  Fake = 1.
+Source of the shift: arXiv 2602.01973; of the temperature: Guo et al., ICML 2017.
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from common import UserError, write_json
+from util.identity import read_side_file
+from util.metrics import measure, tabulate
+
+TEMPERATURES = 0.1, 10.0  # a perfect validation set would ask for 0
+SHIFTS = -50.0, 50.0
+BOUND = 0.95  # confidence of the bound on the accuracy of reals
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What turns logits into probabilities and verdicts; the default changes nothing."""
+
+    shift: float = 0.0  # of the logit
+    temperature: float = 1.0
+    threshold: float = 0.5  # a probability above it says fake
+    # Of a chosen share of errors: from `low` to `high` the verdict is "unsure".  None: no band.
+    low: float | None = None
+    high: float | None = None
+    fitted_on: dict = field(default_factory=dict)  # images, their hash, the accuracy asked for
+
+    def probability(self, logits):
+        """float32 probability of fake of logits (N,)."""
+        scaled = (np.asarray(logits, np.float64) + self.shift) / self.temperature
+        return (1 / (1 + np.exp(-np.clip(scaled, -700, 700)))).astype(np.float32)
+
+    def verdict(self, probability):
+        """ "real" or "fake"; with a band "unsure" from `low` to `high`, and the threshold does not count."""
+        if self.low is None:
+            return "fake" if probability > self.threshold else "real"
+        if self.low <= probability <= self.high:
+            return "unsure"
+        return "fake" if probability > self.high else "real"
+
+    def as_dict(self):
+        """Plain values for a checkpoint or a JSON file."""
+        return asdict(self)
+
+    def describe(self):
+        """In words, for the caption of a table."""
+        known = f"{self.fitted_on.get('images', 0):,} images of {self.fitted_on.get('set', 'unknown origin')}"
+        return (
+            f"cal.: (logit {self.shift:+.2f}) / {self.temperature:.2f}, threshold {self.threshold:.3f}, "
+            f"fitted on {known}"
+        )
+
+
+# ----- calibrations of weight files -----
+
+CHANGES = {"bal_acc": "balanced accuracy", "r_acc": "real", "f_acc": "fake"}
+TWINS = ("acc", "bal_acc", "brier", "nll", "ece", "ece_bal")  # metrics that calibration changes
+
+
+def side_file(path):
+    """Where the calibration of a weight file is written by val.py --calibrate."""
+    return Path(f"{path}.calibration.json")
+
+
+def of(loaded):
+    """The Calibration of a loaded weight file, or None: that of its side file, else the training's own."""
+    path, content = side_file(loaded.path), loaded.content.get("calibration")
+    if path.is_file():
+        remedy = "val.py --calibrate writes it again"
+        content = read_side_file(path, remedy, ("shift", "temperature", "threshold", "weights_sha256"))
+        if content["weights_sha256"] != loaded.sha256:
+            raise UserError(f"{path} belongs to other weights; {remedy}")
+    fields = Calibration.__dataclass_fields__
+    return Calibration(**{name: content[name] for name in fields if name in content}) if content else None
+
+
+def save(calibration, loaded):
+    """Writes the side file of a weight file; returns its path."""
+    write_json(side_file(loaded.path), calibration.as_dict() | {"weights_sha256": loaded.sha256})
+    return side_file(loaded.path)
+
+
+def require_free(loaded, opt):
+    """UserError where a calibration would be lost, or the images as they are stored are not scored."""
+    if all(view.steps for view in opt.views):
+        raise UserError("--calibrate needs the view native, images as they are stored")
+    if side_file(loaded.path).exists() and not (opt.overwrite or opt.resume):
+        ways = "--overwrite replaces it and the scores, --resume keeps the scores and replaces it"
+        raise UserError(f"{side_file(loaded.path)} exists; {ways}")
+
+
+def fit_and_save(loaded, result, opt, about):
+    """Fits on the scores of the view `native`, writes the side file; returns what to print."""
+    scores = next(rows for view, rows in result.scores.items() if not view.steps)
+    labels, logits = (np.array([row[i] for row in scores]) for i in (2, 4))
+    calibration = fit(labels, logits, opt.real_accuracy, opt.unsure, about)
+    before, after = (
+        measure(labels, kind.probability(logits), tuple(CHANGES), kind.threshold)
+        for kind in (Calibration(), calibration)
+    )
+    changes = [f"{words} {before[name]:.1%} -> {after[name]:.1%}" for name, words in CHANGES.items()]
+    lines = [
+        calibration.describe(),
+        f"on these images: {', '.join(changes)}",
+        describe_band(calibration, scores),
+        "It holds for images like these only: test it on others.",
+        f"-> {save(calibration, loaded)}",
+    ]
+    return "\n".join(filter(None, lines))
+
+
+def add_calibrated(rows, scores, calibration, order, average):
+    """Adds cal_<metric> to the rows of a table, for those of TWINS that they have.
+
+    scores: rows (path, generator, label, score, logit).
+    """
+    chosen = tuple(name for name in TWINS if name in rows[0])
+    generators, labels, logits = [[row[i] for row in scores] for i in (1, 2, 4)]
+    scaled = calibration.probability(logits)
+    twins = tabulate(generators, labels, scaled, order, average, chosen, calibration.threshold)
+    for row, twin in zip(rows, twins, strict=True):
+        row |= {f"cal_{name}": twin[name] for name in chosen}
+
+
+def describe_band(calibration, scores):
+    """How many images are in the unsure band, and how many of the others are wrong; "" without a band."""
+    if calibration.low is None or not scores:
+        return ""
+    verdicts = list(map(calibration.verdict, calibration.probability([row[4] for row in scores])))
+    unsure = verdicts.count("unsure") / len(verdicts)
+    mistaken = [verdict == ("fake", "real")[row[2]] for verdict, row in zip(verdicts, scores, strict=True)]
+    wrong = sum(mistaken) / len(mistaken)
+    asked = calibration.fitted_on.get("error", 0)
+    return (
+        f"unsure from {calibration.low:.3f} to {calibration.high:.3f}: {unsure:.1%} unsure, {wrong:.1%} wrong"
+        f" (at most {asked:.1%} for images like those of the calibration)"
+    )
+
+
+# ----- fitting -----
+
+
+def fit(labels, logits, real_accuracy=None, error=None, fitted_on=None):
+    """A Calibration fitted on logits (N,) of images with labels (N,); each class weighs a half.
+
+    Args:
+        real_accuracy: choose the smallest threshold that calls at least this share of reals real, by a bound
+            that holds with 95 % confidence; else the threshold is that of the best balanced accuracy.
+        error: share of errors outside the unsure band, the same for both classes; None: no band.
+    UserError unless both classes are there, or where too few images are for what is asked.
+    """
+    labels, logits = np.asarray(labels), np.asarray(logits, np.float64)
+    if len(np.unique(labels)) < 2:
+        raise UserError("calibration needs real and fake images")
+    shift, temperature = fit_shift(labels, logits)
+    scaled = Calibration(shift, temperature)
+    scores = scaled.probability(logits)
+    threshold = best_threshold(labels, scores)
+    if real_accuracy is not None:
+        threshold = guarded_threshold(scores[labels == 0], real_accuracy)
+    low, high = (None, None) if error is None else unsure_band(labels, scores, error)
+    about = {"reals": int(np.sum(labels == 0)), "fakes": int(np.sum(labels == 1)), "images": len(labels)}
+    about |= {"real_accuracy": real_accuracy, "error": error, **(fitted_on or {})}
+    return Calibration(shift, temperature, threshold, low, high, about)
+
+
+def fit_shift(labels, logits):
+    """(shift, temperature) of the smallest class-balanced negative log likelihood."""
+    from scipy.optimize import minimize  # here: SciPy takes long to import
+
+    weights = 1 / np.bincount(labels, minlength=2)[labels] / 2
+    signs = np.where(labels == 1, 1, -1)
+
+    def loss(parameters):
+        shift, slope = parameters
+        margin = signs * (logits + shift) * slope
+        wrong = 1 / (1 + np.exp(np.clip(margin, -700, 700)))
+        gradient = -weights * signs * wrong
+        slopes = [np.sum(gradient * slope), np.sum(gradient * (logits + shift))]
+        return np.sum(weights * np.logaddexp(0, -margin)), np.array(slopes)
+
+    lowest, highest = TEMPERATURES
+    middle = -np.mean([np.median(logits[labels == label]) for label in (0, 1)])
+    bounds = [SHIFTS, (1 / highest, 1 / lowest)]
+    start = [np.clip(middle, *SHIFTS), 1.0]
+    shift, slope = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B").x
+    return float(shift), float(1 / slope)
+
+
+def best_threshold(labels, scores):
+    """The middle of the widest gap between scores of the best balanced accuracy; above it is fake."""
+    values = np.unique(np.concatenate([[0.0], scores.astype(np.float64), [1.0]]))
+    reals, fakes = (np.sort(scores[labels == label]) for label in (0, 1))
+    right = np.searchsorted(reals, values, "right") / len(reals)
+    found = 1 - np.searchsorted(fakes, values, "right") / len(fakes)
+    balanced = (right + found)[:-1]
+    gaps = np.where(balanced >= balanced.max() - 1e-12, np.diff(values), -1.0)
+    widest = int(np.argmax(gaps))
+    return float((values[widest] + values[widest + 1]) / 2)
+
+
+def guarded_threshold(reals, accuracy):
+    """The smallest threshold at which a 95 % bound says that `accuracy` of the reals are called real.
+
+    Source: Clopper and Pearson's lower bound.  It holds for images like `reals` only.
+    """
+    from scipy.stats import beta  # here: SciPy takes long to import
+
+    reals, count = np.sort(reals), len(reals)
+    # A threshold is the score of a real: those up to it are called real, ties together.
+    right = np.searchsorted(reals, reals, "right")
+    enough = np.flatnonzero(beta.ppf(1 - BOUND, right, count - right + 1) >= accuracy)
+    if not len(enough):
+        raise UserError(
+            f"{count} real images cannot show with {BOUND:.0%} confidence that {accuracy:.1%} of reals are "
+            f"called real; it takes at least {least_reals(accuracy)}"
+        )
+    return float(reals[enough[0]])
+
+
+def least_reals(accuracy):
+    """How many reals, all called real, show an accuracy."""
+    return int(np.ceil(np.log(1 - BOUND) / np.log(accuracy)))
+
+
+def unsure_band(labels, scores, error):
+    """(low, high): at most a share `error` of the fakes is below `low`, and of the reals above `high`.
+
+    Split conformal prediction by class: the guarantee holds on average over draws of calibration images.
+    (None, None) where fewer than that are wrong without a band.  UserError where a class has too few images.
+    Source: Vovk, Gammerman and Shafer, 2005.
+    """
+    reals, fakes = (np.sort(scores[labels == label]) for label in (0, 1))
+    least = int(np.ceil(1 / error)) - 1
+    if min(len(reals), len(fakes)) < least:
+        raise UserError(f"an unsure band with {error:.1%} errors needs {least} images of each class")
+    high = reals[int(np.ceil((len(reals) + 1) * (1 - error))) - 1]  # above it: surely not real
+    low = fakes[int(np.floor((len(fakes) + 1) * error)) - 1]  # below it: surely not fake
+    return (float(low), float(high)) if low <= high else (None, None)
