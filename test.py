@@ -73,7 +73,8 @@ def list_images(opt, row, root):
     missing = [name for name, folder in folders.items() if not folder]
     if missing:
         print(f"{row.slug}: no folder in {root} for {', '.join(missing)}")
-    return data.scan(root, [(name, folder) for name, folder in folders.items() if folder], row.label_map)
+    scan = data.scan(root, [(name, folder) for name, folder in folders.items() if folder], row.label_map)
+    return scan.lossless() if opt.only else scan
 
 
 def without_empty(located, asked):

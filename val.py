@@ -38,7 +38,8 @@ def main(argv=None):
     # The images.
     folders = data.discover(opt.dataroot, opt.classes)
     geometry = data.eval_geometry(opt, config, trained=loaded.options)
-    dataset = data.evaluation_images(opt, data.scan(opt.dataroot, folders), config, geometry)
+    scan = data.scan(opt.dataroot, folders)
+    dataset = data.evaluation_images(opt, scan.lossless() if opt.only else scan, config, geometry)
     print(dataset.scan.describe(opt.classes))
     make_loader = partial(data.loader_over, opt, device=device)
 

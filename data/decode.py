@@ -56,6 +56,17 @@ def read(path):
         return path.read_bytes()
 
 
+def is_lossless(path):
+    """Whether a file's container keeps pixels as they are, by its first bytes; False if unreadable."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(16)
+    except OSError:
+        return False
+    webp = start[:4] == b"RIFF" and start[8:16] == b"WEBPVP8L"
+    return webp or start.startswith((b"\x89PNG", b"BM", b"P6", b"P5", b"II*\0", b"MM\0*"))
+
+
 @contextmanager
 def opened(content, max_mpx=DEFAULT_MAX_MPX):
     """The PIL image of a file's content, its header checked, no pixel decoded; whatever fails is BadImage."""

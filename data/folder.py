@@ -11,7 +11,7 @@ predict.py takes files and folders of any structure (`files_scan`).
 import functools
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +20,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from common import BadImage, UserError
-from data.decode import DEFAULT_MAX_MPX, decode
+from data.decode import DEFAULT_MAX_MPX, decode, is_lossless
 from data.noise import decode_noise, noise_sample
 from data.patches import describe_patches, patch_sample
 from data.perturb import AS_STORED
@@ -66,6 +66,12 @@ class Scan:
         self.samples += [Sample(path, generator, label) for path in paths]
         if paths and 1 - label in {self.labels.get(step.lower()) for step in steps}:
             self.contradictions[os.path.dirname(paths[0])] += len(paths)
+
+    def lossless(self):
+        """The same without images of lossy containers, by the files' first bytes."""
+        kept = [sample for sample in self.samples if is_lossless(self.root / sample.path)]
+        left_out = Counter({"of lossy containers": len(self.samples) - len(kept)})
+        return replace(self, samples=kept, passed_over=self.passed_over + left_out)
 
     def counts(self):
         """{generator: [number of real, number of fake]}"""

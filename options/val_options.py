@@ -90,6 +90,8 @@ class ValOptions(BaseOptions):
         self.add_classes(add)
         add("--name", help="folder below --results_dir; default: the run's name")
         add("--results_dir", type=file_path, default="./results", help="folder of all results")
+        only = "leave out images of other containers; a row needs 20 of each class"
+        add("--only", choices=("lossless",), help=only)
         add = parser.add_argument_group("numbers").add_argument
         chosen = f"columns, of {', '.join(METRICS)}; default: {','.join(PUBLISHED)}"
         add("--metrics", type=choice_list(METRICS), help=chosen)

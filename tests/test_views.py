@@ -224,3 +224,26 @@ def test_generators_without_a_number_come_after_the_worst():
         for name, value in [("a", 0.9), ("b", math.nan), ("c", 0.2), ("Mean", 0.5)]
     ]
     assert [row["generator"] for row in views.worst_first(rows)] == ["c", "a", "b", "Mean"]
+
+
+def test_only_lossless_leaves_lossy_files_out_and_says_where_too_few_are_left(weights, tree, capsys):
+    root = tree(["a", "b"], count=22)
+    for path in sorted((root / "b" / "0_real").glob("*.png"))[:5]:
+        Image.open(path).convert("RGB").save(path.with_suffix(".jpg"))
+        path.unlink()
+    Image.open(root / "a" / "0_real" / "0.png").convert("RGB").save(
+        root / "a" / "0_real" / "x.webp", quality=80
+    )
+    Image.open(root / "a" / "0_real" / "0.png").convert("RGB").save(
+        root / "a" / "0_real" / "y.webp", lossless=True
+    )
+    evaluate(weights, root, "--only", "lossless")
+    rows = {row["generator"]: row for row in table(results())}
+    assert (rows["a"]["images"], rows["b"]["images"]) == ("45", "39")
+    assert rows["b"]["acc"] == rows["b"]["f_acc"] == "nan" and "17" in rows["b"]["reason"]
+    assert rows["Mean"]["acc"] == rows["a"]["acc"] != "nan"
+    paths = {row[0] for row in read_scores(results() / "scores.csv")}
+    assert "a/0_real/y.webp" in paths and not any(path.endswith(".jpg") for path in paths)
+    assert "6 of lossy containers" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="files"):
+        evaluate(weights, root, "--resume")

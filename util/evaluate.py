@@ -16,6 +16,8 @@ from util.results import Results, file_for, tabulate_scores
 from util.score import BadImages, describe_bad, describe_input, predict, tune_kernels
 from util.significance import add_intervals
 
+LEAST = 20  # images of each class that a row needs under --only
+
 
 @dataclass(frozen=True)
 class Task:
@@ -62,7 +64,14 @@ def evaluate(opt, loaded, device, task, dataset, make_loader, stop):
         raise UserError(f"no images below {dataset.root} in the folders of {', '.join(task.order)}")
     tune_kernels(dataset, opt.deterministic)
     detector = loaded.detector.to(device, memory_format=torch.channels_last)
-    identity = {**loaded.identity, "protocol": task.name, **task.identity, **describe_input(dataset, opt.amp)}
+    only = {"only": opt.only} if opt.only else {}
+    identity = {
+        **loaded.identity,
+        **only,
+        "protocol": task.name,
+        **task.identity,
+        **describe_input(dataset, opt.amp),
+    }
     folder = Path(opt.results_dir) / (opt.name or loaded.run_name) / task.name
     results = Results(folder, identity, {**task.about, "notes": list(task.notes)}, dataset.views)
     generators = {}  # name -> {index: sample}, in the dataset's order
@@ -111,7 +120,8 @@ def conclude(opt, task, results, calibration, files_sha256, reused):
         published = None if view.steps else task.published
         metrics = tuple(dict.fromkeys(("acc", "ap", *chosen) if published else chosen))
         scores = results.scores[view]
-        rows = tabulate_scores(scores, task.order, task.average, metrics, opt.threshold)
+        least = LEAST if opt.only else 1
+        rows = tabulate_scores(scores, task.order, task.average, metrics, opt.threshold, least)
         if calibration:
             calibrate.add_calibrated(rows, scores, calibration, task.order, task.average)
         if opt.ci:
@@ -146,6 +156,7 @@ def caption(results, view, task, published, threshold):
     identity, bad = results.identity, results.record(view)["bad_files"]
     left_out = f"; {len(bad)} bad images left out" if bad else ""
     seen = f", view {view.name} ({view.chain})" if view.steps else ""
+    seen += f", only {identity['only']} files" if "only" in identity else ""
     decided = f", threshold {threshold:g}" if threshold != THRESHOLD else ""
     measured = (
         f"{identity['protocol']}: {identity['input']}{seen}, {identity['precision']}{decided}, "

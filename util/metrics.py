@@ -133,35 +133,43 @@ METRICS = {
 PUBLISHED = ("acc", "ap", "r_acc", "f_acc", "auc")  # what a table shows unless asked for more
 
 
-def measure(labels, scores, metrics=PUBLISHED, threshold=THRESHOLD):
+def measure(labels, scores, metrics=PUBLISHED, threshold=THRESHOLD, least=1):
     """{name: METRICS of one generator}, its number of images, and why some are NaN (else "").
 
-    labels: 0 or 1, (N,); scores: float32 sigmoid, (N,).
+    labels: 0 or 1, (N,); scores: float32 sigmoid, (N,).  least: with fewer images of a class, all are NaN.
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
-    row = {name: METRICS[name](labels, scores, threshold) for name in metrics}
-    return {**row, "images": len(labels), "reason": reason(labels)}
+    few = min(np.sum(labels == 0), np.sum(labels == 1)) < least
+    row = {
+        name: math.nan if few and least > 1 else METRICS[name](labels, scores, threshold) for name in metrics
+    }
+    return {**row, "images": len(labels), "reason": reason(labels, least)}
 
 
-def reason(labels):
-    """Why two-class metrics cannot be given: "no images", "no real images", "no fake images" or ""."""
+def reason(labels, least=1):
+    """Why two-class metrics cannot be given: "no images", "no real images", "under 20 fake images" or ""."""
+    counts = [int(np.sum(labels == label)) for label in (0, 1)]
+    if least > 1 and min(counts) < least:
+        return f"{counts[0]} real, {counts[1]} fake: under {least}"
     missing = [name for label, name in enumerate(("real", "fake")) if not np.any(labels == label)]
     if len(missing) == 2:
         return "no images"
     return f"no {missing[0]} images" if missing else ""
 
 
-def tabulate(generators, labels, scores, order=None, average="macro", metrics=PUBLISHED, threshold=THRESHOLD):
+def tabulate(
+    generators, labels, scores, order=None, average="macro", metrics=PUBLISHED, threshold=THRESHOLD, least=1
+):
     """Rows per generator in the given order, then their mean over those where accuracy is defined.
 
     generators: name per image.  average: "macro", the mean over generators, or "micro", every metric over all
-    their images pooled.  The mean's `reason` says over how many generators it runs.
+    their images pooled.  least: as for `measure`.  The mean's `reason` says over how many generators it runs.
     """
     generators, labels, scores = np.asarray(generators, dtype=object), np.asarray(labels), np.asarray(scores)
     order = list(order) if order is not None else list(dict.fromkeys(generators.tolist()))
     own = {name: generators == name for name in order}
     rows = [
-        {"generator": name, **measure(labels[mask], scores[mask], metrics, threshold)}
+        {"generator": name, **measure(labels[mask], scores[mask], metrics, threshold, least)}
         for name, mask in own.items()
     ]
     complete = [row["generator"] for row in rows if not row["reason"]]

@@ -125,10 +125,12 @@ def sigmoid(logits):
     return torch.sigmoid(torch.from_numpy(np.asarray(logits, dtype=np.float32))).numpy()
 
 
-def tabulate_scores(rows, order=None, average="macro", metrics=PUBLISHED, threshold=THRESHOLD):
+def tabulate_scores(rows, order=None, average="macro", metrics=PUBLISHED, threshold=THRESHOLD, least=1):
     """`tabulate` of rows (path, generator, label, score, ...)."""
     _, generators, labels, scores, *_ = zip(*rows, strict=True) if rows else [()] * 4
-    return tabulate(generators, labels, np.array(scores, np.float32), order, average, metrics, threshold)
+    return tabulate(
+        generators, labels, np.array(scores, np.float32), order, average, metrics, threshold, least
+    )
 
 
 def write_scores(path, rows):
