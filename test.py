@@ -55,7 +55,7 @@ def main(argv=None):
         for row, scan in located:
             config = loaded.detector.data_config
             geometry = data.eval_geometry(opt, config, row.geometry, loaded.options)
-            dataset = data.evaluation_images(opt, scan, config, geometry)
+            dataset = data.evaluation_images(opt, scan, config, geometry, row.encoders)
             print(scan.describe())
             make_loader = partial(data.loader_over, opt, device=device)
             task = make_task(opt, row, dataset, loaded)
@@ -73,7 +73,9 @@ def list_images(opt, row, root):
     missing = [name for name, folder in folders.items() if not folder]
     if missing:
         print(f"{row.slug}: no folder in {root} for {', '.join(missing)}")
-    scan = data.scan(root, [(name, folder) for name, folder in folders.items() if folder], row.label_map)
+    scan = row.scan(root, [(name, folder) for name, folder in folders.items() if folder])
+    if row.reals and not any(real for real, _ in scan.counts().values()):
+        print(f"{row.slug}: fakes only, since {root} has no folder of reals: {' or '.join(row.reals)}")
     return scan.lossless() if opt.only else scan
 
 

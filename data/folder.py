@@ -130,33 +130,46 @@ def discover(root, classes=()):
     return [(name, folders[name]) for name in sorted(set(classes or folders))]
 
 
-def scan(root, folders, labels=LABELS):
+def scan(root, folders, labels=LABELS, bare=None):
     """Lists the images of generators.
 
     Args:
         folders: [(generator name, folder below root)], kept in order.
         labels: {label folder's name in lower case: label}.
+        bare: a folder without label folders holds fakes, to each of which the folders of reals in this list
+            belong; None: it is passed over.
     """
     result = Scan(Path(root), folders=[name for name, _ in folders], labels=labels)
     if all(Path(folder) != result.root for _, folder in folders):
         _pass_over(root, result.passed_over)
-        known = {Path(folder).relative_to(root).parts[0] for _, folder in folders}
+        places = [*(folder for _, folder in folders), *(bare or ())]
+        known = {Path(os.path.relpath(place, root)).parts[0] for place in places}
         for child in subfolders(root):
             if child.name not in known and not labels_below(child, (result.root,), labels):
                 result.passed_over[f"folder without label folders ({child.name})"] += 1
     for name, folder in folders:
+        if bare is not None and not labels_below(folder, (result.root,), labels):
+            for label, place in (*((0, reals) for reals in bare), (1, folder)):
+                for current, names in image_files(place, result.passed_over):
+                    result.samples += [Sample(path, name, label) for path in _relative(root, current, names)]
+            continue
         for parent, inside, above in _unlabelled(Path(folder), labels, (result.root,)):
             _pass_over(parent, result.passed_over)
             for _, labelled in sorted(inside.items()):
                 for current, names in image_files(labelled, result.passed_over, above):
-                    relative = Path(os.path.relpath(current, root)).as_posix()
-                    paths = [f"{relative}/{file}" for file in names]
+                    paths = _relative(root, current, names)
                     result.add(paths, name, Path(current).relative_to(parent).parts)
             splits = {child.name.lower() for child in subfolders(parent)} & SPLITS - set(labels)
             if len(splits) > 1:
                 names = ", ".join(sorted(splits))
                 raise UserError(f"{parent} holds the splits {names}; name one folder below it")
     return result
+
+
+def _relative(root, folder, names):
+    """Paths of a folder's files relative to root, with forward slashes."""
+    relative = Path(os.path.relpath(folder, root)).as_posix()
+    return [f"{relative}/{name}" for name in names]
 
 
 def files_scan(inputs):

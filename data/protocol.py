@@ -17,13 +17,15 @@ from pathlib import Path, PurePath
 import yaml
 
 from common import UserError
-from data.folder import LABELS, label_folders
+from data.folder import LABELS, label_folders, scan
+from data.perturb import PERTURBATIONS, VIEWS, parse_view
 from data.transforms import INTERPOLATIONS, RESIZES, Geometry
 
 AVERAGES = ("macro", "micro")  # mean over generators; mean over images
 LONGEST_SIDE = 16_384
 STORED = Geometry(load_size=None, crop_size=None)
 RESERVED = ("all", "none")  # words that --protocols and --protocol understand
+CLASSES = ("real", "fake")  # by label
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,9 @@ class Protocol:
     places: tuple[str, ...] = ("{generator}",)
     split: str = "test"  # the published split that `places` are
     labels: tuple[str, str] = ("0_real", "1_fake")  # published (real, fake) names; LAYOUTS hold as well
+    bare: bool = False  # a generator's folder without label folders holds fakes
+    reals: tuple[str, ...] = ()  # paths below the root, the first counts: reals that all bare folders share
+    reencode: tuple[tuple[str, str], ...] = ()  # ("real" or "fake", view): what these images go through first
     average: str = "macro"
     seed: int | None = None  # of the published training
     training: tuple[Generator, ...] = ()  # the generators of its training part
@@ -118,17 +123,29 @@ class Protocol:
         """The folder of a generator below root, or None.
 
         A path after the first, or without the generator's name, counts only with label folders right inside:
-        <generator>/ without val/ may hold the training images, and test/ may be anything.
+        <generator>/ without val/ may hold the training images, and test/ may be anything.  `bare` folders
+        count at every path with the name.
         """
         _, _, places = self.part(part)
         for place in places:
             named = "{generator}" in place
             for name in generator.aliases if named else ("",):
                 folder = _resolve(root, place.format(generator=name))
-                sure = named and place == places[0]
+                sure = named and (place == places[0] or self.bare)
                 if folder and (sure or label_folders(folder, self.label_map)):
                     return folder
         return None
+
+    def scan(self, root, folders, base=None):
+        """The Scan of [(generator's name, folder below root)]; `reals` are looked for below base, or root."""
+        found = [_resolve(base or root, path) for path in self.reals]
+        bare = list(filter(None, found))[:1] if self.bare else None
+        return scan(root, folders, self.label_map, bare)
+
+    @property
+    def encoders(self):
+        """{label: View} of `reencode`."""
+        return {CLASSES.index(name): parse_view(view) for name, view in self.reencode}
 
     @property
     def label_map(self):
@@ -137,16 +154,23 @@ class Protocol:
 
     def as_dict(self):
         """The row as plain values, for a record of results."""
-        return json.loads(json.dumps(asdict(self) | {"geometry": self.geometry.as_dict()}))
+        changed = {"geometry": self.geometry.as_dict(), "reencode": dict(self.reencode)}
+        return json.loads(json.dumps(asdict(self) | changed))
 
     @property
     def sha256(self):
-        """Of what scores depend on: generators, their folders, labels, geometry, averaging."""
+        """Of what scores depend on: generators, their folders, labels, geometry, averaging.
+
+        `bare`, `reals` and `reencode` are part of it only where they are set.
+        """
         row = self.as_dict()
         row["generators"] = [(generator.name, generator.aliases) for generator in self.generators]
         parts = {
             name: row[name] for name in ("slug", "generators", "geometry", "places", "labels", "average")
         }
+        parts |= {name: row[name] for name in ("bare", "reals") if row[name]}
+        if self.reencode:
+            parts["reencode"] = {CLASSES[label]: view.chain for label, view in self.encoders.items()}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -210,6 +234,16 @@ def _list_of(accept):
     return lambda value: isinstance(value, list) and bool(value) and all(map(accept, value))
 
 
+def _reencode(value):
+    """Whether it is {real or fake: text}; whether the text is a view, `_row` finds out."""
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and set(value) <= {*CLASSES}
+        and all(map(_text, value.values()))
+    )
+
+
 def _whole(lowest=0, highest=2**32 - 1):
     return lambda value: type(value) is int and lowest <= value <= highest
 
@@ -220,6 +254,8 @@ def _one_of(choices):
 
 TEXT, NAME, FOLDERS = (_text, "text"), (_name, "a folder name"), (_list_of(_path), "a list of folder names")
 SIDE = (lambda value: value is None or _whole(1, LONGEST_SIDE)(value), f"null or 1 to {LONGEST_SIDE}")
+FLAG = (lambda value: isinstance(value, bool), "true or false")
+VIEW_HELP = f"a view is {', '.join(VIEWS)}, or steps joined by + ({', '.join(PERTURBATIONS)})"
 # Key of a row -> (what is accepted, the same in words).  What the keys mean: `Protocol` and `Geometry`, where
 # some have other names (RENAMED); real and fake are `labels`.
 KEYS = {
@@ -229,10 +265,13 @@ KEYS = {
     "places": (_list_of(_template), "a list of paths with no other field than {generator}"),
     "real": NAME,
     "fake": NAME,
+    "bare": FLAG,
+    "reals": FOLDERS,
+    "reencode": (_reencode, f"{{real or fake: a view}}, such as {{fake: jpeg:96}}; {VIEW_HELP}"),
     "resize": SIDE,
     "resize_rule": _one_of(RESIZES),
     "crop": SIDE,
-    "even": (lambda value: isinstance(value, bool), "true or false"),
+    "even": FLAG,
     "interpolation": _one_of(INTERPOLATIONS),
     "average": _one_of(AVERAGES),
     "split": TEXT,
@@ -261,12 +300,27 @@ def _row(row):
         known = [LABELS.get(str(name).lower(), label) for label, name in enumerate((real, fake))]
         if not (real and fake) or real.lower() == fake.lower() or known != [0, 1]:
             raise UserError(f"real and fake must be two names, not exchanged ones, got {real} and {fake}")
+    if "reencode" in fields:
+        fields["reencode"] = tuple((name, _view(text)) for name, text in sorted(row["reencode"].items()))
     geometry = {RENAMED.get(key, key): fields.pop(key) for key in GEOMETRY_KEYS if key in fields}
     fields["geometry"] = replace(STORED, **geometry)
     protocol = Protocol(**{"source": "user's protocol file"} | fields)
+    if protocol.reals and not protocol.bare:
+        raise UserError("reals need bare: true, since other folders have reals of their own")
     if len(protocol.generators) > 1 and not protocol.names_generators:
         raise UserError(f"places need {{generator}} where there are several, got {row['places']}")
     return protocol
+
+
+def _view(text):
+    """The text of a view that does something; UserError with the legal forms."""
+    try:
+        if parse_view(text).steps:
+            return text
+        problem = f"{text} changes nothing"
+    except UserError as error:
+        problem = str(error)
+    raise UserError(f"reencode of a protocol: {problem}; {VIEW_HELP}")
 
 
 def _generator(entry):

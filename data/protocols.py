@@ -12,6 +12,7 @@ from data.transforms import Geometry
 
 SQUARE_256 = Geometry(load_size=256, crop_size=None)  # upstream's test.py for most sets
 NPR_PAPER = "Tan et al., CVPR 2024"
+DDA_PAPER = "Dual Data Alignment (Chen et al., NeurIPS 2025)"
 UPSTREAM = "https://github.com/chuangchuangtan/NPR-DeepfakeDetection"
 LSUN = """airplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person
     pottedplant sheep sofa train tvmonitor""".split()  # the classes of ProGAN's images
@@ -69,7 +70,10 @@ _GENIMAGE_FOLDERS = {
     "train_on": ("SDv1.4",),
     "url": "https://github.com/GenImage-Dataset/GenImage",
 }
+_GENIMAGE_8 = _named(_GENIMAGE, "Midjourney SDv1.4 SDv1.5 ADM GLIDE Wukong VQDM BigGAN")
 _TINY = _named(_GENIMAGE, "ADM BigGAN GLIDE Midjourney SDv1.5 VQDM Wukong")
+
+_COCO = ("../MSCOCO/val2017", "MSCOCO/val2017", "../val2017", "val2017")
 
 ROWS = (
     Protocol(
@@ -176,7 +180,7 @@ ROWS = (
     ),
     Protocol(
         slug="GenImage-SSP",
-        generators=_named(_GENIMAGE, "Midjourney SDv1.4 SDv1.5 ADM GLIDE Wukong VQDM BigGAN"),
+        generators=_GENIMAGE_8,
         geometry=SQUARE_256,  # for a whole image; SSP itself takes patches at the stored size
         average="micro",
         seed=42,
@@ -210,6 +214,105 @@ ROWS = (
         url="https://github.com/YueWan1/Detecting-Face-Images-Generated-by-AI",
     ),
     Protocol(
+        slug="WildRF",
+        roots=("WildRF",),
+        generators=(Generator("Facebook"), Generator("Reddit"), Generator("X", ("twitter", "x"))),
+        geometry=STORED,
+        places=("test/{generator}",),
+        training=(Generator("Reddit"),),
+        train_places=("train",),
+        val_places=("val",),
+        source="Cavia et al., arXiv 2406.09398; input as stored, since the paper's detector takes any size",
+        url="https://github.com/barcavia/RealTime-DeepfakeDetection-in-the-RealWorld",
+    ),
+    Protocol(
+        slug="Synthbuster",
+        roots=("Synthbuster",),
+        generators=_family(
+            "diffusion",
+            "DALLE2=dalle2 DALLE3=dalle3 Firefly=firefly Glide=glide Midjourney-v5=midjourney-v5 "
+            "SDv1.3=stable-diffusion-1-3 SDv1.4=stable-diffusion-1-4 SDv2=stable-diffusion-2 "
+            "SDXL=stable-diffusion-xl",
+            1000,
+        ),
+        geometry=STORED,
+        places=("synthbuster/{generator}", "{generator}"),  # as unpacked in a folder for it and for its reals
+        bare=True,
+        reals=("real_RAISE_1k", "../real_RAISE_1k", "RAISE-1k"),
+        source="Bammey, IEEE OJSP 2023; reals: RAISE-1k, Dang-Nguyen et al., MMSys 2015",
+        url="https://zenodo.org/records/10066460",
+    ),
+    Protocol(
+        slug="DRCT-2M",
+        roots=("DRCT-2M",),
+        # Names as in the paper's tables: its folders are called after the hub's models.
+        generators=_family(
+            "diffusion",
+            "LDM=ldm-text2im-large-256 SDv1.4=stable-diffusion-v1-4 SDv1.5=stable-diffusion-v1-5 "
+            "SDv2=stable-diffusion-2-1 SDXL=stable-diffusion-xl-base-1.0 "
+            "SDXL-Refiner=stable-diffusion-xl-refiner-1.0 SD-Turbo=sd-turbo SDXL-Turbo=sdxl-turbo "
+            "LCM-SDv1.5=lcm-lora-sdv1-5 LCM-SDXL=lcm-lora-sdxl SDv1-Ctrl=sd-controlnet-canny "
+            "SDv2-Ctrl=sd21-controlnet-canny SDXL-Ctrl=controlnet-canny-sdxl-1.0 "
+            "SDv1-DR=stable-diffusion-inpainting SDv2-DR=stable-diffusion-2-inpainting "
+            "SDXL-DR=stable-diffusion-xl-1.0-inpainting-0.1",
+        ),
+        geometry=STORED,
+        places=("{generator}/val2017",),
+        bare=True,
+        reals=_COCO,
+        source="Chen et al., ICML 2024; reals: MS COCO, val2017",
+        url="https://modelscope.cn/datasets/BokingChen/DRCT-2M",
+    ),
+    Protocol(
+        slug="DDA-COCO",
+        roots=("DDA-COCO",),
+        generators=_family(
+            "diffusion",
+            "SDXL-VAE=sdxl-vae SD-VAE-EMA=sd-vae-ft-ema SD-VAE-MSE=sd-vae-ft-mse SD2.1=stable-diffusion-2-1 "
+            "SD3.5=stable-diffusion-3.5-large",
+        ),
+        geometry=STORED,
+        bare=True,
+        reals=_COCO,
+        source=f"{DDA_PAPER}: MS COCO, val2017, through five autoencoders",
+        url="https://huggingface.co/datasets/Junwei-Xi/DDA-COCO",
+    ),
+    Protocol(
+        slug="EvalGEN",
+        roots=("EvalGEN", "GenEval-JPEG"),
+        generators=(
+            *_family("diffusion", "Flux GoT OmniGen"),
+            *_family("autoregressive", "Infinity NOVA"),
+        ),
+        geometry=STORED,
+        bare=True,
+        source=f"{DDA_PAPER}: fakes only, so that accuracy is recall",
+        url="https://huggingface.co/datasets/Junwei-Xi/EvalGEN",
+    ),
+    Protocol(
+        slug="AIGIBench",
+        roots=("AIGIBench",),
+        generators=(
+            *_family("gan", "ProGAN R3GAN StyleGAN3 StyleGAN-XL StyleSwin=StyleSwim,StyleSwin"),
+            *_family("gan", "WFIR", 1000),
+            *_family("face-swap", "BlendFace E4S"),
+            *_family("face-swap", "FaceSwap InSwap", 4000),
+            *_family("face-swap", "SimSwap"),
+            *_family("diffusion", "DALLE3=DALLE-3,DALLE3 FLUX1-dev GLIDE Imagen3"),
+            *_family("diffusion", "Midjourney-V6=Midjourney-V6,Midjourney SD3 SDXL"),
+            *_family("diffusion", "BLIP Infinite-ID InstantID IP-Adapter PhotoMaker"),
+            *_family("", "CommunityAI", 6000),
+            *_family("", "SocialRF", 3000),
+        ),
+        geometry=SQUARE_256,  # of its test of NPR
+        places=("test/{generator}", "{generator}"),
+        training=tuple(map(Generator, ("car", "cat", "chair", "horse", "sdv1.4"))),  # its Setting II
+        train_places=("train/{generator}",),
+        val_places=("val/{generator}",),
+        source="README of AIGIBench; Li et al., NeurIPS 2025",
+        url="https://github.com/HorizonTEL/AIGIBench",
+    ),
+    Protocol(
         slug="Sample",
         roots=("sample/test", "test"),
         generators=_family("upsampler", "nearest bilinear bicubic transposed pixelshuffle"),
@@ -218,6 +321,33 @@ ROWS = (
     ),
 )
 PROTOCOLS = {row.slug: row for row in ROWS}
+
+
+def _dda(slug, like, generators, note):
+    """The row called `like` with its fakes at the quality of most of its photographs: DDA's evaluation."""
+    own = {"slug": slug, "generators": generators, "source": f"README of {DDA_PAPER}; {note}", "seed": None}
+    untrained = {"training": (), "train_roots": (), "train_places": (), "val_places": (), "train_on": ()}
+    return replace(PROTOCOLS[like], **own, **untrained, reencode=(("fake", "jpeg:96"),))
+
+
+_GANS = "ProGAN StyleGAN StyleGAN2 BigGAN CycleGAN StarGAN GauGAN Deepfake CRN IMLE WFIR"
+_NO_INPUT = "its resize and crop are not stated, taken from the protocol"
+_ALIGNED = (
+    _dda("GenImage-DDA", "GenImage-NPR", _GENIMAGE_8, f"{_NO_INPUT} GenImage-NPR"),
+    _dda(
+        "ForenSynths-DDA",
+        "ForenSynths",
+        _named(_CNN, _GANS),
+        f"{_NO_INPUT} ForenSynths; its eleven sets are not named, taken as the thirteen without SITD and SAN",
+    ),
+    _dda(
+        "AIGCDetectBenchmark-DDA",
+        "AIGCDetectBenchmark",
+        (*PROTOCOLS["AIGCDetectBenchmark"].generators, *_family("diffusion", "SDXL=sd_xl")),
+        f"{_NO_INPUT} AIGCDetectBenchmark",
+    ),
+)
+PROTOCOLS |= {row.slug: row for row in _ALIGNED}
 # What test.py runs without being asked: upstream's four and Diffusion1kStep.
 DEFAULT = ("ForenSynths", "GANGen-Detection", "DiffusionForensics", "UniversalFakeDetect", "Diffusion1kStep")
 

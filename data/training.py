@@ -119,7 +119,7 @@ def _protocol_scan(opt, part):
     absent = [generator for generator, folder in folders.items() if not folder]
     if not present or (part != "test" and absent):
         raise UserError(f"found no {part} folder: {row.looked_for(opt.dataroot, absent, part)}")
-    return scan(root, present, row.label_map)
+    return row.scan(root, present)
 
 
 def _dataset(opt, part, config, augment=None):

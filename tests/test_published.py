@@ -24,6 +24,13 @@ GENERATORS = {
     "GenImage-SSP": "Midjourney SDv1.4 SDv1.5 ADM GLIDE Wukong VQDM BigGAN",
     "Tiny-GenImage": "ADM BigGAN GLIDE Midjourney SDv1.5 VQDM Wukong",
     "DFIG": "StyleGAN",
+    "WildRF": "Facebook Reddit X",
+    "AIGIBench": "ProGAN R3GAN StyleGAN3 StyleGAN-XL StyleSwin WFIR BlendFace E4S FaceSwap InSwap SimSwap "
+    "DALLE3 FLUX1-dev GLIDE Imagen3 Midjourney-V6 SD3 SDXL BLIP Infinite-ID InstantID IP-Adapter PhotoMaker "
+    "CommunityAI SocialRF",
+    # Only means are published of these.
+    **dict.fromkeys("Synthbuster DRCT-2M DDA-COCO EvalGEN".split(), ""),
+    **dict.fromkeys("GenImage-DDA ForenSynths-DDA AIGCDetectBenchmark-DDA".split(), ""),
 }
 GENERATORS = {slug: names.split() for slug, names in GENERATORS.items()}
 KINDS = {"paper", "README", "report", "log", "issue", "re-run"}
@@ -66,7 +73,7 @@ def recomputed():
         for metric in METRICS:
             cells = [rows[name][metric] for name in GENERATORS[protocol] if name in rows]
             printed = rows["Mean"][metric]
-            if printed and all(cells) and len(cells) == len(GENERATORS[protocol]):
+            if printed and cells and all(cells) and len(cells) == len(GENERATORS[protocol]):
                 value = sum(map(float, cells)) / len(cells)
                 bound = half_unit(printed) + max(half_unit(cell) for cell in cells)
                 yield (protocol, method, metric), float(printed), value, bound + 1e-9
@@ -120,11 +127,13 @@ def test_means_recompute():
 def test_enough_means_are_checked():
     keys = {key for key, *_ in recomputed()}
     assert {("AIGCDetectBenchmark", name, "acc") for name in COLUMNS_AIGC} <= keys
-    protocols = set(GENERATORS) - {"CNNDetection-13", "GenImage-SSP", "DFIG"}
+    protocols = {slug for slug, names in GENERATORS.items() if names}
+    protocols -= {"CNNDetection-13", "GenImage-SSP", "DFIG", "WildRF"}
     assert {
         (slug, "NPR", metric) for slug in protocols - {"Tiny-GenImage"} for metric in ("acc", "ap")
     } <= keys
     assert {("Tiny-GenImage", "CVIMG", metric) for metric in METRICS} <= keys
+    assert {("AIGIBench", "NPR", metric) for metric in METRICS} | {("WildRF", "NPR", "acc")} <= keys
 
 
 def test_thirty_eight_subsets_average_to_table_six():
@@ -205,6 +214,35 @@ def test_lookup_without_mean_or_cells():
     assert published.lookup("DFIG", "NPR") is None
     assert published.lookup("ForenSynths", "nobody") is None
     assert published.lookup("nowhere", "NPR") is None
+
+
+DDA_SETS = [slug for slug in GENERATORS if slug not in ("DFIG",) and "DDA" in published.methods(slug)]
+
+
+def test_ddas_table_is_balanced_accuracy_and_of_fakes_only_recall():
+    means = [published.lookup(slug, "NPR").mean.acc for slug in sorted(DDA_SETS)]
+    assert means == pytest.approx([0.531, 0.422, 0.373, 0.029, 0.479, 0.515, 0.5, 0.635])
+    methods = {"NPR", "UnivFD", "SAFE", "AIDE", "DRCT", "AlignedForensics", "DDA"}
+    for slug in DDA_SETS:
+        assert set(published.methods(slug)) == methods
+        recalls = slug == "EvalGEN"
+        for method in methods:
+            table = published.lookup(slug, method)
+            assert table.recalls == recalls
+            assert any(("recalls" if recalls else "balanced") in note for note in table.notes)
+    for row in published._rows():
+        if row["protocol"] in DDA_SETS:
+            assert ("recall" if row["protocol"] == "EvalGEN" else "balanced accuracy") in row["note"]
+
+
+def test_aigibench_has_means_of_twelve_methods_and_ferretnet_re_ran_npr():
+    assert len(published.methods("AIGIBench")) == 12
+    for method in published.methods("AIGIBench"):
+        mean = published.lookup("AIGIBench", method).mean
+        assert (mean.r_acc + mean.f_acc) / 2 == pytest.approx(mean.acc, abs=0.0025)
+    table = published.lookup("UniversalFakeDetect", "NPR-FerretNet")
+    assert table.mean is None and len(table.cells) == 8
+    assert table.cells["ADM"] == pytest.approx((0.74, 0.781, 0.629, 0.85))
 
 
 def test_lookup_hands_out_copies():

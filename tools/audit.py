@@ -152,7 +152,7 @@ def files_of(opt):
 def scan_of(row, root, opt):
     """The Scan of a protocol's generators that are there."""
     folders = [(generator.name, row.find(root, generator)) for generator in row.pick(opt.classes)]
-    return scan(root, [(name, folder) for name, folder in folders if folder], row.label_map)
+    return row.scan(root, [(name, folder) for name, folder in folders if folder])
 
 
 def read_all(files, opt):

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from common import Parser, UserError, file_path, names_list, non_negative_int, positive_float, write_json
 from data import protocols
 from data.decode import DEFAULT_MAX_MPX
-from data.folder import LAYOUT_HELP, Scan, discover, scan
+from data.folder import LAYOUT_HELP, Scan, discover
 from data.inspection import HASH, inspect_files, keeps_promise
 from data.protocol import STORED, Generator, Protocol
 from util import run, tables
@@ -115,7 +115,7 @@ class Entry:
         self.scan, self.trouble, self.facts = Scan(self.folder), "", ()
         try:
             if self.folder:
-                self.scan = scan(self.folder, [("", self.folder)], self.protocol.label_map)
+                self.scan = self.protocol.scan(self.folder, [("", self.folder)], self.root)
         except (UserError, OSError) as error:
             self.trouble = str(error)
         self.counts = self.scan.counts().get("", [0, 0])  # real, fake
@@ -123,7 +123,7 @@ class Entry:
 
     def path(self, sample):
         """Where the file of a sample is."""
-        return os.path.join(self.folder, sample.path)
+        return os.path.normpath(os.path.join(self.folder, sample.path))
 
     def files(self, readable=True):
         """[(sample, facts)] of the files that can be read, or cannot."""
@@ -165,7 +165,8 @@ def plan(opt):
     if not Path(opt.dataroot).is_dir():
         raise UserError(f"--dataroot: no folder {opt.dataroot}")
     asked = named_protocols(opt)
-    rows = asked or protocols.known(opt.protocol_file).values()
+    # A row that re-encodes images has the files of another one.
+    rows = asked or [row for row in protocols.known(opt.protocol_file).values() if not row.reencode]
     roots = {row: row.locate(opt.dataroot) for row in rows}
     if not asked:
         roots = {row: root for row, root in roots.items() if root}
@@ -266,7 +267,8 @@ def check(entry):
 def check_counts(entry):
     """Images of both classes, as many as published."""
     counts, within = entry.counts, entry.generator.images_within
-    if 0 in counts:
+    fakes_only = entry.protocol.bare and not entry.protocol.reals and counts[1]
+    if 0 in counts and not fakes_only:
         text = f"{counts[0]:,} real and {counts[1]:,} fake images in {entry.folder}; expected {LAYOUT_HELP}"
         yield entry.finding("one-sided" if any(counts) else "empty", text, problem=True)
     for name, count, published in zip(CLASSES, counts, entry.generator.images or (), strict=False):

@@ -38,6 +38,11 @@ class Published:
     sources: tuple[str, ...]
     notes: list[str]
 
+    @property
+    def recalls(self):
+        """Whether its accuracies are recalls, of a benchmark of fakes only: acc and f_acc are one number."""
+        return all(cell.acc == cell.f_acc for cell in (*self.cells.values(), self.mean) if cell)
+
 
 def methods(protocol=None) -> list[str]:
     """The names of all methods, or of those with numbers on one protocol; sorted."""
