@@ -96,6 +96,10 @@ class ValOptions(BaseOptions):
         chosen = f"columns, of {', '.join(METRICS)}; default: {','.join(PUBLISHED)}"
         add("--metrics", type=choice_list(METRICS), help=chosen)
         add("--threshold", type=probability, default=THRESHOLD, help="a score above it says fake")
+        reals = (
+            "results folder of these weights: where a generator has fakes only, the table has its reals' FPR"
+        )
+        add("--reals_from", type=file_path, metavar="results/NAME/PROTOCOL", help=reals)
         add("--ci", type=level, metavar="PERCENT", help="intervals of this level, e.g. 95, in the tables")
         add(
             "--order", choices=ORDERS, default=ORDERS[0], help="of generators; worst: the lowest number first"

@@ -239,7 +239,7 @@ def test_aigibench_has_means_of_twelve_methods_and_ferretnet_re_ran_npr():
     assert len(published.methods("AIGIBench")) == 12
     for method in published.methods("AIGIBench"):
         mean = published.lookup("AIGIBench", method).mean
-        assert (mean.r_acc + mean.f_acc) / 2 == pytest.approx(mean.acc, abs=0.0025)
+        assert (mean.r_acc + mean.f_acc) / 2 == pytest.approx(mean.acc, abs=0.004)
     table = published.lookup("UniversalFakeDetect", "NPR-FerretNet")
     assert table.mean is None and len(table.cells) == 8
     assert table.cells["ADM"] == pytest.approx((0.74, 0.781, 0.629, 0.85))

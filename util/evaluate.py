@@ -11,8 +11,8 @@ from tqdm import tqdm
 from common import UserError, owned
 from util import calibrate, tables, views
 from util.identity import file_list_sha256
-from util.metrics import PUBLISHED, THRESHOLD, add_published
-from util.results import Results, file_for, tabulate_scores
+from util.metrics import PUBLISHED, THRESHOLD, add_published, add_recall
+from util.results import Results, file_for, reals_of, tabulate_scores
 from util.score import BadImages, describe_bad, describe_input, predict, tune_kernels
 from util.significance import add_intervals
 
@@ -74,6 +74,7 @@ def evaluate(opt, loaded, device, task, dataset, make_loader, stop):
     }
     folder = Path(opt.results_dir) / (opt.name or loaded.run_name) / task.name
     results = Results(folder, identity, {**task.about, "notes": list(task.notes)}, dataset.views)
+    reals = reals_of(opt.reals_from, results) if opt.reals_from else {}
     generators = {}  # name -> {index: sample}, in the dataset's order
     for position, sample in enumerate(dataset.samples):
         generators.setdefault(sample.generator, {})[position] = sample
@@ -94,8 +95,8 @@ def evaluate(opt, loaded, device, task, dataset, make_loader, stop):
             # On the disk before the next generator starts.
             results.add(name, by_view(part, samples, index, logit, bad))
         reused = sum(not views for views in waiting.values())
-        calibration = calibrate.of(loaded)
-        return conclude(opt, task, results, calibration, file_list_sha256(dataset.samples), reused)
+        calibration, files_sha256 = calibrate.of(loaded), file_list_sha256(dataset.samples)
+        return conclude(opt, task, results, calibration, files_sha256, reused, reals)
 
 
 def by_view(dataset, samples, index, logit, bad):
@@ -108,10 +109,10 @@ def by_view(dataset, samples, index, logit, bad):
     return scored
 
 
-def conclude(opt, task, results, calibration, files_sha256, reused):
+def conclude(opt, task, results, calibration, files_sha256, reused, reals):
     """The Result of scores that are complete; writes its tables.
 
-    calibration: of the weights, or None.  files_sha256: of the list of all files.
+    calibration: of the weights, or None.  files_sha256: of the list of all files.  reals: of `reals_of`.
     """
     several = len(results.views) > 1
     chosen = opt.metrics or (views.METRICS if several else PUBLISHED)
@@ -120,6 +121,8 @@ def conclude(opt, task, results, calibration, files_sha256, reused):
         published = None if view.steps else task.published
         metrics = tuple(dict.fromkeys(("acc", "ap", *chosen) if published else chosen))
         scores = results.scores[view]
+        if {row[1] for row in scores} - {row[1] for row in scores if row[2] == 0}:  # some have fakes only
+            metrics = tuple(dict.fromkeys((*metrics, "f_acc")))
         least = LEAST if opt.only else 1
         rows = tabulate_scores(scores, task.order, task.average, metrics, opt.threshold, least)
         if calibration:
@@ -128,6 +131,7 @@ def conclude(opt, task, results, calibration, files_sha256, reused):
             add_intervals(rows, scores, opt.threshold, opt.ci / 100)
         if published is not None:
             add_published(rows, published, task.average)
+        add_recall(rows, opt.threshold, reals.get(view))
         if shown and not results.views[0].steps:
             views.add_drops(rows, shown[results.views[0]])
         shown[view] = rows if opt.order == "published" else views.worst_first(rows)

@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 
+FAKES_ONLY = "no real images"
 THRESHOLD = 0.5  # a score of exactly 0.5 counts as real, as upstream's evaluation does
 ECE_BINS = 15
 
@@ -160,7 +161,9 @@ def reason(labels, least=1):
 def tabulate(
     generators, labels, scores, order=None, average="macro", metrics=PUBLISHED, threshold=THRESHOLD, least=1
 ):
-    """Rows per generator in the given order, then their mean over those where accuracy is defined.
+    """Rows per generator in the given order, then their mean over those that have both classes.
+
+    Of a benchmark of fakes only, the mean is over all generators.
 
     generators: name per image.  average: "macro", the mean over generators, or "micro", every metric over all
     their images pooled.  least: as for `measure`.  The mean's `reason` says over how many generators it runs.
@@ -172,38 +175,67 @@ def tabulate(
         {"generator": name, **measure(labels[mask], scores[mask], metrics, threshold, least)}
         for name, mask in own.items()
     ]
-    complete = [row["generator"] for row in rows if not row["reason"]]
+    complete = averaged(rows)
     if average == "micro":
-        pooled = np.isin(generators.astype(str), complete)
+        pooled = np.isin(generators.astype(str), [row["generator"] for row in complete])
         mean = {name: METRICS[name](labels[pooled], scores[pooled], threshold) for name in metrics}
     else:
-        mean = {name: _mean([row[name] for row in rows if not row["reason"]]) for name in metrics}
+        mean = {name: _mean([row[name] for row in complete]) for name in metrics}
     notes = ["over all images"] if average == "micro" else []
     notes += [f"mean over {len(complete)} of {len(rows)}"] if len(complete) < len(rows) else []
     return [*rows, {"generator": "Mean", **mean, "images": len(labels), "reason": "; ".join(notes)}]
+
+
+def averaged(rows):
+    """The rows that the mean is over: those with both classes, or all that have images if these are fakes."""
+    scored = [row for row in rows if row["images"]]
+    if all(row["reason"] == FAKES_ONLY for row in scored):
+        return scored
+    return [row for row in rows if not row["reason"]]
+
+
+def add_recall(rows, threshold=THRESHOLD, reals=None):
+    """Says in the rows of fakes only that `f_acc` is the recall, and how many of other reals are called fake.
+
+    rows: of `tabulate`, with f_acc.  reals: (name, their scores), of the same weights; `fpr` is added.
+    """
+    *singles, mean = rows
+    alone = [row for row in singles if row["reason"] == FAKES_ONLY]
+    if alone and averaged(singles) == alone:
+        alone.append(mean)
+    for row in alone:
+        parts = [row["reason"], f"recall {row['f_acc']:.1%} at threshold {threshold:g}"]
+        if reals:
+            name, scores = reals
+            row["fpr"] = float(np.mean(scores > threshold))
+            parts.append(f"FPR {row['fpr']:.1%} of {len(scores):,} reals of {name}")
+        row["reason"] = "; ".join(filter(None, parts))
 
 
 def add_published(rows, published, average="macro"):
     """Adds published_acc, published_ap, diff_acc and diff_ap (ours minus published) to rows of `tabulate`.
 
     The mean is compared only over the same generators and taken the same way: the published mean where ours
-    covers all of them, else (macro) the mean of the published cells of those that ours covers.
+    covers all of them, else (macro) the mean of the published cells of those that ours covers.  Published
+    recalls, of a benchmark of fakes only, are compared with ours (f_acc).
     """
     *singles, mean = rows
-    covered = [published.cells.get(row["generator"]) for row in singles if not row["reason"]]
+    covered = [published.cells.get(row["generator"]) for row in averaged(singles)]
     whole = len(covered) == len(singles)
     for metric in ("acc", "ap"):
         for row in singles:
-            _compare(row, metric, getattr(published.cells.get(row["generator"]), metric, math.nan))
+            cell = published.cells.get(row["generator"])
+            _compare(row, metric, getattr(cell, metric, math.nan), published.recalls)
         same = whole and published.average == average
         printed = getattr(published.mean, metric, math.nan) if same else math.nan
         if math.isnan(printed) and average == "macro":
             printed = _mean([getattr(cell, metric, math.nan) for cell in covered])
-        _compare(mean, metric, printed)
+        _compare(mean, metric, printed, published.recalls)
 
 
-def _compare(row, metric, value):
-    for name, number in ((f"published_{metric}", value), (f"diff_{metric}", row[metric] - value)):
+def _compare(row, metric, value, recalls):
+    ours = row["f_acc" if recalls and metric == "acc" else metric]
+    for name, number in ((f"published_{metric}", value), (f"diff_{metric}", ours - value)):
         row[name] = None if math.isnan(number) else number
 
 

@@ -6,6 +6,7 @@ Of a view other than `native` they are called scores.<slug>.csv and so on; meta.
 
 import csv
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -118,6 +119,28 @@ class Results:
             counted = {name: entry["images"] for name, entry in finished.items() if entry["images"]}
             if Counter(row[1] for row in self.scores[view]) != counted:
                 raise UserError(f"{path} is damaged: it lacks scores; {remedy}")
+
+
+def reals_of(path, results):
+    """{view: (name of the set, scores of its reals)} of an evaluation of the same weights as `results`.
+
+    path: its folder, results/<name>/<protocol>, or the scores.csv in it.  UserError where it has no reals, is
+    of other weights or lacks a view.
+    """
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    meta = read_side_file(folder / "meta.json", "--reals_from needs results/NAME/PROTOCOL")
+    same = {key: results.identity[key] for key in ("checkpoint_sha256", "precision")}
+    require_same(meta, same, folder, "--reals_from needs scores of the same weights")
+    found = {}
+    for view in results.views:
+        file = folder / file_for(view, "scores.csv")
+        scores = [row[3] for row in read_scores(file) if row[2] == 0] if file.exists() else []
+        if not scores:
+            raise UserError(
+                f"--reals_from: no scores of reals in {file}; evaluate there with the same --views"
+            )
+        found[view] = "/".join(folder.resolve().parts[-2:]), np.array(scores, np.float32)
+    return found
 
 
 def sigmoid(logits):

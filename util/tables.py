@@ -96,6 +96,7 @@ RESULTS = {
     "f_acc": Column("fake %"),
     "f_acc_low": Column("low"),
     "f_acc_high": Column("high"),
+    "fpr": Column("FPR %"),
     "auc": Column("AUC %"),
     "auc_low": Column("low"),
     "auc_high": Column("high"),
