@@ -3,6 +3,7 @@
     python -m data.download                                 # the five test sets of NPR, into datasets
     python -m data.download AIGCDetectBenchmark --output D  # one set, into another folder
     python -m data.download weights NPR SAM                 # weight files, into this folder
+    python -m data.download parquet FILE... --output D      # images of Parquet files (data/parquet.py)
     python -m data.download --list                          # all names
 
 What is complete already stays, an interrupted download resumes.  Archives are kept in
@@ -37,6 +38,7 @@ import requests
 from tqdm import tqdm
 
 from common import Parser, UserError, file_path, owned, sha256, write_json
+from data import parquet
 from data.folder import LABELS
 from data.protocols import PROTOCOLS
 from data.sources import ARCHIVES, DEFAULT, SOURCES, WEIGHTS
@@ -354,7 +356,11 @@ def provide_file(source, target, may_fetch):
 
 
 def main(argv=None):
-    args = parse(argv)
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["parquet"]:
+        parquet.main(words[1:])
+        return
+    args = parse(words)
     if args.list:
         for title, table in (("protocols", SOURCES), ("default", DEFAULT), ("weights", WEIGHTS)):
             print(f"{title}: {', '.join(table)}")
@@ -389,7 +395,8 @@ def parse(argv):
     """The options, with `table` and the names as it has them; exits with status 2 for an unknown one."""
     parser = Parser(prog="python -m data.download", description="Download sets and weights.")
     add = parser.add_argument
-    add("names", nargs="*", metavar="NAME", help="protocols [default: NPR's five], or weights NAME ...")
+    names = "protocols [default: NPR's five], or weights NAME ..., or parquet FILE ..."
+    add("names", nargs="*", metavar="NAME", help=names)
     add("--output", type=file_path, help="folder to write [default: datasets; for weights this folder]")
     add("--dry_run", action="store_true", help="print the plan only")
     add("--list", action="store_true", help="print all names only")

@@ -68,6 +68,18 @@ _TINY_GENIMAGE = _by_hand(
     unpack=True,
     strip=True,
 )
+_AIGC = _drive_folder(
+    "1BUv1MT1cm90QN3WTMHLEr8PXBsKGxKC9", "AIGCDetectBenchmark", "1p4ewuAo7d5LbNJ4cKyh10Xl9Fg2yoFOw"
+)
+_SDXL = _by_hand(
+    "https://github.com/Ekko-zn/AIGCDetectBenchmark",
+    f"{TEST_ROOT}/AIGCDetectBenchmark",
+    "its seventeenth set, sd_xl, where the archives of AIGCDetectBenchmark lack it",
+)
+_RAISE = (
+    "reals: https://www.grip.unina.it/download/prog/DMimageDetection/real_RAISE_1k.zip, in the same folder"
+)
+_COCO = "reals: http://images.cocodataset.org/zips/val2017.zip, unpacked into datasets/MSCOCO/val2017"
 _FFHQ = "reals: FFHQ, into {train,val,test}/0_real; 50,000, 10,000 and 10,000 images"
 _FAKE_FACES = "fakes: 1 Million Fake Faces (Kaggle account), into {train,val,test}/1_fake; as many"
 
@@ -87,11 +99,7 @@ SOURCES = {
     ),
     "UniversalFakeDetect": (_drive_folder("1nkCXClC7kFM01_fqmLrVNtnOYEFPtWO-", "UniversalFakeDetect"),),
     "Diffusion1kStep": (_drive_folder("14f0vApTLiukiPvIHukHDzLujrvJpDpRq", "Diffusion1kStep"),),
-    "AIGCDetectBenchmark": (
-        _drive_folder(
-            "1BUv1MT1cm90QN3WTMHLEr8PXBsKGxKC9", "AIGCDetectBenchmark", "1p4ewuAo7d5LbNJ4cKyh10Xl9Fg2yoFOw"
-        ),
-    ),
+    "AIGCDetectBenchmark": (_AIGC,),
     "GenImage-NPR": (_GENIMAGE,),
     "GenImage-SSP": (_GENIMAGE,),
     "Tiny-GenImage": (_TINY_GENIMAGE,),
@@ -99,6 +107,35 @@ SOURCES = {
         _by_hand("https://github.com/NVlabs/ffhq-dataset", "DFIG", _FFHQ),
         _by_hand("https://www.kaggle.com/datasets/tunguz/1-million-fake-faces", "DFIG", _FAKE_FACES),
     ),
+    "WildRF": (
+        Source(
+            "1A0xoL44Yg68ixd-FuIJn2VC4vdZ6M2gn", "gdrive", "WildRF", "WildRF.zip", unpack=True, strip=True
+        ),
+    ),
+    "Synthbuster": (_by_hand("https://zenodo.org/records/10066460", "Synthbuster", _RAISE, unpack=True),),
+    "DRCT-2M": (_by_hand("https://modelscope.cn/datasets/BokingChen/DRCT-2M", "DRCT-2M", _COCO),),
+    "DDA-COCO": (
+        _by_hand(
+            "https://huggingface.co/datasets/Junwei-Xi/DDA-COCO", "DDA-COCO", _COCO, unpack=True, strip=True
+        ),
+    ),
+    "EvalGEN": (
+        _by_hand(
+            "https://huggingface.co/datasets/Junwei-Xi/EvalGEN",
+            "EvalGEN",
+            "fakes only; DDA takes one image per prompt, those ending in _0.jpg",
+        ),
+    ),
+    "AIGIBench": (
+        _by_hand(
+            "https://huggingface.co/datasets/HorizonTEL/AIGIBench",
+            "AIGIBench",
+            "an archive per generator, into {train,val,test}/<generator>/{0_real,1_fake}",
+        ),
+    ),
+    "GenImage-DDA": (_GENIMAGE,),
+    "ForenSynths-DDA": (_FORENSYNTHS_TEST,),
+    "AIGCDetectBenchmark-DDA": (_AIGC, _SDXL),
 }
 DEFAULT = tuple("ForenSynths GANGen-Detection DiffusionForensics UniversalFakeDetect Diffusion1kStep".split())
 
