@@ -89,6 +89,9 @@ split: val
 seed: 7
 source: nowhere
 url: https://example.org
+bare: true
+reals: [photos_of_all]
+reencode: {fake: aligned, real: webp:80+blur:1}
 """
 
 
@@ -103,6 +106,11 @@ def test_a_row_may_use_every_key():
     assert row.geometry.resize == "shorter side"
     assert (row.average, row.split, row.seed) == ("micro", "val", 7)
     assert (row.source, row.url) == ("nowhere", "https://example.org")
+    assert (row.bare, row.reals) == (True, ("photos_of_all",))
+    assert {label: view.chain for label, view in row.encoders.items()} == {
+        0: "webp:80+blur:1",
+        1: "jpeg:96:pil",
+    }
 
 
 def test_a_row_with_every_key_runs(run_test):
@@ -110,7 +118,8 @@ def test_a_row_with_every_key_runs(run_test):
     run_test(FULL)
     record = meta("everything")
     assert record["counts"] == {"b": [2, 2], "A": [4, 4]}
-    assert record["input"] == "resize shorter side to 64, centre crop 48, trimmed to even sides"
+    encoded = "fakes as aligned, reals as webp:80+blur:1"
+    assert record["input"] == f"{encoded}, resize shorter side to 64, centre crop 48, trimmed to even sides"
 
 
 def test_a_row_may_use_a_published_label_pair_beside_its_own(run_test):
@@ -157,6 +166,25 @@ def test_the_key_order_of_a_row_does_not_change_its_sha256():
     second = rows_of("crop: 16\ngenerators: [a]\nslug: own\nsource: elsewhere\n")["own"]
     assert first.sha256 == second.sha256
     assert first.sha256 != rows_of("slug: own\ngenerators: [a]\ncrop: 17\n")["own"].sha256
+
+
+@pytest.mark.parametrize("value", ["{fakes: jpeg:96}", "{fake: jpg:96}", "{fake: native}", "3"])
+def test_a_wrong_reencode_is_refused_with_the_legal_forms(value):
+    message = refused(f"{MINIMAL}reencode: {value}\n")
+    assert "aligned" in message and "webp" in message
+
+
+def test_a_view_and_its_chain_are_the_same_row():
+    first, second, third = (
+        rows_of(f"{MINIMAL}reencode: {{{text}}}\n")["own"]
+        for text in ("fake: aligned", "fake: jpeg:96", "real: jpeg:96")
+    )
+    assert first.sha256 == second.sha256 != third.sha256
+    assert first.sha256 != rows_of(MINIMAL)["own"].sha256
+
+
+def test_reals_need_bare():
+    assert "bare" in refused(MINIMAL + "reals: [photos]\n")
 
 
 @pytest.mark.parametrize(
@@ -237,6 +265,18 @@ places: ['{0}']
 places: ['{generator.secret}']
 places: ['{generator:1}']
 places: ['']
+bare: 1
+reals: real
+reals: ['../up']
+reencode: jpeg:96
+reencode: [fake]
+reencode: {}
+reencode: {fakes: jpeg:96}
+reencode: {fake: 96}
+reencode: {fake: ''}
+reencode: {fake: jpeg:960}
+reencode: {fake: avif:3}
+reencode: {fake: native}
 """
 
 

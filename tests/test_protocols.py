@@ -90,7 +90,61 @@ ROWS = {
         *("sample/test", "0_real", "1_fake"),
         "nearest=nearest bilinear=bilinear bicubic=bicubic transposed=transposed pixelshuffle=pixelshuffle",
     ),
+    "WildRF": (
+        *("WildRF", "0_real", "1_fake"),
+        "Facebook=test/facebook Reddit=test/reddit X=test/twitter",
+    ),
+    "AIGIBench": (
+        *("AIGIBench", "0_real", "1_fake"),
+        "ProGAN=test/ProGAN R3GAN=test/R3GAN StyleGAN3=test/StyleGAN3 StyleGAN-XL=test/StyleGAN-XL "
+        "StyleSwin=test/StyleSwim WFIR=test/WFIR BlendFace=test/BlendFace E4S=test/E4S "
+        "FaceSwap=test/FaceSwap InSwap=test/InSwap SimSwap=test/SimSwap DALLE3=test/DALLE-3 "
+        "FLUX1-dev=test/FLUX1-dev GLIDE=test/GLIDE Imagen3=test/Imagen3 Midjourney-V6=test/Midjourney-V6 "
+        "SD3=test/SD3 SDXL=test/SDXL BLIP=test/BLIP Infinite-ID=test/Infinite-ID InstantID=test/InstantID "
+        "IP-Adapter=test/IP-Adapter PhotoMaker=test/PhotoMaker CommunityAI=test/CommunityAI "
+        "SocialRF=test/SocialRF",
+    ),
+    # Folders of fakes; the name of the reals is the folder that all of them share, if there is one.
+    "Synthbuster": (
+        *("Synthbuster", "real_RAISE_1k", ""),
+        "DALLE2=synthbuster/dalle2 DALLE3=synthbuster/dalle3 Firefly=synthbuster/firefly "
+        "Glide=synthbuster/glide Midjourney-v5=synthbuster/midjourney-v5 "
+        "SDv1.3=synthbuster/stable-diffusion-1-3 SDv1.4=synthbuster/stable-diffusion-1-4 "
+        "SDv2=synthbuster/stable-diffusion-2 SDXL=synthbuster/stable-diffusion-xl",
+    ),
+    "DRCT-2M": (
+        *("DRCT-2M", "../MSCOCO/val2017", ""),
+        "LDM=ldm-text2im-large-256/val2017 SDv1.4=stable-diffusion-v1-4/val2017 "
+        "SDv1.5=stable-diffusion-v1-5/val2017 SDv2=stable-diffusion-2-1/val2017 "
+        "SDXL=stable-diffusion-xl-base-1.0/val2017 SDXL-Refiner=stable-diffusion-xl-refiner-1.0/val2017 "
+        "SD-Turbo=sd-turbo/val2017 SDXL-Turbo=sdxl-turbo/val2017 LCM-SDv1.5=lcm-lora-sdv1-5/val2017 "
+        "LCM-SDXL=lcm-lora-sdxl/val2017 SDv1-Ctrl=sd-controlnet-canny/val2017 "
+        "SDv2-Ctrl=sd21-controlnet-canny/val2017 SDXL-Ctrl=controlnet-canny-sdxl-1.0/val2017 "
+        "SDv1-DR=stable-diffusion-inpainting/val2017 SDv2-DR=stable-diffusion-2-inpainting/val2017 "
+        "SDXL-DR=stable-diffusion-xl-1.0-inpainting-0.1/val2017",
+    ),
+    "DDA-COCO": (
+        *("DDA-COCO", "../val2017", ""),
+        "SDXL-VAE=sdxl-vae/val2017 SD-VAE-EMA=sd-vae-ft-ema/val2017 SD-VAE-MSE=sd-vae-ft-mse/val2017 "
+        "SD2.1=stable-diffusion-2-1/val2017 SD3.5=stable-diffusion-3.5-large/val2017",
+    ),
+    "EvalGEN": (
+        *("EvalGEN", "", ""),
+        "Flux=Flux GoT=GoT OmniGen=OmniGen Infinity=Infinity NOVA=NOVA",
+    ),
 }
+BARE = [slug for slug, (_, _, fake, _) in ROWS.items() if not fake]
+ROWS["GenImage-DDA"] = ROWS["GenImage-SSP"]
+ROWS["ForenSynths-DDA"] = (
+    *("ForenSynths_test", "0_real", "1_fake"),
+    "ProGAN=progan:airplane+bird StyleGAN=stylegan:bedroom+car+cat StyleGAN2=stylegan2:cat+church "
+    "BigGAN=biggan CycleGAN=cyclegan:apple+zebra StarGAN=stargan GauGAN=gaugan Deepfake=deepfake CRN=crn "
+    "IMLE=imle WFIR=whichfaceisreal",
+)
+ROWS["AIGCDetectBenchmark-DDA"] = (
+    *ROWS["AIGCDetectBenchmark"][:3],
+    ROWS["AIGCDetectBenchmark"][3] + " SDXL=sd_xl",
+)
 
 
 def parsed(words):
@@ -120,7 +174,11 @@ FED = {
     "Tiny-GenImage": CROPPED,
     "DFIG": CROPPED,
     "Sample": STORED,
+    "AIGIBench": SQUARE,
+    **dict.fromkeys(["WildRF", *BARE], STORED),
 }
+FED |= {f"{name}-DDA": FED[name] for name in ("ForenSynths", "AIGCDetectBenchmark")}
+FED["GenImage-DDA"] = FED["GenImage-NPR"]
 UPSTREAMS = ["ForenSynths", "GANGen-Detection", "DiffusionForensics", "UniversalFakeDetect"]
 
 
@@ -216,7 +274,7 @@ def test_every_protocol_is_laid_out_here():
     assert set(PROTOCOLS) == set(LAYOUTS) == set(FED)
 
 
-@pytest.mark.parametrize("slug", LAYOUTS)
+@pytest.mark.parametrize("slug", [slug for slug in LAYOUTS if slug not in BARE])
 def test_a_published_tree_gives_the_papers_rows_from_the_papers_input(slug):
     root, real, fake, rows = LAYOUTS[slug]
     leaves = Counter()
@@ -244,6 +302,123 @@ def test_a_published_tree_gives_the_papers_rows_from_the_papers_input(slug):
     for size in (REAL_SIZE, *FAKE_SIZES):
         expected[FED[slug][size]] += leaves.total()
     assert fed == expected
+
+
+@pytest.mark.parametrize("slug", BARE)
+def test_folders_of_fakes_share_a_folder_of_reals(slug):
+    root, reals, _, rows = LAYOUTS[slug]
+    for _, folder, _ in rows:
+        grey(Path("data", root, folder, "0.png"), 200, FAKE_SIZES[0])
+    Path("data", root, "note.txt").write_text("x")
+    if reals:
+        for number in range(3):
+            grey(Path("data", root, reals, f"{number}.png"), 50, REAL_SIZE)
+    run_test("--protocols", slug)
+
+    lines, count = table(slug), 3 if reals else 0
+    assert list(lines) == [name for name, _, _ in rows] + ["Mean"]
+    assert meta(slug)["counts"] == {name: [count, 1] for name, _, _ in rows}
+    scores = read_scores(Path("results/bright", slug, "scores.csv"))
+    assert {row[2]: row[3] > 0.5 for row in scores} == ({0: False, 1: True} if reals else {1: True})
+    assert {Path("data", root, row[0]).is_file() for row in scores} == {True}
+    assert {(image.shape[2], image.shape[1]) for image in Brightness.seen} == {
+        FED[slug][size] for size in ([REAL_SIZE] if reals else []) + [FAKE_SIZES[0]]
+    }
+    assert {line["f_acc"] for line in lines.values()} == {"1.0"}
+    assert lines["Mean"]["acc"] == ("1.0" if reals else "nan")
+
+
+def test_where_the_folder_of_reals_is_missing_recall_is_what_is_left(capsys):
+    grey("data/Synthbuster/synthbuster/dalle2/0.png", 200)
+    grey("data/Synthbuster/synthbuster/dalle2/deeper/1.png", 50)
+    run_test("--protocols", "Synthbuster")
+    assert "real_RAISE_1k" in capsys.readouterr().out
+    assert table("Synthbuster")["DALLE2"]["reason"].startswith("no real images; recall 50.0%")
+
+
+def test_label_folders_that_a_user_made_count_in_folders_of_fakes_too():
+    greys("data/EvalGEN/Flux", [50, 60], [200])
+    grey("data/EvalGEN/NOVA/0.png", 200)
+    run_test("--protocols", "EvalGEN")
+    assert meta("EvalGEN")["counts"] == {"Flux": [2, 1], "NOVA": [0, 1]}
+
+
+def test_ddas_rows_give_the_pixels_of_fakes_encoded_by_hand(rng):
+    place = Path("data/GenImage", GENIMAGE["ADM"])
+    pixels = rng.integers(0, 256, (2, 230, 240, 3), dtype=np.uint8)
+    for name, image in zip(("nature", "ai"), pixels, strict=True):
+        (place / name).mkdir(parents=True)
+        Image.fromarray(image).save(place / name / "0.png")
+    run_test("--protocols", "GenImage-DDA")
+    Image.fromarray(pixels[1]).save("hand.jpg", quality=96)
+    expected = [pixels[0], np.array(Image.open("hand.jpg"))]
+    for seen, image in zip(Brightness.seen, expected, strict=True):
+        assert np.array_equal(seen.permute(1, 2, 0).numpy(), image[3:227, 8:232])
+    said = Path("results/bright/GenImage-DDA/table.md").read_text()
+    assert "fakes as jpeg:96" in said and "balanced accuracies" in said
+    assert meta("GenImage-DDA")["protocol_row"]["reencode"] == {"fake": "jpeg:96"}
+
+
+def test_published_recalls_are_compared_with_ours():
+    for name, folder, _ in LAYOUTS["EvalGEN"][3]:
+        grey(Path("data/EvalGEN", folder, "0.png"), 50 if name == "Flux" else 200)
+    run_test("--protocols", "EvalGEN", "--metrics", "auc")
+    mean = table("EvalGEN")["Mean"]
+    assert numbers(mean, "f_acc", "published_acc", "diff_acc") == pytest.approx([0.8, 0.029, 0.771])
+
+
+def test_reals_from_gives_fakes_the_fpr_of_a_named_set():
+    greys("data/photos", [50, 60, 70, 200], [210])
+    run_test("--protocol_file", own_row(generators="[photos]"), "--name", "base", "--views", "native,jpeg:50")
+    for generator in ("Flux", "NOVA"):
+        grey(Path("data/EvalGEN", generator, "0.png"), 200)
+    for number, source in enumerate(("results/base/own", "results/base/own/scores.csv")):
+        run_test("--protocols", "EvalGEN", "--reals_from", source, "--name", f"run{number}")
+        rows = table("EvalGEN", f"run{number}")
+        for name in ("Flux", "Mean"):
+            assert float(rows[name]["fpr"]) == 0.25
+            assert "recall 100.0% at threshold 0.5; FPR 25.0% of 4 reals of base/own" in rows[name]["reason"]
+    run_test("--protocols", "EvalGEN", "--reals_from", source, "--name", "web", "--views", "native,jpeg:50")
+    with pytest.raises(ValueError, match=r"scores\.web\.csv"):
+        run_test("--protocols", "EvalGEN", "--reals_from", source, "--name", "x", "--views", "web")
+    run_test("--protocols", "EvalGEN", "--reals_from", source, "--name", "hard", "--threshold", "0.999")
+    assert float(table("EvalGEN", "hard")["Flux"]["fpr"]) == 0
+
+
+def test_reals_from_refuses_other_weights_and_folders_without_reals():
+    greys("data/photos", [50], [210])
+    grey("data/EvalGEN/Flux/0.png", 200)
+    run_test("--protocol_file", own_row(generators="[photos]"), "--name", "base")
+    run_test("--protocols", "EvalGEN", "--name", "fakes")
+    with pytest.raises(ValueError, match="no scores of reals"):
+        run_test("--protocols", "EvalGEN", "--reals_from", "results/fakes/EvalGEN", "--name", "x")
+    with pytest.raises(ValueError, match=r"meta\.json"):
+        run_test("--protocols", "EvalGEN", "--reals_from", "results/none", "--name", "x")
+    checkpoint.save("bright.pth", Brightness(-1.0), options={"name": "bright"})
+    with pytest.raises(ValueError, match="checkpoint_sha256"):
+        run_test("--protocols", "EvalGEN", "--reals_from", "results/base/own", "--name", "x")
+    assert not Path("results/x").exists()
+
+
+# Of the rows before `reencode`, `bare` and `reals`: results that were made with them are resumed.
+SHA256 = {
+    "ForenSynths": "18bc7fdde6b54446ebb03fc37a3a821e3e23031ed45fe6cc30fbf2cb54dcfdb0",
+    "CNNDetection-13": "3ec77142545a8890ca203e25116a1fb1efdf54379059d6a7c31e3dae1fe0b03a",
+    "GANGen-Detection": "4847312409da3992a3d19f7438b75897c9dd469db8081758057f2e230a059a3e",
+    "DiffusionForensics": "e207863fc0b1ea03541779b3e458e67e551841d72e3e1ca4a6a7bc858721ad21",
+    "UniversalFakeDetect": "db3c6c62a242b44c7e9511c24ae3b765485f40120f7329e98e2d6543ce1bc59b",
+    "Diffusion1kStep": "2696ad6d763b9524e5d7432b58c169c123181774a686b50f66e5f23d5f57a379",
+    "AIGCDetectBenchmark": "8d836caef64f7bfd6202b39de0691a7953e128e35556701560680cc7bf3889a2",
+    "GenImage-NPR": "cf7b3ffa763fe7050bf9cd95fdbcbfd38f079a5774437029ec1549d29f57d091",
+    "GenImage-SSP": "3e3ea6f15e2fa631a46cf056dd0fce7cdd5343e91bd03965b541769b531ad86d",
+    "Tiny-GenImage": "33b6d84d87c3f9ba155416cb35eb3db324b0e097c2c778312873461303092884",
+    "DFIG": "e81a341780f2d780e732779c43da155c0b10ff44b80e980c5eb617fe445e792e",
+    "Sample": "dcc28b0498c4a8d4c7f0c62ffd9778e624d8a497f18cc84a6f1c19d6b2529c93",
+}
+
+
+def test_the_sha256_of_a_row_is_the_one_of_earlier_results():
+    assert {slug: PROTOCOLS[slug].sha256 for slug in SHA256} == SHA256
 
 
 def test_each_protocol_has_a_sha256_of_its_own():
@@ -323,7 +498,9 @@ def test_the_root_of_a_protocol_is_found_without_case():
     assert meta("DFIG")["counts"] == {"StyleGAN": [1, 1]}
 
 
-@pytest.mark.parametrize("slug", ["ForenSynths", "GenImage-NPR", "Tiny-GenImage", "DFIG", "Sample"])
+@pytest.mark.parametrize(
+    "slug", ["ForenSynths", "GenImage-NPR", "Tiny-GenImage", "DFIG", "Sample", "WildRF", "AIGIBench"]
+)
 def test_dataroot_may_be_the_protocols_own_root(slug):
     publish(slug)
     run_test("--protocols", slug, dataroot=str(Path("data", LAYOUTS[slug][0])))
@@ -355,7 +532,8 @@ def test_all_runs_every_protocol_that_is_found():
         publish(slug)
     # GenImage-SSP has the same folders; the 13-set is not complete there.
     run_test("--protocols", "all")
-    assert done() == {"ForenSynths", "GenImage-NPR", "GenImage-SSP", "DFIG"}
+    aligned = {"ForenSynths-DDA", "GenImage-DDA"}
+    assert done() == {"ForenSynths", "GenImage-NPR", "GenImage-SSP", "DFIG", *aligned}
 
 
 def test_protocols_run_in_the_order_asked_for(capsys):
@@ -651,7 +829,11 @@ def test_resume_goes_on_with_the_generators_that_an_earlier_run_left():
 
 @pytest.mark.parametrize(
     "change",
-    [{"crop": 4}, {"resize": 16}, {"even": "true"}, {"average": "micro"}, {"interpolation": "nearest"}],
+    [
+        *({"crop": 4}, {"resize": 16}, {"even": "true"}, {"average": "micro"}, {"interpolation": "nearest"}),
+        {"reencode": "{fake: jpeg:96}"},
+        {"bare": "true"},
+    ],
 )
 def test_resume_refuses_scores_of_another_row_of_the_same_name(change):
     greys("data/g", [50], [200])

@@ -279,7 +279,15 @@ def test_a_run_without_select_on_test_leaves_no_such_mark(genimage, capsys):
 def test_a_protocol_without_a_training_part_exits_with_the_legal_ones(capsys, name):
     message = refused(capsys, "--protocol", name)
     able = [slug for slug, row in protocols.PROTOCOLS.items() if row.train_places]
-    assert {"ForenSynths", "GenImage-NPR", "GenImage-SSP", "Tiny-GenImage", "DFIG"} == set(able)
+    assert {
+        "ForenSynths",
+        "GenImage-NPR",
+        "GenImage-SSP",
+        "Tiny-GenImage",
+        "DFIG",
+        "WildRF",
+        "AIGIBench",
+    } == set(able)
     assert name in message
     assert all(slug in message for slug in able)
 

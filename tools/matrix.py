@@ -231,7 +231,7 @@ def trained_on(method, protocol):
     letters = ".*".join(map(re.escape, suffix))  # MJ: Midjourney
     close = [name for name in names if re.match(letters, name, re.IGNORECASE)]
     exact = [name for name in close if len(name) == len(suffix)]
-    sets = exact or close if suffix else protocol.train_on or names
+    sets = exact or close if suffix else protocol.train_on
     return sets[0] if len(sets) == 1 else None
 
 
