@@ -358,7 +358,7 @@ def provide_file(source, target, may_fetch):
 def main(argv=None):
     words = sys.argv[1:] if argv is None else argv
     if words[:1] == ["parquet"]:
-        parquet.main(words[1:])
+        print(parquet.extract(words[1:]))
         return
     args = parse(words)
     if args.list:

@@ -26,7 +26,8 @@ WRITTEN, THERE = "written", "there already"
 BAD = "without a readable image"
 
 
-def main(argv=None):
+def extract(argv):
+    """Writes what a command line asks for; returns what was written, in words."""
     opt = parse(argv)
     output, counts, generators = Path(opt.output), Counter(), Counter()
     parquet = require_package("pyarrow", "reading Parquet files", "pyarrow.parquet")
@@ -41,12 +42,9 @@ def main(argv=None):
                 counts[write(target, row[opt.image])] += 1
                 generators[f"{folder}/{label}"] += 1
                 progress.update()
-    told = ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items()))
-    print(
-        "\n".join(
-            [f"{output}: {told}", *(f"  {name}: {count:,}" for name, count in sorted(generators.items()))]
-        )
-    )
+    summary = ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items()))
+    folders = [f"  {name}: {count:,}" for name, count in sorted(generators.items())]
+    return "\n".join([f"{output}: {summary}", *folders])
 
 
 def parse(argv):

@@ -12,6 +12,7 @@ from util.metrics import (
     PUBLISHED,
     THRESHOLD,
     accuracy,
+    add_recall,
     auc,
     average_precision,
     measure,
@@ -235,6 +236,31 @@ def test_a_generator_with_one_class_is_shown_but_left_out_of_the_mean():
     assert [row["reason"] for row in rows] == ["", "", "no real images", "mean over 2 of 3"]
     assert rows[2]["f_acc"] == 0.5 and math.isnan(rows[2]["acc"])
     assert (rows[3]["acc"], rows[3]["f_acc"], rows[3]["images"]) == (0.5, 0.5, 8)
+
+
+@pytest.mark.parametrize(("average", "expected"), [("macro", 0.75), ("micro", 2 / 3)])
+def test_the_mean_of_a_benchmark_of_fakes_only_is_that_of_the_recalls(average, expected):
+    scores = np.array([0.9, 0.8, 0.4], np.float32)
+    rows = tabulate(["a", "b", "b"], [1, 1, 1], scores, ["a", "b", "gone"], average)
+    assert rows[-1]["f_acc"] == pytest.approx(expected) and math.isnan(rows[-1]["acc"])
+    add_recall(rows, 0.5, ("photos", np.array([0.1, 0.2, 0.3, 0.6], np.float32)))
+    assert [row.get("fpr") for row in rows] == [0.25, 0.25, None, 0.25]
+    assert (
+        rows[1]["reason"] == "no real images; recall 50.0% at threshold 0.5; FPR 25.0% of 4 reals of photos"
+    )
+    assert "mean over 2 of 3" in rows[-1]["reason"] and "recall" in rows[-1]["reason"]
+
+
+def test_rows_with_reals_say_nothing_of_recall():
+    rows = tabulate([*GENERATORS, "c"], [*LABELS, 1], np.append(SCORES, 0.9).astype(np.float32))
+    before = [row["reason"] for row in rows]
+    add_recall(rows, 0.5, ("photos", SCORES))
+    assert [row["reason"] != text for row, text in zip(rows, before, strict=True)] == [
+        False,
+        False,
+        True,
+        False,
+    ]
 
 
 def test_a_generator_in_the_order_without_images_is_a_row_of_nan():

@@ -367,6 +367,17 @@ def test_published_recalls_are_compared_with_ours():
     assert numbers(mean, "f_acc", "published_acc", "diff_acc") == pytest.approx([0.8, 0.029, 0.771])
 
 
+def test_published_balanced_accuracy_is_compared_with_balanced_accuracy(capsys):
+    greys("data/WildRF/test/reddit", [50, 60, 70, 200], [210])
+    run_test("--protocols", "WildRF", "--metrics", "auc")
+    row = table("WildRF")["Reddit"]
+    assert numbers(row, "acc", "bal_acc", "published_acc", "diff_acc") == pytest.approx(
+        [0.8, 0.875, 0.61, 0.265]
+    )
+    assert status("--protocols", "WildRF", "--expect", "NPR") == 2
+    assert "WildRF" in capsys.readouterr().err
+
+
 def test_reals_from_gives_fakes_the_fpr_of_a_named_set():
     greys("data/photos", [50, 60, 70, 200], [210])
     run_test("--protocol_file", own_row(generators="[photos]"), "--name", "base", "--views", "native,jpeg:50")

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 from conftest import SAMPLES, make_tree, toy_image
 
@@ -37,6 +38,20 @@ def test_a_clean_tree_is_fine(tree, check):
     line = content["generators"][0]
     assert line["images"] == [3, 3] and line["formats"] == [{"PNG": 3}] * 2
     assert line["sizes"] == [{"32x32": 3}] * 2 and line["unreadable"] == line["duplicates"] == 0
+
+
+def test_fakes_only_are_fine_where_the_row_says_so_and_shared_reals_are_no_duplicates(tmp_path, check):
+    for folder in ("a", "b", "photos"):
+        (tmp_path / "tree" / folder).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for path in ("a/0.png", "b/0.png", "photos/0.png"):
+        toy_image(rng, fake=True).save(tmp_path / "tree" / path)
+    assert check(tmp_path / "tree", extra="bare: true\n")[:2] == (0, {})
+    status, kinds, _, content = check(tmp_path / "tree", extra="bare: true\nreals: [photos]\n")
+    assert (status, kinds) == (0, {})
+    assert [line["images"] for line in content["generators"]] == [[1, 1], [1, 1]]
+    assert [line["duplicates"] for line in content["generators"]] == [0, 0]
+    assert "one-sided" in check(tmp_path / "tree", extra="bare: true\nreals: [gone]\n")[1]
 
 
 def test_a_missing_generator_is_named_with_its_place(tree, check):

@@ -22,7 +22,7 @@ from common import Parser, UserError, file_path, owned, written_whole
 from data import protocols, published
 from util import run, tables
 from util.identity import read_side_file
-from util.metrics import THRESHOLD, add_published
+from util.metrics import PUBLISHED, THRESHOLD, add_published
 from util.results import read_scores, tabulate_scores
 from util.tables import Column, count, points
 
@@ -163,9 +163,11 @@ def compare_published(first, name):
     for protocol, (scores, _) in first.items():
         if theirs := published.lookup(protocol, method):
             row = protocols.PROTOCOLS[protocol]
-            rows = tabulate_scores(scores, [generator.name for generator in row.generators], row.average)
+            order, metrics = [generator.name for generator in row.generators], (*PUBLISHED, theirs.accuracy)
+            rows = tabulate_scores(scores, order, row.average, metrics)
             add_published(rows, theirs, row.average)
             for line in rows:
+                line["acc"] = line[theirs.accuracy]
                 for metric in ("acc", "ap"):
                     line[f"other_{metric}"] = line[f"published_{metric}"]
                     if line[f"diff_{metric}"] is not None:

@@ -347,9 +347,15 @@ HARMLESS = "duplicates of reals across generators"  # sets like GenImage draw th
 
 def find_duplicates(entries):
     """Files of a protocol with the same bytes: within a class, across labels, generators, test and train."""
-    files = [(entry, *pair) for entry in entries for pair in entry.files() if pair[1].digest]
+    files = {}  # each once: reals that generators share are one file
+    for entry in entries:
+        for sample, facts in entry.files():
+            if facts.digest:
+                files.setdefault((entry.protocol.slug, entry.path(sample)), (entry, sample, facts))
     found = defaultdict(list)  # (protocol, generators concerned, kind) -> groups of equal files
-    for (slug, _), equal in grouped(files, lambda file: (file[0].protocol.slug, file[2].digest)).items():
+    for (slug, _), equal in grouped(
+        files.values(), lambda file: (file[0].protocol.slug, file[2].digest)
+    ).items():
         for kind, members in kinds_of_duplicates(equal):
             titles = ", ".join(dict.fromkeys(entry.title for entry, *_ in members))
             found[slug, titles, kind].append([entry.path(sample) for entry, sample, _ in members])

@@ -119,7 +119,7 @@ def conclude(opt, task, results, calibration, files_sha256, reused, reals):
     shown, blocks = {}, []
     for view in results.views:
         published = None if view.steps else task.published
-        metrics = tuple(dict.fromkeys(("acc", "ap", *chosen) if published else chosen))
+        metrics = tuple(dict.fromkeys(("acc", published.accuracy, "ap", *chosen) if published else chosen))
         scores = results.scores[view]
         if {row[1] for row in scores} - {row[1] for row in scores if row[2] == 0}:  # some have fakes only
             metrics = tuple(dict.fromkeys((*metrics, "f_acc")))

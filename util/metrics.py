@@ -217,7 +217,7 @@ def add_published(rows, published, average="macro"):
 
     The mean is compared only over the same generators and taken the same way: the published mean where ours
     covers all of them, else (macro) the mean of the published cells of those that ours covers.  Published
-    recalls, of a benchmark of fakes only, are compared with ours (f_acc).
+    accuracies that are something else are compared with the same of ours (`published.accuracy`).
     """
     *singles, mean = rows
     covered = [published.cells.get(row["generator"]) for row in averaged(singles)]
@@ -225,16 +225,16 @@ def add_published(rows, published, average="macro"):
     for metric in ("acc", "ap"):
         for row in singles:
             cell = published.cells.get(row["generator"])
-            _compare(row, metric, getattr(cell, metric, math.nan), published.recalls)
+            _compare(row, metric, getattr(cell, metric, math.nan), published.accuracy)
         same = whole and published.average == average
         printed = getattr(published.mean, metric, math.nan) if same else math.nan
         if math.isnan(printed) and average == "macro":
             printed = _mean([getattr(cell, metric, math.nan) for cell in covered])
-        _compare(mean, metric, printed, published.recalls)
+        _compare(mean, metric, printed, published.accuracy)
 
 
-def _compare(row, metric, value, recalls):
-    ours = row["f_acc" if recalls and metric == "acc" else metric]
+def _compare(row, metric, value, accuracy):
+    ours = row[accuracy if metric == "acc" else metric]
     for name, number in ((f"published_{metric}", value), (f"diff_{metric}", ours - value)):
         row[name] = None if math.isnan(number) else number
 

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 from common import UserError
 
+# How the column `note` begins where acc is not the accuracy: the metric of ours that it is.
+MEASURES = {"balanced accuracy": "bal_acc", "recall": "f_acc"}
 MEAN = "Mean"  # in the column `generator`: the printed mean
 
 
@@ -37,11 +39,7 @@ class Published:
     average: str  # of the printed mean: "macro" (over generators) or "micro" (over images)
     sources: tuple[str, ...]
     notes: list[str]
-
-    @property
-    def recalls(self):
-        """Whether its accuracies are recalls, of a benchmark of fakes only: acc and f_acc are one number."""
-        return all(cell.acc == cell.f_acc for cell in (*self.cells.values(), self.mean) if cell)
+    accuracy: str = "acc"  # the metric (util/metrics.py) that its `acc` is
 
 
 def methods(protocol=None) -> list[str]:
@@ -60,7 +58,8 @@ def lookup(protocol, method) -> Published | None:
     sources = tuple(sorted({row["source"] for row in rows}))
     remarks = [row for row in _read("notes.csv") if row["protocol"] == protocol]
     notes = [row["note"] for row in remarks if method in row["methods"].split()]
-    return Published(protocol, method, cells, mean, average, sources, notes)
+    measured = [metric for words, metric in MEASURES.items() if rows[0]["note"].startswith(words)]
+    return Published(protocol, method, cells, mean, average, sources, notes, *measured)
 
 
 def method_named(name, protocols) -> str:
