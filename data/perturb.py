@@ -11,6 +11,7 @@ for now", CVPR 2020, section 3.2.
 
 import hashlib
 import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -124,7 +125,10 @@ def sharpen(image, percent):
 
 @dataclass(frozen=True)
 class Perturbation:
-    """A function of PERTURBATIONS and its legal values; `options` are the choices of a second argument."""
+    """A function of PERTURBATIONS and its legal values; `options` are the choices of a second argument.
+
+    The further a value is from `harmless`, the more of the image is lost; encoders get better for ever.
+    """
 
     function: Callable
     lowest: float
@@ -132,6 +136,7 @@ class Perturbation:
     options: dict = field(default_factory=dict)  # the first is the default
     convert: type = float
     default: float | None = None  # of a step without a value
+    harmless: float = math.inf
     random: bool = False  # takes a numpy Generator
 
 
@@ -139,15 +144,17 @@ BICUBIC_FIRST = {"bicubic": INTERPOLATIONS["bicubic"], **INTERPOLATIONS}
 PERTURBATIONS = {
     "jpeg": Perturbation(jpeg, 1, 100, {"pil": jpeg_pil, "cv2": jpeg_cv2}, convert=int),
     "webp": Perturbation(webp, 1, 100, convert=int),
-    "blur": Perturbation(blur, 0, 100),
-    "noise": Perturbation(noise, 0, 255, random=True),
-    "resize": Perturbation(resize, 0.01, 16, BICUBIC_FIRST),
+    "blur": Perturbation(blur, 0, 100, harmless=0),
+    "noise": Perturbation(noise, 0, 255, random=True, harmless=0),
+    "resize": Perturbation(resize, 0.01, 16, BICUBIC_FIRST, harmless=1),
     "fit": Perturbation(fit, 8, 65_536, BICUBIC_FIRST, convert=int),
-    "crop": Perturbation(crop, 0.01, 1),
-    "gamma": Perturbation(gamma, 0.1, 10),
-    "sharpen": Perturbation(sharpen, 1, 500, convert=int, default=100),
+    "crop": Perturbation(crop, 0.01, 1, harmless=1),
+    "gamma": Perturbation(gamma, 0.1, 10, harmless=1),
+    "sharpen": Perturbation(sharpen, 1, 500, convert=int, default=100, harmless=0),
     # A screen at 125 % scaling, saved without loss.
-    "screenshot": Perturbation(resize, 0.01, 16, {"bilinear": INTERPOLATIONS["bilinear"]}, default=1.25),
+    "screenshot": Perturbation(
+        resize, 0.01, 16, {"bilinear": INTERPOLATIONS["bilinear"]}, default=1.25, harmless=1
+    ),
 }
 
 # ----- views -----

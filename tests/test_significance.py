@@ -184,6 +184,69 @@ def test_a_worse_detector_is_found():
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_fast_ap_is_the_ap(seed):
-    labels, scores, _ = sample(seed)
-    assert significance._ap(labels, scores) == pytest.approx(average_precision(labels, scores), abs=1e-12)
+def test_ap_differences_are_those_of_the_swapped_ranks(seed, monkeypatch):
+    labels, first, second = sample(seed)
+    monkeypatch.setattr(significance, "PERMUTED", 3 * len(labels))  # in several chunks
+    fast = significance._ap_differences(labels, first, second, 7, np.random.default_rng(seed))
+    rng, ranks = np.random.default_rng(seed), [stats.rankdata(scores) for scores in (first, second)]
+    swaps = np.concatenate([rng.integers(2, size=(size, len(labels)), dtype=bool) for size in (3, 3, 2)])
+    swaps[0] = False
+    for swap, difference in zip(swaps, fast, strict=True):
+        one, two = np.where(swap, ranks[::-1], ranks)
+        expected = average_precision(labels, two) - average_precision(labels, one)
+        assert difference == pytest.approx(expected, abs=1e-12)
+
+
+def groups_of(count):
+    """The samples of several generators, joined: labels, first, second, groups."""
+    parts = [sample(seed, 30 + 5 * seed, 25, digits=3) for seed in range(count)]
+    labels, first, second = (np.concatenate(column) for column in zip(*parts, strict=True))
+    names = np.repeat([f"g{number}" for number in range(count)], [len(part[0]) for part in parts])
+    return labels, first, second, names, parts
+
+
+def test_delong_over_groups_is_the_test_of_their_mean():
+    labels, first, second, names, parts = groups_of(4)
+    auc = [[measure(labels, scores, ("auc",))["auc"] for scores in pair] for labels, *pair in parts]
+    variances = []
+    for (one, two), part in zip(auc, parts, strict=True):
+        z = stats.norm.isf(slow_delong(*part) / 2)
+        variances.append(((two - one) / z) ** 2)
+    z = np.mean([two - one for one, two in auc]) / math.sqrt(sum(variances) / 16)
+    p = significance.delong(labels, first, second, names)
+    assert p == pytest.approx(2 * stats.norm.sf(abs(z)))
+    order = np.random.default_rng(0).permutation(len(labels))
+    shuffled = significance.delong(*(column[order] for column in (labels, first, second, names)))
+    assert p == pytest.approx(shuffled)
+
+
+def test_permutations_over_groups_swap_within_each_and_average():
+    labels, first, second, names, parts = groups_of(3)
+    rng = np.random.default_rng(0)
+    differences = [significance._ap_differences(*part, 199, rng) for part in parts]
+    mean = np.abs(np.mean(differences, axis=0))
+    expected = np.mean(mean >= mean[0] - 1e-12)
+    assert significance.permute_ap(labels, first, second, names, permutations=199) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("test", [significance.delong, significance.permute_ap])
+def test_false_alarms_over_groups_are_as_rare_as_they_should_be(test):
+    options = {"permutations": 99} if test is significance.permute_ap else {}
+    values = []
+    for seed in range(150):
+        parts = [sample(1000 * seed + number, 20, 20, digits=6) for number in range(4)]
+        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        values.append(test(*columns, np.repeat([*"abcd"], 40), **options))
+    assert np.mean(np.array(values) <= 0.05) <= 0.11
+    assert 0.4 < np.mean(values) < 0.6
+
+
+def test_small_differences_of_many_generators_add_up():
+    parts = []
+    for seed in range(8):
+        labels, first, second = sample(seed, 60, 60, digits=6)
+        parts.append((labels, first, second - 0.08 * labels))
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    names = np.repeat([*"abcdefgh"], 120)
+    for test in (significance.delong, significance.permute_ap):
+        assert test(*columns, names) < min(test(*part) for part in parts)

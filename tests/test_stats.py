@@ -416,7 +416,7 @@ def test_a_sentence_reads_as_in_the_log():
     numbers = [0.1, -0.0001, 0.2, 2.0, 0.1, 0.1, 0.0001, 0.0312, math.nan, math.nan, 1, 1]
     line = sentence(Comparison("b", "a", *numbers, "one seed: no verdict"), unit="AP points")
     assert "+10.0 AP points [+0.0, +20.0]" in line
-    assert "p <0.001 (t) 0.031 (Wilcoxon) over 1 pair, nan (t) over 1 seed:" in line
+    assert "p <0.001 (t) 0.031 (Wilcoxon) over 1 pair, - (t) over 1 seed:" in line
     assert sentence(Comparison("b", "a", verdict="no common seeds")) == "b against a: no common seeds"
 
 

@@ -1,11 +1,13 @@
 """Two results folders side by side, or one and a published method: differences, means, changed verdicts.
 
     python -m tools.compare results/A/ForenSynths results/B/ForenSynths --output comparison
+    python -m tools.compare results/A/ForenSynths results/B/ForenSynths --tests
+    python -m tools.compare results/A results/A --second_view web
     python -m tools.compare results/A NPR-rerun
 
 A folder is results/<name>/<protocol>, or results/<name> for every protocol that both have.  Two runs are
 compared on the images they share; differences are second minus first.  `gained` counts the images that only
-the second gets right, `lost` those that only the first gets right.
+the second gets right, `lost` those that only the first gets right.  --tests adds p-values.
 Results: the tables here, and with --output compare.csv, compare.md and flips.csv.
 """
 
@@ -17,14 +19,18 @@ if __name__ == "__main__":
     import util.quiet  # noqa: F401
 
 import csv
+import math
+
+import numpy as np
 
 from common import Parser, UserError, file_path, owned, written_whole
 from data import protocols, published
+from data.perturb import NATIVE, parse_view
 from util import run, tables
-from util.identity import read_side_file
 from util.metrics import PUBLISHED, THRESHOLD, add_published
-from util.results import read_scores, tabulate_scores
-from util.tables import Column, count, points
+from util.results import file_for, read_folder, tabulate_scores
+from util.significance import delong, holm, mcnemar, permute_ap
+from util.tables import Column, count, p_value, points
 
 COLUMNS = {
     "generator": tables.RESULTS["generator"],
@@ -34,29 +40,45 @@ COLUMNS = {
     "ap": Column("AP %"),
     "other_ap": Column("2nd AP"),
     "diff_ap": Column("diff", points),
+    "p_ap": Column("p", p_value),
+    "auc": Column("AUC %"),
+    "other_auc": Column("2nd AUC"),
+    "diff_auc": Column("diff", points),
+    "p_auc": Column("p", p_value),
     "gained": Column("gained", count),
     "lost": Column("lost", count),
+    "p_acc": Column("p", p_value),
     "images": Column("images", count),
     "reason": tables.RESULTS["reason"],
 }
 FLIP_COLUMNS = ("protocol", "path", "generator", "label", "first_score", "second_score", "change")
+TESTED = ("auc", "other_auc", "diff_auc", "p_ap", "p_auc", "p_acc")  # columns of --tests
+MEANING = (
+    "p: how often two equally good detectors would differ by this much or more on other images of the same kind; "
+    "how much other trainings would differ, it does not say. Of AP by swapping ranks, of AUC by DeLong, of gained "
+    "and lost by McNemar; Holm-adjusted over the generators, of the mean as it is"
+)
 FILES = ("compare.csv", "compare.md", "flips.csv")
 
 
 def main(argv=None):
     opt = parse(argv)
-    first = results_of(opt.first)
+    first = results_of(opt.first, opt.view)
     if Path(opt.second).is_dir():
-        compared, flips = compare_runs(first, results_of(opt.second))
+        compared, flips = compare_runs(first, results_of(opt.second, opt.second_view), opt.tests)
     else:
         compared, flips = compare_published(first, opt.second), []
-    paragraphs = [f"# {opt.first} (first) and {opt.second} (second)"]
+        if opt.tests or opt.second_view.steps:
+            raise UserError("--tests and --view need two results folders")
+    columns = {name: column for name, column in COLUMNS.items() if opt.tests or name not in TESTED}
+    titles = [describe(opt.first, opt.view), describe(opt.second, opt.second_view)]
+    paragraphs = [f"# {titles[0]} (first) and {titles[1]} (second)"]
     for protocol, (rows, notes) in compared.items():
-        print(f"\n{protocol}\n{tables.results(rows, COLUMNS)}")
+        print(f"\n{protocol}\n{tables.results(rows, columns)}")
         print("\n".join(notes))
-        paragraphs += [f"## {protocol}", tables.results_markdown(rows, COLUMNS), *notes]
+        paragraphs += [f"## {protocol}", tables.results_markdown(rows, columns), *notes]
     if opt.output:
-        write(Path(opt.output), compared, flips, paragraphs)
+        write(Path(opt.output), compared, flips, paragraphs, columns)
         print(f"-> {opt.output}")
 
 
@@ -65,35 +87,36 @@ def parse(argv):
     parser = Parser(prog="python -m tools.compare", description="Compares results generator by generator.")
     parser.add_argument("first", type=file_path, help="results folder")
     parser.add_argument("second", type=file_path, help="results folder, or a published method such as NPR")
+    tests = "p-values of the differences; a few seconds per 10,000 images"
+    parser.add_argument("--tests", action="store_true", help=tests)
+    parser.add_argument("--view", metavar="NAME", default=NATIVE, help="which view of both")
+    parser.add_argument("--second_view", metavar="NAME", help="which view of the second; default: that of --view")
     parser.add_argument("--output", type=file_path, help="folder for compare.csv, compare.md and flips.csv")
     parser.add_argument("--overwrite", action="store_true", help="replace a comparison in --output")
     opt = parser.parse_args(argv)
+    opt.second_view = parse_view(opt.second_view or opt.view)
+    opt.view = parse_view(opt.view)
     if opt.output and not opt.overwrite and any((Path(opt.output) / name).exists() for name in FILES):
         parser.error(f"{opt.output} holds a comparison already; --overwrite replaces it")
     return opt
 
 
-def results_of(folder):
+def describe(folder, view):
+    """A folder and its view, in words."""
+    return f"{folder}, view {view.name}" if view.steps else folder
+
+
+def results_of(folder, view):
     """{protocol: (scores, meta)} of results/<name>/<protocol> or of every protocol below results/<name>."""
-    folder = Path(folder)
-    below = sorted(path.parent for path in folder.glob("*/scores.csv"))
-    folders = [folder] if (folder / "scores.csv").is_file() else below
+    folder, name = Path(folder), file_for(view, "scores.csv")
+    below = sorted(path.parent for path in folder.glob(f"*/{name}"))
+    folders = [folder] if (folder / name).is_file() else below
     if not folders:
-        raise UserError(f"{folder} holds no scores.csv; expected results/<name>/<protocol> or results/<name>")
-    return {path.resolve().name: read_results(path) for path in folders}
+        raise UserError(f"{folder} holds no {name}; expected results/<name>/<protocol> or results/<name>")
+    return {path.resolve().name: read_folder(path, view) for path in folders}
 
 
-def read_results(folder):
-    """Rows of scores.csv and meta.json ({} where there is none); UserError when one of them is damaged."""
-    scores, path = read_scores(folder / "scores.csv"), folder / "meta.json"
-    meta = read_side_file(path, "evaluate again with --overwrite") if path.is_file() else {}
-    finished = meta.get("finished", {}).values()
-    if finished and sum(generator["images"] for generator in finished) != len(scores):
-        raise UserError(f"{folder} is damaged: scores.csv lacks scores that meta.json counts")
-    return scores, meta
-
-
-def compare_runs(first, second):
+def compare_runs(first, second, tests=False):
     """({protocol: (rows, notes)}, changed images) of the protocols that both runs have."""
     if len(first) == len(second) == 1:  # two folders of one protocol each: the names need not agree
         second = dict(zip(first, second.values(), strict=True))
@@ -106,6 +129,9 @@ def compare_runs(first, second):
         (scores, meta), (other_scores, other_meta) = first[protocol], second[protocol]
         average = meta.get("protocol_row", {}).get("average", "macro")
         rows, notes, changed = pair(scores, other_scores, average)
+        if tests:
+            add_tests(rows, shared_images(scores, other_scores), average)
+            notes = [MEANING, *notes]
         compared[protocol] = rows, notes + settings(meta, other_meta)
         flips += [(protocol, *flip) for flip in changed]
     return compared, flips
@@ -130,10 +156,7 @@ def settings(first, second):
 
 def pair(first, second, average="macro"):
     """(rows, notes, flips) of two score lists, on the images they share: same path, generator, label."""
-    other_scores = {row[:3]: row[3] for row in second}
-    shared = [(*row[:4], other_scores[row[:3]]) for row in first if row[:3] in other_scores]
-    if not shared:
-        raise UserError("no image in common: paths, generators or labels differ")
+    shared = shared_images(first, second)
     rows = tabulate_scores(shared, average=average)
     other_rows = tabulate_scores([(*row[:3], row[4]) for row in shared], average=average)
     flips = []
@@ -144,13 +167,38 @@ def pair(first, second, average="macro"):
     for row, other in zip(rows, other_rows, strict=True):
         changes = [flip[-1] for flip in flips if row["generator"] in (flip[1], "Mean")]
         row |= {"gained": changes.count("gained"), "lost": changes.count("lost")}
-        for metric in ("acc", "ap"):
+        for metric in ("acc", "ap", "auc"):
             row[f"other_{metric}"] = other[metric]
             row[f"diff_{metric}"] = other[metric] - row[metric]
     left_out = len(first) + len(second) - 2 * len(shared)
     notes = [f"{len(flips):,} of {len(shared):,} images flipped"]
     notes += [f"{left_out:,} images are in only one of the two, left out"] if left_out else []
     return rows, notes, flips
+
+
+def shared_images(first, second):
+    """(path, generator, label, score, other score) of the images that two score lists share."""
+    other_scores = {row[:3]: row[3] for row in second}
+    shared = [(*row[:4], other_scores[row[:3]]) for row in first if row[:3] in other_scores]
+    if not shared:
+        raise UserError("no image in common: paths, generators or labels differ")
+    return shared
+
+
+def add_tests(rows, shared, average):
+    """Adds p_acc, p_auc and p_ap to rows of `pair`."""
+    *generators, mean = rows
+    _, names, *columns = (np.array(column) for column in zip(*shared, strict=True))
+    complete = np.isin(names, [row["generator"] for row in generators if not row["reason"]])
+    for row in rows:
+        own = complete if row is mean else names == row["generator"]
+        groups = None if average == "micro" else names[own]
+        row["p_acc"] = mcnemar(row["gained"], row["lost"])
+        for name, test in (("p_auc", delong), ("p_ap", permute_ap)):
+            row[name] = test(*(column[own] for column in columns), groups) if own.any() else math.nan
+    for name in ("p_acc", "p_auc", "p_ap"):
+        for row, p in zip(generators, holm([row[name] for row in generators]), strict=True):
+            row[name] = p
 
 
 def compare_published(first, name):
@@ -178,11 +226,11 @@ def compare_published(first, name):
     return compared
 
 
-def write(folder, compared, flips, paragraphs):
+def write(folder, compared, flips, paragraphs, columns):
     """compare.csv (fractions), compare.md (percent) and flips.csv."""
     lines = [{"protocol": protocol, **row} for protocol, (rows, _) in compared.items() for row in rows]
     with owned(folder):
-        tables.write_csv(folder / "compare.csv", lines, ["protocol", *COLUMNS])
+        tables.write_csv(folder / "compare.csv", lines, ["protocol", *columns])
         with written_whole(folder / "flips.csv") as file:
             csv.writer(file).writerows([FLIP_COLUMNS, *flips])
         with written_whole(folder / "compare.md") as file:

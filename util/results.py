@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from common import UserError, read_table, write_json, written_whole
+from data.perturb import AS_STORED, parse_view
 from util.identity import read_side_file, require_same
 from util.metrics import PUBLISHED, THRESHOLD, tabulate
 
@@ -141,6 +142,28 @@ def reals_of(path, results):
             )
         found[view] = "/".join(folder.resolve().parts[-2:]), np.array(scores, np.float32)
     return found
+
+
+def read_folder(folder, view=AS_STORED):
+    """(rows of a view's scores, meta.json or {}) of a results folder; UserError when one is damaged."""
+    meta, path = read_meta(folder), folder / file_for(view, "scores.csv")
+    record = meta.get("views", {}).get(view.name, {}) if view.steps else meta
+    scores, finished = read_scores(path), record.get("finished", {}).values()
+    if finished and sum(generator["images"] for generator in finished) != len(scores):
+        raise UserError(f"{folder} is damaged: {path.name} lacks scores that meta.json counts")
+    return scores, meta
+
+
+def read_meta(folder):
+    """meta.json of a results folder, {} where there is none."""
+    path = folder / "meta.json"
+    return read_side_file(path, "evaluate again with --overwrite") if path.is_file() else {}
+
+
+def views_in(folder):
+    """The views of which a results folder has scores."""
+    known = [AS_STORED, *map(parse_view, read_meta(folder).get("views", {}))]
+    return [view for view in known if (folder / file_for(view, "scores.csv")).is_file()]
 
 
 def sigmoid(logits):

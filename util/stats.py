@@ -18,6 +18,9 @@ from math import nan
 import numpy as np
 from scipy import stats
 
+from util.significance import holm
+from util.tables import p_value
+
 ALPHA = 0.05
 RESAMPLES = 10_000
 CHUNK = 2_000  # resamples held in memory at once
@@ -103,7 +106,7 @@ def compare_pairs(values, pairs):
     """A Comparison for each (variant, reference) in `pairs`; Holm's correction is over all of them."""
     rows = [_compare_pair(*pair, values) for pair in pairs]
     for test in ("t", "wilcoxon", "seed"):
-        adjusted = _holm([getattr(row, f"{test}_p") for row in rows])
+        adjusted = holm([getattr(row, f"{test}_p") for row in rows])
         rows = [replace(row, **{f"{test}_holm": p}) for row, p in zip(rows, adjusted, strict=True)]
     return [replace(row, verdict=row.verdict or _verdict(row)) for row in rows]
 
@@ -119,8 +122,8 @@ def sentence(comparison, unit="points"):
     pairs, seeds = (f"{n} {word}{'s' * (n > 1)}" for n, word in ((c.pairs, "pair"), (c.seeds, "seed")))
     return (
         f"{c.variant} against {c.reference}: {difference} {unit}{interval}, {effect}"
-        f"Holm p {_digits(c.t_holm)} (t) {_digits(c.wilcoxon_holm)} (Wilcoxon) over {pairs}, "
-        f"{_digits(c.seed_holm)} (t) over {seeds}: {c.verdict}"
+        f"Holm p {p_value(c.t_holm)} (t) {p_value(c.wilcoxon_holm)} (Wilcoxon) over {pairs}, "
+        f"{p_value(c.seed_holm)} (t) over {seeds}: {c.verdict}"
     )
 
 
@@ -238,22 +241,6 @@ def _wilcoxon(differences):
     return float(min(1.0, 2 * min(chances[: positive + 1].sum(), chances[positive:].sum())))
 
 
-def _holm(p_values):
-    """Holm-adjusted p-values; a NaN stays and does not count as a test.
-
-    Source: Holm, "A simple sequentially rejective multiple test procedure", Scand. J. of Statistics 1979.
-    """
-    adjusted = np.array(p_values, dtype=float)
-    order = np.argsort(adjusted)[: np.sum(~np.isnan(adjusted))]  # NaN is sorted to the end
-    tests_left = np.arange(len(order), 0, -1)
-    adjusted[order] = np.maximum.accumulate(np.minimum(1, tests_left * adjusted[order]))
-    return adjusted.tolist()
-
-
 def _spread(numbers):
     """Sample standard deviation, exactly 0 where all numbers are equal; rounding alone would leave 1e-18."""
     return float(np.std(numbers, ddof=1)) if np.ptp(numbers) > 0 else 0.0
-
-
-def _digits(p):
-    return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"

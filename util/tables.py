@@ -61,6 +61,13 @@ def ratio(value):
     return "-" if math.isnan(value) else f"{value:.3f}"
 
 
+def p_value(p):
+    """0.0421 -> '0.042', 0.3 -> '0.30', 0.0002 -> '<0.001'; NaN -> '-'."""
+    if math.isnan(p):
+        return "-"
+    return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
 def count(value):
     """1234 -> '1,234'."""
     return f"{value:,}"
