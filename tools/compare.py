@@ -90,7 +90,9 @@ def parse(argv):
     tests = "p-values of the differences; a few seconds per 10,000 images"
     parser.add_argument("--tests", action="store_true", help=tests)
     parser.add_argument("--view", metavar="NAME", default=NATIVE, help="which view of both")
-    parser.add_argument("--second_view", metavar="NAME", help="which view of the second; default: that of --view")
+    parser.add_argument(
+        "--second_view", metavar="NAME", help="which view of the second; default: that of --view"
+    )
     parser.add_argument("--output", type=file_path, help="folder for compare.csv, compare.md and flips.csv")
     parser.add_argument("--overwrite", action="store_true", help="replace a comparison in --output")
     opt = parser.parse_args(argv)

@@ -17,6 +17,7 @@ from tools.visualize.cam import draw_cam
 from tools.visualize.curves import draw_curves, draw_training
 from tools.visualize.maps import LARGEST, draw_maps, draw_npr
 from tools.visualize.restoration import draw_restoration
+from tools.visualize.robustness import draw_robustness
 from tools.visualize.spectra import draw_lnp, draw_spectra
 from util import run
 from util.pictures import check_output, save
@@ -29,6 +30,7 @@ PICTURES = {
     "lnp": (draw_lnp, "faces, their noise patterns and spectra as DFIG's detectors see them"),
     "spectra": (draw_spectra, "mean spectra of reals and fakes"),
     "curves": (draw_curves, "ROC and precision-recall curves of each generator"),
+    "robustness": (draw_robustness, "balanced accuracy under ever stronger degradations (--views sweep)"),
     "training": (draw_training, "training loss and accuracy over epochs"),
 }
 
@@ -72,6 +74,8 @@ def parse(argv):
 
     add["curves"]("--results", dest="folder", type=Path, required=True, help="folder that holds scores.csv")
     add["training"]("--run", dest="folder", type=Path, required=True, help="folder that holds train.csv")
+    folders = "folders results/<name>/<protocol>, each with scores of several views"
+    add["robustness"]("results", type=Path, nargs="+", metavar="RESULTS", help=folders)
     for name in PICTURES:
         where = "in that folder" if name in ("curves", "training") else "here"
         output = f"picture to write, PNG or PDF; default: {name}.png {where}"
