@@ -54,9 +54,9 @@ COLUMNS = {
 FLIP_COLUMNS = ("protocol", "path", "generator", "label", "first_score", "second_score", "change")
 TESTED = ("auc", "other_auc", "diff_auc", "p_ap", "p_auc", "p_acc")  # columns of --tests
 MEANING = (
-    "p: how often two equally good detectors would differ by this much or more on other images of the same kind; "
-    "how much other trainings would differ, it does not say. Of AP by swapping ranks, of AUC by DeLong, of gained "
-    "and lost by McNemar; Holm-adjusted over the generators, of the mean as it is"
+    "p: how often two equally good detectors would differ this much on other images of the same kind;",
+    "of other trainings it says nothing.  AP: swapped ranks, AUC: DeLong, gained and lost: McNemar;",
+    "Holm-adjusted over the generators, that of the mean as it is",
 )
 FILES = ("compare.csv", "compare.md", "flips.csv")
 
@@ -69,7 +69,7 @@ def main(argv=None):
     else:
         compared, flips = compare_published(first, opt.second), []
         if opt.tests or opt.second_view.steps:
-            raise UserError("--tests and --view need two results folders")
+            raise UserError("--tests, --view and --second_view need two results folders")
     columns = {name: column for name, column in COLUMNS.items() if opt.tests or name not in TESTED}
     titles = [describe(opt.first, opt.view), describe(opt.second, opt.second_view)]
     paragraphs = [f"# {titles[0]} (first) and {titles[1]} (second)"]
@@ -133,7 +133,7 @@ def compare_runs(first, second, tests=False):
         rows, notes, changed = pair(scores, other_scores, average)
         if tests:
             add_tests(rows, shared_images(scores, other_scores), average)
-            notes = [MEANING, *notes]
+            notes = [*MEANING, *notes]
         compared[protocol] = rows, notes + settings(meta, other_meta)
         flips += [(protocol, *flip) for flip in changed]
     return compared, flips

@@ -16,6 +16,7 @@ from util.tables import Column
 COLUMNS, WIDE, HIGH = 4, 2.3, 2.1  # panels in a row, and the inches of one
 SPREAD = 0.03  # of a panel, between the marks of two detectors, so that no interval hides another
 LETTERS = 24  # of all names below a panel; longer ones are turned
+LETTER = 0.07  # inches
 OTHERS = "other views"  # the panel of named views and of chains, which have no order
 MEANING = {
     "jpeg": "quality",
@@ -75,7 +76,7 @@ def shared_views(folders):
 
 
 def names_of(folders):
-    """What each results/<name>/<protocol> is called: by its name, by both, or by its path if those are equal."""
+    """What each results/<name>/<protocol> is called: its name, both, or its path if those are equal."""
     names = [folder.parent.name for folder in folders]
     if len({folder.name for folder in folders}) > 1:
         names = [f"{folder.parent.name}, {folder.name}" for folder in folders]
@@ -143,7 +144,8 @@ def figure_of(families, measured):
     """The figure; every panel has the same scale."""
     columns = min(COLUMNS, len(families))
     rows = math.ceil(len(families) / columns)
-    figure, axes = canvas(rows, columns, WIDE * columns + 0.4, HIGH * rows + 0.7, sharey=True)
+    turned = LETTER * max(len(view.name) for view in families.get(OTHERS, [AS_STORED]))
+    figure, axes = canvas(rows, columns, WIDE * columns + 0.4, HIGH * rows + 0.4 + turned, sharey=True)
     figure.suptitle(wrap(NOTE, 30 * columns), fontsize=FONT + 1)
     for axis, (title, views) in zip(axes.flat, families.items(), strict=False):
         draw_panel(axis, title, views, measured)
@@ -181,4 +183,4 @@ def draw_panel(axis, title, views, measured):
 
 def tick(view, title):
     """What a view is called below its mark: its value, of OTHERS its name."""
-    return wrap(view.name.replace("+", "+ "), 14) if title == OTHERS else f"{view.steps[0][1]:g}"
+    return view.name if title == OTHERS else f"{view.steps[0][1]:g}"
