@@ -33,7 +33,7 @@ def folder_of(tmp_path, name, views=FEW, generators="abc", protocol="Set"):
         ]
         write_scores(folder / file_for(view, "scores.csv"), rows)
         if view.steps:
-            meta["views"][view.name] = {"finished": {}}
+            meta["views"][view.name] = {"file": file_for(view, "scores.csv"), "finished": {}}
     (folder / "meta.json").write_text(json.dumps(meta))
     return folder
 

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from common import UserError, read_table, write_json, written_whole
-from data.perturb import AS_STORED, parse_view
 from util.identity import read_side_file, require_same
 from util.metrics import PUBLISHED, THRESHOLD, tabulate
 
@@ -144,7 +143,7 @@ def reals_of(path, results):
     return found
 
 
-def read_folder(folder, view=AS_STORED):
+def read_folder(folder, view):
     """(rows of a view's scores, meta.json or {}) of a results folder; UserError when one is damaged."""
     meta, path = read_meta(folder), folder / file_for(view, "scores.csv")
     record = meta.get("views", {}).get(view.name, {}) if view.steps else meta
@@ -160,10 +159,11 @@ def read_meta(folder):
     return read_side_file(path, "evaluate again with --overwrite") if path.is_file() else {}
 
 
-def views_in(folder):
+def view_names(folder):
     """The views of which a results folder has scores."""
-    known = [AS_STORED, *map(parse_view, read_meta(folder).get("views", {}))]
-    return [view for view in known if (folder / file_for(view, "scores.csv")).is_file()]
+    records = read_meta(folder).get("views", {})
+    files = {"native": "scores.csv"} | {name: record["file"] for name, record in records.items()}
+    return [name for name, file in files.items() if (folder / file).is_file()]
 
 
 def sigmoid(logits):

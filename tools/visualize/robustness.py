@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from common import UserError
-from data.perturb import AS_STORED, PERTURBATIONS, VIEWS
+from data.perturb import AS_STORED, PERTURBATIONS, VIEWS, parse_view
 from util import tables
 from util.pictures import FONT, GREY, RULE, canvas, legend_below, style, wrap
-from util.results import read_folder, views_in
+from util.results import read_folder, view_names
 from util.significance import interval, over_generators, resampled_accuracy
 from util.tables import Column
 
@@ -62,7 +62,7 @@ def draw_robustness(opt):
 
 def shared_views(folders):
     """The views of which every folder has scores, in the order of the first; says which are left out."""
-    present = [views_in(folder) for folder in folders]
+    present = [list(map(parse_view, view_names(folder))) for folder in folders]
     shared = [view for view in present[0] if all(view in other for other in present)]
     if AS_STORED not in shared or len(shared) < 2:
         names = ", ".join(map(str, folders))
