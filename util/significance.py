@@ -130,7 +130,10 @@ def over_generators(resampled, seed=0):
     """
     values = np.stack(resampled, axis=1)
     chosen = np.random.default_rng(seed).integers(values.shape[1], size=values.shape)
-    return np.take_along_axis(values, chosen, axis=1).mean(axis=1)
+    # Another resample of the images for each draw, so that a generator drawn twice has two.
+    count, draws = values.shape
+    rows = (np.arange(count)[:, None] + np.arange(draws)) % count
+    return values[rows, chosen].mean(axis=1)
 
 
 def add_intervals(rows, scores, threshold=0.5, level=0.95, resamples=RESAMPLES):
@@ -145,9 +148,9 @@ def add_intervals(rows, scores, threshold=0.5, level=0.95, resamples=RESAMPLES):
         images[generator][0].append(label)
         images[generator][1].append(score)
     drawn = {}  # metric -> resamples of each generator
-    for row in generators:
+    for number, row in enumerate(generators):
         labels, values = map(np.array, images[row["generator"]])
-        resampled = bootstrap(labels, values, threshold, resamples)
+        resampled = {} if row["reason"] else bootstrap(labels, values, threshold, resamples, seed=number)
         for name, sample in resampled.items():
             drawn.setdefault(name, []).append(sample)
         right = (values > threshold) == (labels == 1)
