@@ -9,7 +9,7 @@ import importlib
 import json
 import os
 import platform
-import re
+import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -40,6 +40,7 @@ def require_package(name, purpose, module=None):
 
 
 UNKNOWN = "unrecognized arguments: "  # how argparse's message for words that are not flags begins
+MISSING = "the following arguments are required: "  # it comes first, and names no misspelt flag
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,15 +49,20 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **{"allow_abbrev": False, "formatter_class": HelpFormatter, **kwargs})
 
+    def parse_known_args(self, args=None, namespace=None):
+        self.words = sys.argv[1:] if args is None else args
+        return super().parse_known_args(args, namespace)
+
     def error(self, message):
-        typed = re.findall(r"(?<= )--?[\w-]+", message) if message.startswith(UNKNOWN) else []
         flags = list(self._option_string_actions)
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
                 flags += [
                     flag for parser in action.choices.values() for flag in parser._option_string_actions
                 ]
-        matches = [match for flag in typed for match in difflib.get_close_matches(flag, flags, n=2)]
+        words = self.words if message.startswith((UNKNOWN, MISSING)) else ()
+        unknown = sorted({word.partition("=")[0] for word in words if word.startswith("-")} - {*flags})
+        matches = [match for flag in unknown for match in difflib.get_close_matches(flag, flags, n=2)]
         super().error(
             message + (f" (did you mean {' or '.join(dict.fromkeys(matches))}?)" if matches else "")
         )
@@ -160,8 +166,18 @@ def file_path(text):
     return str(Path(text).expanduser())
 
 
+def folder_to_write(text):
+    """Type of the Path of a folder that need not exist, with ~ expanded; refuses a file."""
+    path = Path(text).expanduser()
+    for folder in (path, *path.parents):
+        if folder.is_file():
+            raise argparse.ArgumentTypeError(f"{folder} is a file, not a folder")
+    return path
+
+
 # What help shows for a value of these types; other types here carry their own.
-METAVARS = {names_list: "A,B", torch_device: "NAME", file_path: "PATH", Path: "PATH"}
+METAVARS = {names_list: "A,B", torch_device: "NAME"}
+METAVARS |= dict.fromkeys((file_path, folder_to_write, Path), "PATH")
 
 
 def sha256(path):

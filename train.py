@@ -50,6 +50,8 @@ def main(argv=None):
         print(options.describe(opt))
         progress = Progress(**saved["progress"] if saved else {})
         if not progress.finished(opt.niter):
+            if saved and not Path(opt.dataroot).is_dir():
+                raise UserError(f"no folder {opt.dataroot}; --dataroot names where the images are now")
             train(opt, folder, saved)
             return
         keep_best(folder, progress)
@@ -107,7 +109,8 @@ def train(opt, folder, saved):
                 scores, state.calibration = validate(state, val_loader, device, stop)
                 # Save, then report: what fails from here on finds the epoch on the disk.
                 row = state.end_epoch(rate, scores)
-                state.save()
+                with stop.save():
+                    state.save()
                 report(row, scores, writer)
             except (run.Interrupted, BadImageError, BrokenPipeError):
                 losses.flush()
@@ -234,7 +237,8 @@ def train_epoch(state, losses, loader, device, bf16, stop):
                 bar.set_postfix(loss=f"{progress.loss_sum / progress.seen:.4f}")
             if now - saved_at > 60 * state.opt.save_minutes:
                 losses.flush()
-                state.save()
+                with stop.save():
+                    state.save()
                 saved_at = time.perf_counter()
     losses.flush()
     if not progress.seen:

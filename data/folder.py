@@ -109,13 +109,19 @@ def label_of(folders, labels=LABELS):
     return next((labels[name.lower()] for name in folders if name.lower() in labels), UNLABELLED)
 
 
+def require_folder(dataroot):
+    """UserError unless --dataroot is a folder."""
+    if not Path(dataroot).is_dir():
+        problem = "a file, not a folder" if Path(dataroot).is_file() else "no folder"
+        raise UserError(f"--dataroot: {problem}: {dataroot}")
+
+
 def discover(root, classes=()):
     """[(name, folder)] of a root's folders with label folders, of `classes` only where given, by name."""
     root = Path(root)
-    if not root.is_dir():
-        raise UserError(f"no folder {root}")
+    require_folder(root)
     own = label_of([root.resolve().name])
-    if own != UNLABELLED and labels_below(root) == {1 - own}:  # folders in it would give the other label
+    if own != UNLABELLED and labels_below(root) <= {1 - own}:  # nothing in it gives its label
         raise UserError(f"{root} is itself a label folder; name the folder above it")
     if label_folders(root):  # names of classes choose nothing here; see Scan.notices
         return [(root.resolve().name, root)]

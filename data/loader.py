@@ -4,6 +4,7 @@ import itertools
 import math
 import os
 import signal
+import sys
 from collections import defaultdict
 
 import numpy as np
@@ -107,3 +108,10 @@ def _leave_signals_to_parent(worker):
         signal.signal(number, signal.SIG_IGN)
     # The parent ends its workers so.  A status other than 0 is an error there, even in the middle of a save.
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
+    # A thread that hands over tensors would print a traceback when the parent, stopped by a signal, hangs up.
+    sys.excepthook = _print_unless_cut_off
+
+
+def _print_unless_cut_off(kind, error, trace):
+    if not issubclass(kind, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, trace)

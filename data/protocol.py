@@ -17,7 +17,7 @@ from pathlib import Path, PurePath
 import yaml
 
 from common import UserError
-from data.folder import LABELS, label_folders, scan
+from data.folder import LABELS, label_folders, require_folder, scan, subfolders
 from data.perturb import PERTURBATIONS, VIEWS, parse_view
 from data.transforms import INTERPOLATIONS, RESIZES, Geometry
 
@@ -180,10 +180,13 @@ def locate_all(rows, dataroot, asked):
     With `asked` (the user named them) a missing one is a UserError; without, only if none is there.  A
     protocol whose `places` do not name its generators has to be asked for to be --dataroot itself.
     """
+    require_folder(dataroot)
     roots = [(row, row.locate(dataroot, single=asked and not row.names_generators)) for row in rows]
     absent = [row.looked_for(dataroot) for row, root in roots if root is None]
     if absent and (asked or len(absent) == len(roots)):
-        raise UserError(f"not found below --dataroot: {'; '.join(absent)}")
+        own = any(map(label_folders, (dataroot, *subfolders(dataroot))))
+        hint = f"{dataroot} is no benchmark, but val.py takes it; " if own else ""
+        raise UserError(f"{hint}not found below --dataroot: {'; '.join(absent)}")
     return [(row, root) for row, root in roots if root is not None], absent
 
 
@@ -210,8 +213,12 @@ def load_file(path):
         if not rows or not all(isinstance(row, dict) for row in rows):
             raise UserError(f"expected a mapping per protocol with the keys {', '.join(KEYS)}")
         return [_row(row) for row in rows]
-    except (yaml.YAMLError, UnicodeDecodeError, UserError) as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1}: {error.problem})" if mark else ""
+        raise UserError(f"{path} is not a YAML file{where}") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _text(value):

@@ -8,7 +8,7 @@ import numpy as np
 
 from common import UserError
 from data import protocols
-from data.folder import SHOWN, RealFakeFolder, discover, scan, subfolders
+from data.folder import SHOWN, RealFakeFolder, discover, require_folder, scan, subfolders
 from data.patches import EVALUATION_SEED
 from data.transforms import Augment, Geometry, Limits
 
@@ -94,8 +94,7 @@ def _split_scan(opt, split, validation=False):
 
 def _missing_split(dataroot, split, validation):
     """What is wrong where a split has no folder, and the flag or the layout that helps."""
-    if not dataroot.is_dir():
-        return f"--dataroot: no folder {dataroot}"
+    require_folder(dataroot)
     inside = [child.name for child in subfolders(dataroot)]
     problem = f"no folder {dataroot / split}; {dataroot} holds {', '.join(inside[:SHOWN]) or 'no folders'}. "
     inverted = next((name for name in inside if (dataroot / name / split).is_dir()), None)

@@ -71,6 +71,8 @@ def save(path, detector, **content):
         with written_whole(path, binary=True) as file:
             torch.save({**known, **content, "model": detector.state_dict()}, file)
     except RuntimeError as error:  # torch's archive writer reports a full disk in this way
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
         raise OSError(f"could not write {path} (is the disk full?): {error}") from error
 
 
@@ -81,7 +83,9 @@ def read(path):
     """
     path = Path(path)
     if not path.is_file():
-        hint = " (it is a folder; name a file in it)" if path.is_dir() else ""
+        best = path / "model_epoch_best.pth"
+        wanted = best if best.is_file() else "a file in it"
+        hint = f" (it is a folder; name {wanted})" if path.is_dir() else ""
         raise CheckpointError(f"no weight file at {path}{hint}")
     read_file = _read_torch
     if path.suffix == ".safetensors":

@@ -3,6 +3,7 @@
 from common import UserError, file_path
 from data import protocols, published
 from options.val_options import ValOptions
+from util import run
 
 ALL = "all"
 NO_COMPARISON = "none"
@@ -28,8 +29,8 @@ class TestOptions(ValOptions):
         parser.set_defaults(dataroot="./datasets/Generalization_Test")
         add = parser.add_argument_group("protocols").add_argument
         names, default = (", ".join(slugs) for slugs in (protocols.PROTOCOLS, protocols.DEFAULT))
-        run = f"benchmarks to run: {names}, or all; default: those of {default} that are there"
-        add("--protocols", nargs="+", default=(), metavar="NAME", help=run)
+        benchmarks = f"benchmarks to run: {names}, or all; default: those of {default} that are there"
+        add("--protocols", nargs="+", default=(), metavar="NAME", help=benchmarks)
         add("--protocol_file", type=file_path, help="YAML file with protocols of your own")
         method = "method whose published numbers are printed next to ours, or none; a wrong name lists them"
         add("--published", default="NPR", metavar="METHOD", help=method)
@@ -49,7 +50,7 @@ class TestOptions(ValOptions):
             if opt.expect:
                 self.check_expect(opt)
         except (UserError, OSError) as error:
-            self.parser.error(str(error))
+            self.parser.error(run.one_line(error))
 
     def choose(self, opt):
         """The protocols asked for: those named, all, those of the user's file, or the default."""

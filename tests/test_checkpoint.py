@@ -494,6 +494,9 @@ def test_code_inside_a_file_is_refused_and_never_run(tmp_path, state, where):
 
 def test_a_missing_file_a_folder_and_broken_safetensors_are_refused(tmp_path):
     assert "no weight file at" in refused(tmp_path / "gone.pth")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model_epoch_best.pth").touch()
+    assert "run/model_epoch_best.pth" in refused(tmp_path / "run")
     assert "folder" in refused(tmp_path)
     (tmp_path / "npr.safetensors").write_bytes(b"no tensors here")
     assert "safetensors" in refused(tmp_path / "npr.safetensors")

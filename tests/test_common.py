@@ -1,5 +1,6 @@
 """common.py: folders that belong to one process at a time."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -8,9 +9,18 @@ import pytest
 from conftest import ROOT
 
 import common
-from common import UserError, owned
+from common import UserError, folder_to_write, owned
 
 HOLD = "import sys, common\nwith common.owned(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
+
+
+def test_a_folder_to_write_is_not_a_file_and_not_below_one(tmp_path):
+    file = tmp_path / "x"
+    file.touch()
+    assert folder_to_write(f"{tmp_path}/y/z") == tmp_path / "y" / "z"
+    for path in (file, file / "y"):
+        with pytest.raises(argparse.ArgumentTypeError, match=str(file)):
+            folder_to_write(str(path))
 
 
 def test_a_second_process_is_refused_by_name_and_a_killed_owner_leaves_nothing(tmp_path):

@@ -366,6 +366,11 @@ def test_a_root_that_is_no_folder_is_refused_by_name(tmp_path, kind):
         discover(root)
 
 
+def test_a_label_folder_as_root_asks_for_the_folder_above(tree):
+    with pytest.raises(UserError, match="above"):
+        discover(tree(["a"]) / "a" / "0_real")
+
+
 @pytest.mark.parametrize(
     "links",
     [

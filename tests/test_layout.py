@@ -228,6 +228,12 @@ def test_every_program_refuses_shortened_flags(module, parse, capsys):
     assert "did you mean" in capsys.readouterr().err
 
 
+def test_a_misspelt_required_flag_is_recognised(parse, capsys):
+    with pytest.raises(SystemExit):
+        parse("tools.verify", ["--datarot=x"])
+    assert "did you mean --dataroot?" in capsys.readouterr().err
+
+
 @pytest.fixture
 def protocol_file(tmp_path, monkeypatch):
     """The protocol file of docs/data.md as my.yaml in the working folder."""

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -308,6 +309,20 @@ def test_a_second_signal_stops_at_once(handlers, second):
         os.kill(os.getpid(), second)
         for _ in range(1000):  # the handler runs within the next few byte codes
             pass
+
+
+@pytest.mark.parametrize("noticed", [True, False])
+def test_however_many_signals_come_a_save_is_finished(handlers, noticed):
+    with run.StopSignal("hint") as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        if noticed:
+            with pytest.raises(run.Interrupted):
+                stop.check()
+        with nullcontext() if noticed else stop.save():
+            for _ in range(1000):
+                os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(run.Interrupted, match="SIGTERM"):
+            stop.check()
 
 
 def test_a_signal_ends_the_wait_for_a_batch_that_never_comes(handlers):

@@ -177,6 +177,12 @@ def test_overwrite_leaves_a_folder_alone_that_holds_no_run(start, tmp_path):
     assert (tmp_path / "checkpoints" / "run" / "thesis.tex").read_text() == "years of work"
 
 
+def test_continuing_a_run_whose_images_are_gone_names_the_flag(start):
+    start(niter=1)
+    with pytest.raises(UserError, match="nowhere.*--dataroot"):
+        start("--continue_train", "--dataroot", "nowhere", niter=2)
+
+
 def test_continuing_a_finished_run_trains_nothing(start, capsys):
     folder = start(niter=1)
     before = (folder / "model_epoch_last.pth").stat().st_mtime_ns

@@ -23,7 +23,7 @@ import math
 
 import numpy as np
 
-from common import Parser, UserError, file_path, owned, written_whole
+from common import Parser, UserError, file_path, folder_to_write, owned, written_whole
 from data import protocols, published
 from data.perturb import NATIVE, parse_view
 from util import run, tables
@@ -93,7 +93,7 @@ def parse(argv):
     parser.add_argument(
         "--second_view", metavar="NAME", help="which view of the second; default: that of --view"
     )
-    parser.add_argument("--output", type=file_path, help="folder for compare.csv, compare.md and flips.csv")
+    parser.add_argument("--output", type=folder_to_write, help=f"folder for {', '.join(FILES)}")
     parser.add_argument("--overwrite", action="store_true", help="replace a comparison in --output")
     opt = parser.parse_args(argv)
     opt.second_view = parse_view(opt.second_view or opt.view)

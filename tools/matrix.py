@@ -57,7 +57,7 @@ def main(words=None):
 
 def parse(words):
     """The command line."""
-    parser = Parser(prog="tools.matrix", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m tools.matrix", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--protocol", default=PROTOCOL, help="benchmark with a training part")
     add("--arch", choices=detector_names(), default="ssp", help="detector")

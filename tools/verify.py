@@ -29,7 +29,7 @@ from tqdm import tqdm
 from common import Parser, UserError, file_path, names_list, non_negative_int, positive_float, write_json
 from data import protocols
 from data.decode import DEFAULT_MAX_MPX
-from data.folder import LAYOUT_HELP, Scan, discover
+from data.folder import LAYOUT_HELP, Scan, discover, require_folder
 from data.inspection import HASH, inspect_files, keeps_promise
 from data.protocol import STORED, Generator, Protocol
 from util import run, tables
@@ -53,6 +53,8 @@ def main(argv=None):
     started = time.perf_counter()
     parser = make_parser()
     opt = parser.parse_args(argv)
+    if opt.json and Path(opt.json).is_dir():
+        parser.error(f"--json {opt.json} is a folder; name a file in it")
     try:
         entries, notes = plan(opt)
     except (UserError, OSError) as error:
@@ -78,7 +80,7 @@ def main(argv=None):
 
 def make_parser():
     """The command line."""
-    parser = Parser(prog="tools.verify", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m tools.verify", description=__doc__.splitlines()[0])
     add = parser.add_argument
     root = "folder of benchmarks, or of generators as for val.py"
     names = f"benchmarks that have to be there: {', '.join(protocols.PROTOCOLS)}"
@@ -162,8 +164,7 @@ def named_protocols(opt):
 
 def plan(opt):
     """(entries to check, notes); UserError for what was asked for wrongly or when nothing is there."""
-    if not Path(opt.dataroot).is_dir():
-        raise UserError(f"--dataroot: no folder {opt.dataroot}")
+    require_folder(opt.dataroot)
     asked = named_protocols(opt)
     # A row that re-encodes images has the files of another one.
     rows = asked or [row for row in protocols.known(opt.protocol_file).values() if not row.reencode]

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -93,8 +93,9 @@ def seed_everything(seed, deterministic=False):
 def one_line(error):
     """An exception's message for the user: one line, operating-system errors with their path in words."""
     if isinstance(error, OSError) and error.strerror and error.filename:
-        is_file = error.errno in (errno.ENOTDIR, errno.EEXIST)
-        return f"{error.strerror}: {error.filename}{' (a file, not a folder)' if is_file else ''}"
+        if error.errno == errno.EEXIST:
+            return f"{error.filename} is a file, not a folder"
+        return f"{error.strerror}: {error.filename}"
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1 if "Traceback" in str(error) else 0]  # loader processes put theirs above the message
 
@@ -248,11 +249,12 @@ class Interrupted(BaseException):  # no Exception, so that no handler of bad ima
 
 
 class StopSignal:
-    """Turns every signal that asks a process to end into a flag; a second signal stops at once."""
+    """Turns every signal that asks a process to end into a flag; a second one stops all but a save."""
 
     def __init__(self, hint):
         self.hint = hint  # how to resume, for the last line that the user sees
         self.number, self.previous, self.waiting = None, {}, False
+        self.saving = False  # True as well once `check` has ended the work: a save follows
 
     def __enter__(self):
         for number in STOP_SIGNALS:
@@ -265,11 +267,18 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _receive(self, number, _frame):
-        if self.number is not None:
+        if self.number is not None and not self.saving:
             raise KeyboardInterrupt
-        self.number = number
+        self.number = self.number or number
         if self.waiting:
             self.check()
+
+    @contextmanager
+    def save(self):
+        """What is done inside is finished, however many signals come."""
+        before, self.saving = self.saving, True
+        yield
+        self.saving = before
 
     def watch(self, batches):
         """The batches of a loader; a signal also ends the wait for a batch that never comes."""
@@ -291,6 +300,7 @@ class StopSignal:
     def check(self):
         """Raises Interrupted once a signal has come, or once the program that started this one is gone."""
         if self.number is not None:
+            self.saving, self.waiting = True, False
             name = signal.Signals(self.number).name
             raise Interrupted(f"stopped by {name}; {self.hint}", 128 + self.number)
         if os.environ.get(PARENT, str(os.getppid())) != str(os.getppid()):

@@ -21,6 +21,7 @@ from argparse import Namespace
 from common import (
     Parser,
     file_path,
+    folder_to_write,
     non_negative_float,
     non_negative_int,
     number,
@@ -77,7 +78,12 @@ def parse(argv):
     for command, images in ((masks, 4), (lnp, 8)):
         add = command.add_argument
         add("--input", type=file_path, required=True, help="folder of images, with any folders inside")
-        add("--output", type=file_path, required=True, help="folder to write, with the same folders inside")
+        add(
+            "--output",
+            type=folder_to_write,
+            required=True,
+            help="folder to write, with the same folders inside",
+        )
         add("--overwrite", action="store_true", help="replace the files of another extraction there")
         add("--batch_size", type=positive_int, default=images, help="images of a pass")
         mpx = "refuse images of more than X million pixels"
@@ -90,7 +96,7 @@ def parse(argv):
     )
     toys.set_defaults(extract=write_toys)
     weights = "folder for sam_toy.pth and cycleisp_toy.pth"
-    toys.add_argument("--output", type=Path, required=True, help=weights)
+    toys.add_argument("--output", type=folder_to_write, required=True, help=weights)
     toys.add_argument("--seed", type=non_negative_int, default=0, help="of the weights")
     return parser.parse_args(argv, Namespace(seed=0, deterministic=False))
 

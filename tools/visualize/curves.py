@@ -9,11 +9,18 @@ from util.results import read_scores
 UNIT = (-0.01, 1.01)  # limits of an axis from 0 to 1
 
 
+def table_in(folder, name, expected):
+    """The path of a table in a folder; UserError where there is none."""
+    if not (folder / name).is_file():
+        raise UserError(f"{folder} holds no {name}; expected {expected}")
+    return folder / name
+
+
 def draw_curves(opt):
     """ROC (left) and precision-recall (right), one line per generator."""
     from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
-    rows = read_scores(opt.folder / "scores.csv")
+    rows = read_scores(table_in(opt.folder, "scores.csv", "results/<name>/<protocol>"))
     figure, ((roc, pr),) = canvas(1, 2, width=10, height=4.6)
     for name in dict.fromkeys(row[1] for row in rows):
         labels, scores = np.array([row[2:4] for row in rows if row[1] == name]).T
@@ -36,7 +43,7 @@ def draw_curves(opt):
 
 def draw_training(opt):
     """Training loss (left) and accuracies (right) over epochs; the best epoch is marked."""
-    rows = read_table(opt.folder / "train.csv", ("epoch", "loss", "acc"))
+    rows = read_table(table_in(opt.folder, "train.csv", "checkpoints/<name>"), ("epoch", "loss", "acc"))
     if not rows:
         raise UserError(f"{opt.folder / 'train.csv'} holds no epoch yet")
     column = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}

@@ -32,6 +32,8 @@ def read_pixels(path, geometry=AS_STORED, limits=AS_LARGE_AS_READABLE, **rules):
 
     rules: further fields of RealFakeFolder.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name an image file")
     file = Scan(path.parent, [Sample(path.name, "", 0)])
     item = RealFakeFolder(file, geometry, limits=limits, **rules)[0]
     if "bad" in item:
