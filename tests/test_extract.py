@@ -652,18 +652,20 @@ def test_images_that_would_become_one_file_are_refused(copy, picture, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_inputs_and_outputs_of_the_wrong_kind_are_refused(copy, picture, tmp_path):
+def test_inputs_and_outputs_of_the_wrong_kind_are_refused(copy, picture, tmp_path, capsys):
     path = picture("a.png")
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
     for words, paths in (
         ("--input", {"source": path}),
         ("--input", {"source": tmp_path / "absent"}),
-        ("file", {"output": tmp_path / "file"}),
         ("empty", {"source": tmp_path / "empty"}),
     ):
         with pytest.raises((UserError, OSError), match=words):
             copy(**paths)
+    with pytest.raises(SystemExit):
+        copy(output=tmp_path / "file")
+    assert "--output" in capsys.readouterr().err
 
 
 def test_images_that_cannot_be_used_are_listed_and_the_others_written(copy, picture, tmp_path, capsys):

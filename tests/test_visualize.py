@@ -56,7 +56,7 @@ def test_training_is_drawn_with_and_without_validation(tmp_path, columns):
 
 @pytest.mark.parametrize("words", ["curves --results", "training --run"])
 def test_a_folder_without_the_file_of_the_curves_is_named(tmp_path, words):
-    with pytest.raises(FileNotFoundError, match=r"(scores|train)\.csv"):
+    with pytest.raises(UserError, match=r"(scores|train)\.csv"):
         main([*words.split(), str(tmp_path)])
 
 
