@@ -130,7 +130,9 @@ class Detector(nn.Module):
 def init_convolutions(module):
     """Kaiming-normal weights (fan_out) for every convolution in a module, in its order."""
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
+        if (
+            isinstance(layer, nn.Conv2d) and not layer.weight.is_meta
+        ):  # there torch imports its compiler, a second
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
 
