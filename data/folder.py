@@ -147,29 +147,44 @@ def scan(root, folders, labels=LABELS, bare=None):
     """
     result = Scan(Path(root), folders=[name for name, _ in folders], labels=labels)
     if all(Path(folder) != result.root for _, folder in folders):
-        _pass_over(root, result.passed_over)
-        places = [*(folder for _, folder in folders), *(bare or ())]
-        known = {Path(os.path.relpath(place, root)).parts[0] for place in places}
-        for child in subfolders(root):
-            if child.name not in known and not labels_below(child, (result.root,), labels):
-                result.passed_over[f"folder without label folders ({child.name})"] += 1
+        _pass_over_others(result, [*(folder for _, folder in folders), *(bare or ())])
     for name, folder in folders:
-        if bare is not None and not labels_below(folder, (result.root,), labels):
-            for label, place in (*((0, reals) for reals in bare), (1, folder)):
-                for current, names in image_files(place, result.passed_over):
-                    result.samples += [Sample(path, name, label) for path in _relative(root, current, names)]
-            continue
-        for parent, inside, above in _unlabelled(Path(folder), labels, (result.root,)):
-            _pass_over(parent, result.passed_over)
-            for _, labelled in sorted(inside.items()):
-                for current, names in image_files(labelled, result.passed_over, above):
-                    paths = _relative(root, current, names)
-                    result.add(paths, name, Path(current).relative_to(parent).parts)
-            splits = {child.name.lower() for child in subfolders(parent)} & SPLITS - set(labels)
-            if len(splits) > 1:
-                names = ", ".join(sorted(splits))
-                raise UserError(f"{parent} holds the splits {names}; name one folder below it")
+        if bare is None or labels_below(folder, (result.root,), labels):
+            _add_labelled(result, name, Path(folder))
+        else:
+            _add_bare(result, name, folder, bare)
     return result
+
+
+def _pass_over_others(result, places):
+    """Counts what is in the root besides the folders of generators and of reals."""
+    _pass_over(result.root, result.passed_over)
+    known = {Path(os.path.relpath(place, result.root)).parts[0] for place in places}
+    for child in subfolders(result.root):
+        if child.name not in known and not labels_below(child, (result.root,), result.labels):
+            result.passed_over[f"folder without label folders ({child.name})"] += 1
+
+
+def _add_bare(result, name, folder, reals):
+    """Adds a generator whose folder holds fakes, with the folders of reals."""
+    for label, place in (*((0, real) for real in reals), (1, folder)):
+        for current, names in image_files(place, result.passed_over):
+            paths = _relative(result.root, current, names)
+            result.samples += [Sample(path, name, label) for path in paths]
+
+
+def _add_labelled(result, name, folder):
+    """Adds the images in the label folders below a generator's folder."""
+    for parent, inside, above in _unlabelled(folder, result.labels, (result.root,)):
+        _pass_over(parent, result.passed_over)
+        for _, labelled in sorted(inside.items()):
+            for current, names in image_files(labelled, result.passed_over, above):
+                paths = _relative(result.root, current, names)
+                result.add(paths, name, Path(current).relative_to(parent).parts)
+        splits = {child.name.lower() for child in subfolders(parent)} & SPLITS - set(result.labels)
+        if len(splits) > 1:
+            names = ", ".join(sorted(splits))
+            raise UserError(f"{parent} holds the splits {names}; name one folder below it")
 
 
 def _relative(root, folder, names):

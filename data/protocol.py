@@ -303,10 +303,7 @@ def _row(row):
     _require_distinct(fields["generators"])
     real, fake = (fields.pop(name, None) for name in ("real", "fake"))
     if real or fake:
-        fields["labels"] = (real, fake)
-        known = [LABELS.get(str(name).lower(), label) for label, name in enumerate((real, fake))]
-        if not (real and fake) or real.lower() == fake.lower() or known != [0, 1]:
-            raise UserError(f"real and fake must be two names, not exchanged ones, got {real} and {fake}")
+        fields["labels"] = _labels(real, fake)
     if "reencode" in fields:
         fields["reencode"] = tuple((name, _view(text)) for name, text in sorted(row["reencode"].items()))
     geometry = {RENAMED.get(key, key): fields.pop(key) for key in GEOMETRY_KEYS if key in fields}
@@ -317,6 +314,13 @@ def _row(row):
     if len(protocol.generators) > 1 and not protocol.names_generators:
         raise UserError(f"places need {{generator}} where there are several, got {row['places']}")
     return protocol
+
+
+def _labels(real, fake):
+    known = [LABELS.get(str(name).lower(), label) for label, name in enumerate((real, fake))]
+    if not (real and fake) or real.lower() == fake.lower() or known != [0, 1]:
+        raise UserError(f"real and fake must be two names, not exchanged ones, got {real} and {fake}")
+    return real, fake
 
 
 def _view(text):

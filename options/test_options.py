@@ -68,9 +68,7 @@ class TestOptions(ValOptions):
     def check_expect(self, opt):
         """--expect needs published numbers per generator and the published input."""
         opt.expect = published.method_named(opt.expect, [row.slug for row in self.rows])
-        tables = {slug: published.lookup(slug, opt.expect) for slug in protocols.PROTOCOLS}
-        accuracies = {slug: table for slug, table in tables.items() if table and table.accuracy == "acc"}
-        expected = [slug for slug, table in accuracies.items() if table.cells]
+        expected = [slug for slug in protocols.PROTOCOLS if has_accuracies(slug, opt.expect)]
         if not expected:
             raise UserError(f"--expect {opt.expect}: only a mean is published, no numbers per generator")
         changing = sorted(self.given & INPUT_FLAGS)
@@ -81,3 +79,9 @@ class TestOptions(ValOptions):
         if missing := [row.slug for row in self.rows if row.slug not in expected]:
             numbers = f"--expect {opt.expect} has numbers per generator for {', '.join(expected)}"
             raise UserError(f"{numbers}, not for {', '.join(missing)}")
+
+
+def has_accuracies(slug, method):
+    """Whether accuracies per generator are published of a method on a protocol."""
+    table = published.lookup(slug, method)
+    return bool(table and table.accuracy == "acc" and table.cells)

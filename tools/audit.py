@@ -319,17 +319,18 @@ def follow(records, scores):
     matched = [(record, known[record["path"]]) for record in records if record["path"] in known]
     if not matched:
         raise UserError("--scores holds none of these images; is it of another folder?")
-    rows = []
-    for name in [
-        name for name, value in records[0].items() if not isinstance(value, str) and name != "label"
-    ]:
-        row = {"feature": name}
-        for label, column in enumerate(("real", "fake")):
-            pairs = [(record[name], score) for record, score in matched if record["label"] == label]
-            varies = len({value for value, _ in pairs}) > 1 and len({score for _, score in pairs}) > 1
-            row[column] = float(spearmanr(*zip(*pairs, strict=True)).statistic) if varies else float("nan")
-        rows.append(row)
-    return rows
+    classes = [[pair for pair in matched if pair[0]["label"] == label] for label in (0, 1)]
+
+    def correlation(name, pairs):
+        values, scored = [record[name] for record, _ in pairs], [score for _, score in pairs]
+        varies = len(set(values)) > 1 and len(set(scored)) > 1
+        return float(spearmanr(values, scored).statistic) if varies else float("nan")
+
+    numeric = [name for name, value in records[0].items() if not isinstance(value, str) and name != "label"]
+    return [
+        {"feature": name, "real": correlation(name, classes[0]), "fake": correlation(name, classes[1])}
+        for name in numeric
+    ]
 
 
 def write(folder, results):

@@ -115,22 +115,10 @@ def conclude(opt, task, results, calibration, files_sha256, reused, reals):
     calibration: of the weights, or None.  files_sha256: of the list of all files.  reals: of `reals_of`.
     """
     several = len(results.views) > 1
-    chosen = opt.metrics or (views.METRICS if several else PUBLISHED)
     shown, blocks = {}, []
     for view in results.views:
-        published = None if view.steps else task.published
-        metrics = tuple(dict.fromkeys(("acc", published.accuracy, "ap", *chosen) if published else chosen))
-        scores = results.scores[view]
-        if {row[1] for row in scores} - {row[1] for row in scores if row[2] == 0}:  # some have fakes only
-            metrics = tuple(dict.fromkeys((*metrics, "f_acc")))
-        least = LEAST if opt.only else 1
-        rows = tabulate_scores(scores, task.order, task.average, metrics, opt.threshold, least)
-        if calibration:
-            calibrate.add_calibrated(rows, scores, calibration, task.order, task.average)
-        if opt.ci:
-            add_intervals(rows, scores, opt.threshold, opt.ci / 100)
-        if published is not None:
-            add_published(rows, published, task.average)
+        published, scores = None if view.steps else task.published, results.scores[view]
+        rows = rows_of(opt, task, scores, published, calibration, several)
         add_recall(rows, opt.threshold, reals.get(view))
         if shown and not results.views[0].steps:
             views.add_drops(rows, shown[results.views[0]])
@@ -145,6 +133,24 @@ def conclude(opt, task, results, calibration, files_sha256, reused, reals):
         tables.write_csv(results.folder / "views.csv", rows, views.COLUMNS)
         blocks.append(f"what changes between views\n{views.text(rows)}")
     return Result(shown, blocks, results.folder, results.bad_files(), reused, results.scores)
+
+
+def rows_of(opt, task, scores, published, calibration, several):
+    """The rows of one view's table."""
+    chosen = opt.metrics or (views.METRICS if several else PUBLISHED)
+    if published:
+        chosen = ("acc", published.accuracy, "ap", *chosen)
+    if {row[1] for row in scores} - {row[1] for row in scores if row[2] == 0}:  # some have fakes only
+        chosen = (*chosen, "f_acc")
+    metrics, least = tuple(dict.fromkeys(chosen)), LEAST if opt.only else 1
+    rows = tabulate_scores(scores, task.order, task.average, metrics, opt.threshold, least)
+    if calibration:
+        calibrate.add_calibrated(rows, scores, calibration, task.order, task.average)
+    if opt.ci:
+        add_intervals(rows, scores, opt.threshold, opt.ci / 100)
+    if published is not None:
+        add_published(rows, published, task.average)
+    return rows
 
 
 def calibrated_note(calibration, scores, files_sha256):

@@ -56,10 +56,14 @@ def lookup(protocol, method) -> Published | None:
     mean = cells.pop(MEAN, None)
     average = next((row["average"] for row in rows if row["generator"] == MEAN), "") or "macro"
     sources = tuple(sorted({row["source"] for row in rows}))
-    remarks = [row for row in _read("notes.csv") if row["protocol"] == protocol]
-    notes = [row["note"] for row in remarks if method in row["methods"].split()]
+    notes = _notes(protocol, method)
     measured = [metric for words, metric in MEASURES.items() if rows[0]["note"].startswith(words)]
     return Published(protocol, method, cells, mean, average, sources, notes, *measured)
+
+
+def _notes(protocol, method):
+    remarks = [row for row in _read("notes.csv") if row["protocol"] == protocol]
+    return [row["note"] for row in remarks if method in row["methods"].split()]
 
 
 def method_named(name, protocols) -> str:
