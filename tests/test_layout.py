@@ -213,6 +213,7 @@ PROGRAMS = {
     "tools.compare": "a b --overw",
     "tools.extract": "toys --output x --se 1",
     "tools.matrix": "--overw",
+    "tools.report": "results/a -o r.html --overw",
     "tools.verify": "--dataroot x --no_has",
     "tools.visualize": "curves --results x --outp y",
     "data.download": "--dry",

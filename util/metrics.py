@@ -108,9 +108,13 @@ def calibration_error(labels, scores, threshold=None, balanced=False):
     weights = np.ones(len(labels))
     if balanced:
         weights = 1 / np.bincount(labels, minlength=2)[labels]
-    bins = np.minimum((scores.astype(float) * ECE_BINS).astype(int), ECE_BINS - 1)
-    gap = np.bincount(bins, weights * (scores.astype(float) - labels), ECE_BINS)
+    gap = np.bincount(bins_of(scores), weights * (scores.astype(float) - labels), ECE_BINS)
     return float(np.abs(gap).sum() / weights.sum())
+
+
+def bins_of(scores):
+    """The number of each score's bin, of ECE_BINS equal ones."""
+    return np.minimum((scores.astype(float) * ECE_BINS).astype(int), ECE_BINS - 1)
 
 
 METRICS = {

@@ -19,6 +19,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#0
 MARKERS, LINES = "osD^vPX*", ("-", "--", "-.", ":")
 HATCHES = ("", "///", "...", "xx", "--", "++")
 GREY, RULE = "0.4", "0.9"
+PALE = {"framealpha": 0.8, "edgecolor": "none"}  # of a legend over lines
 BLACK_ABOVE = 0.179  # luminance from which black has more contrast than white, WCAG 2.1
 GAIN = 3.0  # display gain of an NPR map: the residual of a photograph is a few percent of its range
 ROUNDING = 1e-4  # smaller values of a map are rounding errors, not structure

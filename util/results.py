@@ -114,11 +114,20 @@ class Results:
             wanted = {name: digest for name, digest in self.files.items() if name in known}
             require_same({"files": known}, {"files": {**known, **wanted}}, self.folder, ways)
             path = self.folder / file_for(view, "scores.csv")
-            scores = read_scores(path) if path.exists() else []
-            self.scores[view] = [row for row in scores if row[1] in finished]
-            counted = {name: entry["images"] for name, entry in finished.items() if entry["images"]}
-            if Counter(row[1] for row in self.scores[view]) != counted:
-                raise UserError(f"{path} is damaged: it lacks scores; {remedy}")
+            self.scores[view] = finished_scores(path, record, remedy)
+
+
+def finished_scores(path, record, remedy):
+    """The rows of a scores.csv whose generators are finished; UserError where it lacks some of them.
+
+    record: what meta.json says of the file's view.
+    """
+    finished = record["finished"]
+    rows = [row for row in read_scores(path) if row[1] in finished] if path.exists() else []
+    counted = {name: entry["images"] for name, entry in finished.items() if entry["images"]}
+    if Counter(row[1] for row in rows) != counted:
+        raise UserError(f"{path} is damaged: it lacks scores; {remedy}")
+    return rows
 
 
 def reals_of(path, results):

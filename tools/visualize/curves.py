@@ -3,7 +3,7 @@
 import numpy as np
 
 from common import UserError, read_table
-from util.pictures import RULE, canvas
+from util.pictures import PALE, RULE, canvas, style
 from util.results import read_scores
 
 UNIT = (-0.01, 1.01)  # limits of an axis from 0 to 1
@@ -18,27 +18,33 @@ def table_in(folder, name, expected):
 
 def draw_curves(opt):
     """ROC (left) and precision-recall (right), one line per generator."""
+    figure, ((roc, pr),) = canvas(1, 2, width=10, height=4.6)
+    rows = read_scores(table_in(opt.folder, "scores.csv", "results/<name>/<protocol>"))
+    add_curves(roc, pr, rows)
+    return figure
+
+
+def add_curves(roc, pr, rows):
+    """Draws the curves of rows of scores.csv on two axes, one line per generator."""
     from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
-    rows = read_scores(table_in(opt.folder, "scores.csv", "results/<name>/<protocol>"))
-    figure, ((roc, pr),) = canvas(1, 2, width=10, height=4.6)
-    for name in dict.fromkeys(row[1] for row in rows):
+    for number, name in enumerate(dict.fromkeys(row[1] for row in rows)):
         labels, scores = np.array([row[2:4] for row in rows if row[1] == name]).T
         if len(set(labels)) < 2:
             continue  # a one-sided folder has no curve; the table says so
+        line = style(number) | {"marker": None}
         false_positive, true_positive, _ = roc_curve(labels, scores)
         area = 100 * auc(false_positive, true_positive)
-        roc.plot(false_positive, true_positive, label=f"{name}  AUC {area:.1f}")
+        roc.plot(false_positive, true_positive, label=f"{name}  AUC {area:.1f}", **line)
         precision, recall, _ = precision_recall_curve(labels, scores)
         area = 100 * average_precision_score(labels, scores)
-        pr.step(recall, precision, where="post", label=f"{name}  AP {area:.1f}")
+        pr.step(recall, precision, where="post", label=f"{name}  AP {area:.1f}", **line)
     roc.plot([0, 1], [0, 1], color="0.7", linewidth=1, linestyle=":")
     roc.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC", xlim=UNIT, ylim=UNIT)
     pr.set(xlabel="recall", ylabel="precision", title="precision-recall", xlim=UNIT, ylim=UNIT)
     for axis, corner in ((roc, "lower right"), (pr, "lower left")):
         axis.grid(color=RULE)
-        axis.legend(fontsize=8, loc=corner, frameon=False)
-    return figure
+        axis.legend(fontsize=8, loc=corner, **PALE)
 
 
 def draw_training(opt):
