@@ -190,7 +190,7 @@ def start(tree, toy, tmp_path, monkeypatch):
 
     def validate(state, *_):
         acc = ACCURACIES[state.progress.epoch]
-        return {"acc": acc, "ap": acc, "r_acc": acc, "f_acc": acc, "auc": acc}
+        return {"acc": acc, "ap": acc, "r_acc": acc, "f_acc": acc, "auc": acc}, None
 
     monkeypatch.setattr(train, "validate", validate)
 
