@@ -139,7 +139,7 @@ def describe_band(calibration, scores):
     wrong = sum(mistaken) / len(mistaken)
     asked = calibration.fitted_on.get("error", 0)
     return (
-        f"unsure from {calibration.low:.3f} to {calibration.high:.3f}: {unsure:.1%} unsure, {wrong:.1%} wrong"
+        f"unsure {calibration.low:.3f} to {calibration.high:.3f}: {unsure:.1%} unsure, {wrong:.1%} wrong"
         f" (at most {asked:.1%} for images like those of the calibration)"
     )
 
@@ -172,19 +172,23 @@ def fit(labels, logits, real_accuracy=None, error=None, fitted_on=None):
 
 
 def fit_shift(labels, logits):
-    """(shift, temperature) of the smallest class-balanced negative log likelihood."""
+    """(shift, temperature) of the smallest class-balanced negative log likelihood.
+
+    Targets are (n + 1) / (n + 2) and 1 / (n + 2) instead of 1 and 0, so that classes that are apart on a few
+    images do not ask for certainty.  Source: Platt, Probabilistic Outputs for SVMs, 1999.
+    """
     from scipy.optimize import minimize  # here: SciPy takes long to import
 
-    weights = 1 / np.bincount(labels, minlength=2)[labels] / 2
-    signs = np.where(labels == 1, 1, -1)
+    counts = np.bincount(labels, minlength=2)
+    weights = 1 / counts[labels] / 2
+    targets = np.array([1 / (counts[0] + 2), (counts[1] + 1) / (counts[1] + 2)])[labels]
 
     def loss(parameters):
         shift, slope = parameters
-        margin = signs * (logits + shift) * slope
-        wrong = 1 / (1 + np.exp(np.clip(margin, -700, 700)))
-        gradient = -weights * signs * wrong
+        scaled = (logits + shift) * slope
+        gradient = weights * (1 / (1 + np.exp(-np.clip(scaled, -700, 700))) - targets)
         slopes = [np.sum(gradient * slope), np.sum(gradient * (logits + shift))]
-        return np.sum(weights * np.logaddexp(0, -margin)), np.array(slopes)
+        return np.sum(weights * (np.logaddexp(0, scaled) - targets * scaled)), np.array(slopes)
 
     lowest, highest = TEMPERATURES
     middle = -np.mean([np.median(logits[labels == label]) for label in (0, 1)])
