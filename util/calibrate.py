@@ -77,6 +77,10 @@ def of(loaded):
         content = read_side_file(path, remedy, ("shift", "temperature", "threshold", "weights_sha256"))
         if content["weights_sha256"] != loaded.sha256:
             raise UserError(f"{path} belongs to other weights; {remedy}")
+        numbers = [content[name] for name in ("shift", "temperature", "threshold")]
+        numbers += [content[name] for name in ("low", "high") if content.get(name) is not None]
+        if not all(isinstance(number, (int, float)) for number in numbers) or content["temperature"] <= 0:
+            raise UserError(f"{path} is damaged (expected numbers, the temperature above 0); {remedy}")
     fields = Calibration.__dataclass_fields__
     return Calibration(**{name: content[name] for name in fields if name in content}) if content else None
 
