@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -188,6 +189,11 @@ def test_a_calibration_is_not_lost_and_belongs_to_its_weights(weights, tree, cap
     calibrate.side_file(weights).write_text(json.dumps(other))
     with pytest.raises(UserError, match="other weights"):
         evaluate(weights, root, "--name", "third")
+    for name, value in (("shift", "a"), ("temperature", 0), ("low", "b")):
+        calibrate.side_file(weights).write_text(json.dumps(json.loads(first) | {name: value}))
+        with pytest.raises(UserError, match="damaged"):
+            evaluate(weights, root, "--name", "third")
+    assert not list(Path("results").glob("third/*/scores.csv"))
 
 
 @pytest.mark.parametrize(

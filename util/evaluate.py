@@ -62,6 +62,7 @@ def evaluate(opt, loaded, device, task, dataset, make_loader, stop):
     """
     if not dataset.samples:
         raise UserError(f"no images below {dataset.root} in the folders of {', '.join(task.order)}")
+    calibration = calibrate.of(loaded)  # before the scores: it may be damaged
     tune_kernels(dataset, opt.deterministic)
     detector = loaded.detector.to(device, memory_format=torch.channels_last)
     only = {"only": opt.only} if opt.only else {}
@@ -95,7 +96,7 @@ def evaluate(opt, loaded, device, task, dataset, make_loader, stop):
             # On the disk before the next generator starts.
             results.add(name, by_view(part, samples, index, logit, bad))
         reused = sum(not views for views in waiting.values())
-        calibration, files_sha256 = calibrate.of(loaded), file_list_sha256(dataset.samples)
+        files_sha256 = file_list_sha256(dataset.samples)
         return conclude(opt, task, results, calibration, files_sha256, reused, reals)
 
 
