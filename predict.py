@@ -47,7 +47,12 @@ def main(argv=None):
 
     # The file of scores, new or resumed, which no other process can write meanwhile.
     with owned(opt.output, file=True) if opt.output else nullcontext():
-        identity = {**loaded.identity, **describe_input(dataset, opt.amp), "labels": opt.labels}
+        identity = {
+            **loaded.identity,
+            **describe_input(dataset, opt.amp),
+            "labels": opt.labels,
+            "view": opt.views[0].chain,
+        }
         output = PredictionFile(opt.output, identity) if opt.output else None
         if output:
             output.open(opt.resume, opt.overwrite, opt.environment)

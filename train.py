@@ -105,6 +105,7 @@ def train(opt, folder, saved):
             try:
                 # Train and validate.
                 sampler.start(state.progress.epoch, state.progress.batch)
+                state.calibration = None  # of other weights from here on
                 train_epoch(state, losses, train_loader, device, run.is_bf16(precision), stop)
                 scores, state.calibration = validate(state, val_loader, device, stop)
                 # Save, then report: what fails from here on finds the epoch on the disk.

@@ -192,7 +192,12 @@ class View:
             known = PERTURBATIONS[name]
             extra = [known.options[option]] if option else []
             extra += [np.random.default_rng((*seed, position))] if known.random else []
-            image = known.function(image, value, *extra)
+            try:
+                image = known.function(image, value, *extra)
+            except BadImage:
+                raise
+            except (OSError, ValueError, cv2.error) as error:  # an encoder refuses the size, for example
+                raise BadImage(f"{name}: {' '.join(str(error).split())}") from error
         return image
 
     def file(self, image, seed=(0,)):
@@ -253,7 +258,7 @@ def _parse_step(text):
     if value is None or not known.lowest <= value <= known.highest:
         number = "a whole number" if known.convert is int else "a number"
         raise UserError(f"{name} needs {number} from {known.lowest:g} to {known.highest:g}, got {text!r}")
-    if len(words) > 2 or (option and option not in known.options):
+    if len(words) > 2 or "" in words or (option and option not in known.options):
         form = ":".join([name, f"{value:g}", *filter(None, ["|".join(known.options)])])
         raise UserError(f"{text!r} is not of the form {form}")
     return name, value, option

@@ -9,7 +9,8 @@ ALL = "all"
 NO_COMPARISON = "none"
 # What changes the input; --expect checks the published one.
 INPUT_FLAGS = set(
-    "no_resize loadSize resize_rule no_crop cropSize rz_interp views lnp_input lnp_denoiser lnp_eval "
+    "no_resize loadSize resize_rule no_crop cropSize rz_interp views only threshold "
+    "lnp_input lnp_denoiser lnp_eval "
     "ssp_select ssp_stride ssp_vote essp_select essp_stride essp_vote".split()
 )
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from common import UserError
+from common import BadImage, UserError
 from data import perturb, transforms
 from data.perturb import JPEG_METHODS, SWEEP, VIEWS, gaussian_blur, parse_view, parse_views
 from data.transforms import Augment
@@ -304,6 +304,7 @@ def test_slugs_are_safe_for_files_and_different():
         ("resize:100", "16"),
         ("crop:0.5:3", "crop"),
         ("jpeg:75+", "jpeg"),
+        ("jpeg:75:", "cv2"),
         ("web+native", "native"),
     ],
 )
@@ -315,3 +316,9 @@ def test_a_wrong_view_is_refused_with_the_legal_ones(text, word):
 def test_an_enlargement_beyond_memory_is_a_bad_image():
     with pytest.raises(UserError, match="64000"):
         parse_view("resize:16")(Image.new("RGB", (4000, 4000)))
+
+
+@pytest.mark.parametrize("view", ["webp:80", "jpeg:80", "jpeg:80:cv2"])
+def test_a_size_that_an_encoder_refuses_is_a_bad_image(view):
+    with pytest.raises(BadImage, match=view[:4]):
+        parse_view(view)(Image.new("RGB", (70_000, 2)))

@@ -247,3 +247,28 @@ def test_only_lossless_leaves_lossy_files_out_and_says_where_too_few_are_left(we
     assert "6 of lossy containers" in capsys.readouterr().out
     with pytest.raises(ValueError, match="files"):
         evaluate(weights, root, "--resume")
+
+
+def test_a_prediction_is_resumed_under_its_own_view_only(weights, tree):
+    argv = [
+        "--model_path",
+        str(weights),
+        "--input",
+        str(tree(["a"])),
+        "--num_threads",
+        "0",
+        "--device",
+        "cpu",
+    ]
+    predict.main([*argv, "--views", "hard", "--output", "out.csv"])
+    with pytest.raises(ValueError, match="view"):
+        predict.main([*argv, "--output", "out.csv", "--resume"])
+
+
+def test_one_generator_of_an_earlier_evaluation_is_measured_and_calibrated_alone(weights, tree):
+    root = tree(["a", "b"], count=8)
+    evaluate(weights, root)
+    evaluate(weights, root, "--classes", "a", "--resume", "--ci", "95", "--calibrate")
+    side = json.loads(Path(f"{weights}.calibration.json").read_text())
+    assert side["fitted_on"]["images"] == 16
+    assert {row["generator"] for row in table(results())} == {"a", "Mean"}

@@ -68,7 +68,7 @@ def main(argv=None):
         compared, flips = compare_runs(first, results_of(opt.second, opt.second_view), opt.tests)
     else:
         compared, flips = compare_published(first, opt.second), []
-        if opt.tests or opt.second_view.steps:
+        if opt.tests or opt.view.steps or opt.second_view.steps:
             raise UserError("--tests, --view and --second_view need two results folders")
     columns = {name: column for name, column in COLUMNS.items() if opt.tests or name not in TESTED}
     titles = [describe(opt.first, opt.view), describe(opt.second, opt.second_view)]

@@ -120,7 +120,7 @@ def fit_and_save(loaded, result, opt, about):
     return "\n".join(filter(None, lines))
 
 
-def add_calibrated(rows, scores, calibration, order, average):
+def add_calibrated(rows, scores, calibration, order, average, least=1):
     """Adds cal_<metric> to the rows of a table, for those of TWINS that they have.
 
     scores: rows (path, generator, label, score, logit).
@@ -128,7 +128,7 @@ def add_calibrated(rows, scores, calibration, order, average):
     chosen = tuple(name for name in TWINS if name in rows[0])
     generators, labels, logits = [[row[i] for row in scores] for i in (1, 2, 4)]
     scaled = calibration.probability(logits)
-    twins = tabulate(generators, labels, scaled, order, average, chosen, calibration.threshold)
+    twins = tabulate(generators, labels, scaled, order, average, chosen, calibration.threshold, least)
     for row, twin in zip(rows, twins, strict=True):
         row |= {f"cal_{name}": twin[name] for name in chosen}
 
@@ -211,7 +211,9 @@ def best_threshold(labels, scores):
     balanced = (right + found)[:-1]
     gaps = np.where(balanced >= balanced.max() - 1e-12, np.diff(values), -1.0)
     widest = int(np.argmax(gaps))
-    return float((values[widest] + values[widest + 1]) / 2)
+    middle = (values[widest] + values[widest + 1]) / 2
+    # Scores are float32: a middle that is rounded up would call the upper score real.
+    return float(middle if np.float32(middle) < values[widest + 1] else values[widest])
 
 
 def guarded_threshold(reals, accuracy):

@@ -62,7 +62,7 @@ def evaluate(opt, loaded, device, task, dataset, make_loader, stop):
     """
     if not dataset.samples:
         raise UserError(f"no images below {dataset.root} in the folders of {', '.join(task.order)}")
-    calibration = calibrate.of(loaded)  # before the scores: it may be damaged
+    calibration = None if getattr(opt, "calibrate", False) else calibrate.of(loaded)  # it may be damaged
     tune_kernels(dataset, opt.deterministic)
     detector = loaded.detector.to(device, memory_format=torch.channels_last)
     only = {"only": opt.only} if opt.only else {}
@@ -116,9 +116,11 @@ def conclude(opt, task, results, calibration, files_sha256, reused, reals):
     calibration: of the weights, or None.  files_sha256: of the list of all files.  reals: of `reals_of`.
     """
     several = len(results.views) > 1
+    # An earlier run of the folder may have had other generators.
+    kept = {view: [row for row in rows if row[1] in task.order] for view, rows in results.scores.items()}
     shown, blocks = {}, []
     for view in results.views:
-        published, scores = None if view.steps else task.published, results.scores[view]
+        published, scores = None if view.steps else task.published, kept[view]
         rows = rows_of(opt, task, scores, published, calibration, several)
         add_recall(rows, opt.threshold, reals.get(view))
         if shown and not results.views[0].steps:
@@ -130,10 +132,10 @@ def conclude(opt, task, results, calibration, files_sha256, reused, reals):
         table = tables.write_results(results.folder, shown[view], text, partial(file_for, view))
         blocks.append(f"{f'view {view.name}' if several else ''}\n{table}\n{text}".strip())
     if several:
-        rows = views.summary(results.views, results.scores, shown, opt.threshold)
+        rows = views.summary(results.views, kept, shown, opt.threshold)
         tables.write_csv(results.folder / "views.csv", rows, views.COLUMNS)
         blocks.append(f"what changes between views\n{views.text(rows)}")
-    return Result(shown, blocks, results.folder, results.bad_files(), reused, results.scores)
+    return Result(shown, blocks, results.folder, results.bad_files(), reused, kept)
 
 
 def rows_of(opt, task, scores, published, calibration, several):
@@ -146,7 +148,7 @@ def rows_of(opt, task, scores, published, calibration, several):
     metrics, least = tuple(dict.fromkeys(chosen)), LEAST if opt.only else 1
     rows = tabulate_scores(scores, task.order, task.average, metrics, opt.threshold, least)
     if calibration:
-        calibrate.add_calibrated(rows, scores, calibration, task.order, task.average)
+        calibrate.add_calibrated(rows, scores, calibration, task.order, task.average, least)
     if opt.ci:
         add_intervals(rows, scores, opt.threshold, opt.ci / 100)
     if published is not None:

@@ -8,6 +8,7 @@ from util import tables
 from util.tables import Column, percent, points
 
 METRICS = ("bal_acc", "ap", "auc", "r_acc", "f_acc")  # of a table with several views
+ERRORS = ("fpr95", "eer", "brier", "nll", "ece", "ece_bal")  # the larger, the worse
 COLUMNS = {
     "view": Column("view", str, "l"),
     "bal_acc": Column("bal. acc"),
@@ -44,7 +45,8 @@ def worst_first(rows):
     """The rows by their first metric, the mean last; generators without a number before it."""
     *generators, mean = rows
     metric = next(name for name in generators[0] if name != "generator") if generators else ""
-    return [*sorted(generators, key=lambda row: (math.isnan(row[metric]), row[metric])), mean]
+    sign = -1 if metric in ERRORS else 1
+    return [*sorted(generators, key=lambda row: (math.isnan(row[metric]), sign * row[metric])), mean]
 
 
 def summary(views, scores, shown, threshold):
