@@ -86,22 +86,20 @@ def main(argv=None):
     print(f"{labels.count(0):,} real and {labels.count(1):,} fake files, {len(bad):,} unreadable")
     if len(set(labels)) < 2:
         raise UserError("an audit compares real with fake files; one of them is missing")
-    generators, features = by_generator(records), by_feature(records)
+    areas = areas_of(records)
+    generators, features = by_generator(records, areas), by_feature(records, areas)
     verdict = conclusion(generators, opt.view)
-    print(f"\n{text(generators, GENERATORS)}\n\n{verdict}\n\nAll files:\n{text(features, FEATURES)}")
+    print(f"\n{tables.text(generators, GENERATORS)}\n\n{verdict}")
+    print(f"\nAll files:\n{tables.text(features, FEATURES)}")
     follows = follow(records, read_scores(opt.scores)) if opt.scores else []
     if follows:
-        print(f"\nRank correlation of the score with a feature, within each class:\n{text(follows, SCORES)}")
+        print("\nRank correlation of the score with a feature, within each class:")
+        print(tables.text(follows, SCORES))
     if opt.output:
         about = {"dataroot": opt.dataroot, "view": opt.view.chain or NATIVE, "verdict": verdict}
         results = {"generators": generators, "features": features, "scores": follows, "unreadable": bad}
         write(Path(opt.output), about | results)
         print(f"-> {opt.output}")
-
-
-def text(rows, columns):
-    """A table for the terminal."""
-    return tables.fixed_width(*tables.as_text(rows, columns))
 
 
 def parse(argv):
@@ -182,15 +180,20 @@ def features(path, view):
         return str(error)
 
 
-def by_generator(records):
-    """A row per generator, and one for all: how well all features, and the best, tell its fakes apart."""
+def by_generator(records, of_all):
+    """A row per generator, and one for all: how well all features, and the best, tell its fakes apart.
+
+    of_all: `areas_of` all records.
+    """
     rows, names = [], list(dict.fromkeys(record["generator"] for record in records))
     for name in [*names, EVERY] if len(names) > 1 else names:
         own = [record for record in records if name in (record["generator"], EVERY)]
         labels = [record["label"] for record in own]
         row = {"generator": name, "reals": labels.count(0), "fakes": labels.count(1)}
         few = min(row["reals"], row["fakes"])
-        areas = areas_of(own) if few >= FOLDS else {"": np.nan, TOGETHER: np.nan}
+        areas = {"": np.nan, TOGETHER: np.nan}
+        if few >= FOLDS:
+            areas = dict(of_all) if len(own) == len(records) else areas_of(own)
         together = areas.pop(TOGETHER)
         best = max(areas, key=areas.get)
         verdict = band(together) if few >= LEAST else f"none: under {LEAST} of a class"
@@ -198,9 +201,8 @@ def by_generator(records):
     return rows
 
 
-def by_feature(records):
-    """A row per feature over all files, and what reals and fakes have."""
-    areas = areas_of(records)
+def by_feature(records, areas):
+    """A row per feature over all files, and what reals and fakes have.  areas: `areas_of` the records."""
     rows = [{"feature": name, "auc": auc, "verdict": band(auc)} for name, auc in areas.items()]
     for row in rows[:-1]:
         row.update(real=usual(records, row["feature"], 0), fake=usual(records, row["feature"], 1))
@@ -238,13 +240,12 @@ def groups_of(records, labels):
 
     The folder, where both classes have enough of them; else the file, equal files together.
     """
-    folders = [record["folder"] for record in records]
+    folders, digests = ([record[name] for record in records] for name in ("folder", "digest"))
     per_class = [
         len({folder for folder, own in zip(folders, labels, strict=True) if own == label}) for label in (0, 1)
     ]
-    keys = folders if min(per_class) >= FOLDS else [record["digest"] for record in records]
-    if keys is folders:  # equal files join their folders
-        keys = joined(folders, [record["digest"] for record in records])
+    # Equal files join their folders.
+    keys = joined(folders, digests) if min(per_class) >= FOLDS else digests
     return np.unique(keys, return_inverse=True)[1]
 
 
@@ -296,7 +297,6 @@ def band(auc):
 
 def conclusion(rows, view):
     """One sentence on the whole."""
-    enough = [row for row in rows if min(row["reals"], row["fakes"]) >= LEAST]
     enough = [row for row in rows if min(row["reals"], row["fakes"]) >= LEAST]
     judged = [row for row in enough if row["generator"] != EVERY] or enough
     if not judged:

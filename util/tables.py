@@ -132,6 +132,11 @@ RESULTS = {
 ALWAYS = "generator acc ap r_acc f_acc auc images published_acc diff_acc published_ap diff_ap reason".split()
 
 
+def text(rows, columns):
+    """Rows of numbers, without a mean, as a table for the terminal."""
+    return fixed_width(*as_text(rows, columns))
+
+
 def results(rows, columns=RESULTS):
     """Rows of numbers, the last of them the mean, as a table for the terminal."""
     return fixed_width(*as_text(rows, columns), summary=True)

@@ -28,7 +28,7 @@ COLUMNS = {
 
 def text(rows):
     """The summary as a table for the terminal."""
-    return tables.fixed_width(*tables.as_text(rows, COLUMNS))
+    return tables.text(rows, COLUMNS)
 
 
 def add_drops(rows, native):

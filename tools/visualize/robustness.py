@@ -56,7 +56,7 @@ def draw_robustness(opt):
     rows = areas(families, measured)
     columns = {name: Column(name) for name in rows[0]} | {"detector": Column("detector", str, "l")}
     print("area under each curve: mean balanced accuracy of native and the curve's other values, %\n")
-    print(tables.fixed_width(*tables.as_text(rows, columns)))
+    print(tables.text(rows, columns))
     return figure_of(families, measured)
 
 
