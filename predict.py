@@ -32,6 +32,7 @@ ROWS_AT_ONCE = 512  # between two writes to --output
 
 
 def main(argv=None):
+    """Scores the images and prints a verdict for each, or writes the CSV."""
     # Options, images, detector.
     opt = PredictOptions().parse(argv)
     scan = data.files_scan(opt.input)

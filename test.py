@@ -32,6 +32,7 @@ TOLERANCE = 0.002 + 1e-9  # 0.2 points: what --expect accepts as the same number
 
 
 def main(argv=None):
+    """Scores the protocols that are there and prints a table for each."""
     # Options and device.
     options = TestOptions()
     opt = options.parse(argv)

@@ -41,6 +41,7 @@ BATCH_OF_ONE = "Expected more than 1 value per channel"  # torch's batch norm of
 
 
 def main(argv=None):
+    """Trains a detector, or resumes its run, from options to the last checkpoint."""
     # Options, and the run's folder, which no other process can use from here on.
     options = TrainOptions()
     opt = options.parse(argv)

@@ -21,6 +21,7 @@ from util import run
 
 
 def main(argv=None):
+    """Runs the cells of an experiment that are not finished, then writes its report."""
     opt = ExperimentOptions().parse(argv)
     pandas()  # its absence shows before hours of training
     Experiment(opt.grid, opt, conclude).run()

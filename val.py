@@ -24,6 +24,7 @@ from util.identity import file_list_sha256
 
 
 def main(argv=None):
+    """Scores one folder and prints its table; with --calibrate fits a calibration on it."""
     # Options and device.
     options = ValOptions()
     opt = options.parse(argv)

@@ -356,6 +356,7 @@ def provide_file(source, target, may_fetch):
 
 
 def main(argv=None):
+    """Downloads and unpacks data sets, or runs a subcommand on files that are there."""
     words = sys.argv[1:] if argv is None else argv
     if words[:1] == ["parquet"]:
         print(parquet.extract(words[1:]))

@@ -163,6 +163,7 @@ def build(output, seed=0, fast=False, overwrite=False):
 
 
 def main(argv=None):
+    """Makes the sample dataset that the options ask for."""
     parser = Parser(prog="python -m data.sample", description="Makes a small sample dataset.")
     add = parser.add_argument
     add("--output", type=Path, default=Path("datasets/sample"), help="folder to write")

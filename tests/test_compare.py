@@ -235,6 +235,19 @@ def test_a_generator_of_one_class_has_no_p_of_its_ranks_and_does_not_count(tmp_p
     assert 0 < float(mean["p_auc"]) < 1 and 0 < float(mean["p_ap"]) <= 1
 
 
+def test_the_row_of_the_mean_counts_the_generators_of_the_mean_only(tmp_path, capsys):
+    for seed, score in ((1, 0.1), (2, 0.9)):  # a set of fakes that the second gets right
+        scored(folder := tmp_path / str(seed) / "Set", seed)
+        fakes = [(f"{n}.png", "fakes", 1, np.float32(score), np.float32(0)) for n in range(50)]
+        write_scores(folder / "scores.csv", [*read_scores(folder / "scores.csv"), *fakes])
+    compare.main([*(str(tmp_path / name) for name in "12"), "--tests", "--output", str(tmp_path / "out")])
+    *both, alone, mean = read(tmp_path / "out" / "compare.csv")
+    gained, lost = (sum(int(row[name]) for row in both) for name in ("gained", "lost"))
+    assert (alone["gained"], mean["gained"], mean["lost"]) == ("50", str(gained), str(lost))
+    assert float(mean["p_acc"]) == pytest.approx(stats.binomtest(gained, gained + lost).pvalue)
+    assert "nan" not in capsys.readouterr().out
+
+
 def test_views_of_two_folders_or_of_one_are_compared(tmp_path, capsys):
     for seed in (1, 2):
         scored(tmp_path / str(seed) / "Set", seed, views=("native", "web", "jpeg:75"))

@@ -9,6 +9,7 @@ from scipy import stats
 
 from util import significance
 from util.metrics import average_precision, measure
+from util.results import tabulate_scores
 
 SEEDS = range(10)
 
@@ -110,6 +111,23 @@ def test_drawing_generators_adds_their_spread():
     drawn = significance.over_generators(resampled)
     assert drawn.mean() == pytest.approx(means.mean(), abs=0.003)
     assert drawn.var() == pytest.approx((means.var() + 0.01**2) / 4, rel=0.05)
+
+
+def test_the_mean_over_images_has_the_interval_of_the_pooled_images():
+    parts = [sample(seed, 300, 30, shift=2 * seed)[:2] for seed in range(3)]
+    scores = [
+        (f"{name}{n}", name, label, score, 0)
+        for name, part in zip("abc", parts, strict=True)
+        for n, (label, score) in enumerate(zip(*part, strict=True))
+    ]
+    scores += [(f"d{n}", "d", 1, 0.9, 0) for n in range(500)]  # one class: not in the mean
+    rows = tabulate_scores(scores, None, "micro", ("acc", "bal_acc", "auc", "ap", "f_acc"))
+    significance.add_intervals(rows, scores, average="micro", resamples=1000)
+    labels, values = (np.concatenate(column) for column in zip(*parts, strict=True))
+    slow = slow_bootstrap(labels, values, 800, seed=1)
+    for name in ("acc", "bal_acc", "auc", "ap", "f_acc"):
+        found = [rows[-1][f"{name}_{side}"] for side in ("low", "high")]
+        assert found == pytest.approx(significance.interval(slow[name]), abs=0.02), name
 
 
 # ----- two detectors -----

@@ -80,6 +80,7 @@ FILES = ("audit.json", "audit.csv", "audit.png")
 
 
 def main(argv=None):
+    """Measures file headers and prints how well they give the label away."""
     opt = parse(argv)
     records, bad = read_all(files_of(opt), opt)
     labels = [record["label"] for record in records]

@@ -61,6 +61,7 @@ VARIANTS = (  # the rows of the table in docs/ablations.md
 
 
 def main(argv=None):
+    """Runs one measurement of speed and prints its table."""
     opt = parse(argv)
     opt.device = run.pick_device(opt)
     run.seed_everything(0)

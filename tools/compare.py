@@ -27,7 +27,7 @@ from common import Parser, UserError, file_path, folder_to_write, owned, written
 from data import protocols, published
 from data.perturb import NATIVE, parse_view
 from util import run, tables
-from util.metrics import PUBLISHED, THRESHOLD, add_published
+from util.metrics import PUBLISHED, THRESHOLD, add_published, averaged
 from util.results import file_for, read_folder, tabulate_scores
 from util.significance import delong, holm, mcnemar, permute_ap
 from util.tables import Column, count, p_value, points
@@ -62,6 +62,7 @@ FILES = ("compare.csv", "compare.md", "flips.csv")
 
 
 def main(argv=None):
+    """Compares two evaluations, or one with published numbers; prints and writes the tables."""
     opt = parse(argv)
     first = results_of(opt.first, opt.view)
     if Path(opt.second).is_dir():
@@ -167,7 +168,8 @@ def pair(first, second, average="macro"):
         if right != now_right:
             flips.append((*image, score, other, "gained" if now_right else "lost"))
     for row, other in zip(rows, other_rows, strict=True):
-        changes = [flip[-1] for flip in flips if row["generator"] in (flip[1], "Mean")]
+        own = names_of(row, rows)
+        changes = [flip[-1] for flip in flips if flip[1] in own]
         row |= {"gained": changes.count("gained"), "lost": changes.count("lost")}
         for metric in ("acc", "ap", "auc"):
             row[f"other_{metric}"] = other[metric]
@@ -176,6 +178,12 @@ def pair(first, second, average="macro"):
     notes = [f"{len(flips):,} of {len(shared):,} images flipped"]
     notes += [f"{left_out:,} images are in only one of the two, left out"] if left_out else []
     return rows, notes, flips
+
+
+def names_of(row, rows):
+    """The generators that a row is about; the last row is about those that the mean is over."""
+    chosen = averaged(rows[:-1]) if row is rows[-1] else [row]
+    return [part["generator"] for part in chosen]
 
 
 def shared_images(first, second):
@@ -189,11 +197,10 @@ def shared_images(first, second):
 
 def add_tests(rows, shared, average):
     """Adds p_acc, p_auc and p_ap to rows of `pair`."""
-    *generators, mean = rows
+    *generators, _ = rows
     _, names, *columns = (np.array(column) for column in zip(*shared, strict=True))
-    complete = np.isin(names, [row["generator"] for row in generators if not row["reason"]])
     for row in rows:
-        own = complete if row is mean else names == row["generator"]
+        own = np.isin(names, names_of(row, rows))
         groups = None if average == "micro" else names[own]
         row["p_acc"] = mcnemar(row["gained"], row["lost"])
         for name, test in (("p_auc", delong), ("p_ap", permute_ap)):

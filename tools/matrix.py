@@ -46,6 +46,7 @@ METRICS = {"acc": "Accuracy in percent", "ap": "AP in percent"}
 
 
 def main(words=None):
+    """Trains and tests what is missing of the matrix, then prints and writes it."""
     opt = parse(words)
     protocol = protocols.get(opt.protocol)
     grid = make_grid(opt, protocol)

@@ -50,6 +50,7 @@ KNOWN_DEFECTS = {
 
 
 def main(argv=None):
+    """Checks the folders and prints what is wrong with them; exit status 1 if anything is."""
     started = time.perf_counter()
     parser = make_parser()
     opt = parser.parse_args(argv)

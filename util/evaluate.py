@@ -150,7 +150,7 @@ def rows_of(opt, task, scores, published, calibration, several):
     if calibration:
         calibrate.add_calibrated(rows, scores, calibration, task.order, task.average, least)
     if opt.ci:
-        add_intervals(rows, scores, opt.threshold, opt.ci / 100)
+        add_intervals(rows, scores, opt.threshold, opt.ci / 100, task.average)
     if published is not None:
         add_published(rows, published, task.average)
     return rows

@@ -8,6 +8,8 @@ import math
 
 import numpy as np
 
+from util.metrics import averaged
+
 RESAMPLES = 10_000
 CHUNK = 4_000_000  # images drawn at once, about 100 MB
 PERMUTATIONS = 2_000
@@ -136,34 +138,43 @@ def over_generators(resampled, seed=0):
     return values[rows, chosen].mean(axis=1)
 
 
-def add_intervals(rows, scores, threshold=0.5, level=0.95, resamples=RESAMPLES):
+def add_intervals(rows, scores, threshold=0.5, level=0.95, average="macro", resamples=RESAMPLES):
     """Adds <metric>_low and <metric>_high to the rows of a table, for the metrics that it has.
 
-    Wilson's interval for accuracies, Newcombe's for balanced accuracy, else the bootstrap over images; of the
-    mean, the bootstrap over images and over generators.  scores: rows (path, generator, label, score, logit).
+    Wilson's interval for accuracies, Newcombe's for balanced accuracy, else the bootstrap over images.  The
+    mean is resampled over images and generators; with the average "micro", its row is one of pooled images.
+
+    scores: rows (path, generator, label, score, logit).
     """
     *generators, mean = rows
-    images = {row["generator"]: ([], []) for row in generators}
-    for _, generator, label, score, _ in scores:
-        images[generator][0].append(label)
-        images[generator][1].append(score)
+    names, labels, values = (np.array([row[i] for row in scores]) for i in (1, 2, 3))
     drawn = {}  # metric -> resamples of each generator
     for number, row in enumerate(generators):
-        labels, values = map(np.array, images[row["generator"]])
-        resampled = {} if row["reason"] else bootstrap(labels, values, threshold, resamples, seed=number)
+        own = names == row["generator"]
+        resampled = {} if row["reason"] else bootstrap(labels[own], values[own], threshold, resamples, number)
         for name, sample in resampled.items():
             drawn.setdefault(name, []).append(sample)
-        right = (values > threshold) == (labels == 1)
-        for name, own in (("acc", slice(None)), ("r_acc", labels == 0), ("f_acc", labels == 1)):
-            if name in row and not math.isnan(row[name]):
-                row[f"{name}_low"], row[f"{name}_high"] = wilson(right[own].sum(), len(right[own]), level)
-        if "bal_acc" in row and resampled:
-            classes = [(right[labels == label].sum(), np.sum(labels == label)) for label in (0, 1)]
-            row["bal_acc_low"], row["bal_acc_high"] = mean_of_two(*classes, level)
-        for name in {"auc", "ap"} & {*row} & {*resampled}:
-            row[f"{name}_low"], row[f"{name}_high"] = interval(resampled[name], level)
-    for name in {*drawn} & {*mean}:
-        mean[f"{name}_low"], mean[f"{name}_high"] = interval(over_generators(drawn[name]), level)
+        _add_of_images(row, labels[own], values[own], threshold, level, resampled)
+    if average == "micro":
+        own = np.isin(names, [row["generator"] for row in averaged(generators)])
+        resampled = bootstrap(labels[own], values[own], threshold, resamples)
+        _add_of_images(mean, labels[own], values[own], threshold, level, resampled)
+    else:
+        for name in {*drawn} & {*mean}:
+            mean[f"{name}_low"], mean[f"{name}_high"] = interval(over_generators(drawn[name]), level)
+
+
+def _add_of_images(row, labels, values, threshold, level, resampled):
+    """Adds the intervals of a row over these images."""
+    right = (values > threshold) == (labels == 1)
+    for name, own in (("acc", slice(None)), ("r_acc", labels == 0), ("f_acc", labels == 1)):
+        if not math.isnan(row.get(name, math.nan)):
+            row[f"{name}_low"], row[f"{name}_high"] = wilson(right[own].sum(), len(right[own]), level)
+    if "bal_acc" in row and resampled:
+        classes = [(right[labels == label].sum(), np.sum(labels == label)) for label in (0, 1)]
+        row["bal_acc_low"], row["bal_acc_high"] = mean_of_two(*classes, level)
+    for name in {"auc", "ap"} & {*row} & {*resampled}:
+        row[f"{name}_low"], row[f"{name}_high"] = interval(resampled[name], level)
 
 
 # ----- two detectors on the same images -----

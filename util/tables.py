@@ -52,8 +52,8 @@ def percent(value):
 
 
 def points(value):
-    """A difference in percentage points: 0.031 -> '+3.1'."""
-    return f"{100 * value:+.1f}"
+    """A difference in percentage points: 0.031 -> '+3.1'; NaN -> '-'."""
+    return "-" if math.isnan(value) else f"{100 * value:+.1f}"
 
 
 def ratio(value):

@@ -38,6 +38,7 @@ from util import run
 
 
 def main(argv=None):
+    """Runs the extraction that the subcommand names."""
     opt = parse(argv)
     opt.extract(opt)
 

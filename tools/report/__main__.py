@@ -40,6 +40,7 @@ LATEX = str.maketrans(LATEX | {"<": r"\textless{}", ">": r"\textgreater{}"})
 
 
 def main(argv=None):
+    """Reads the results, writes the page and with --latex the tables."""
     opt = parse(argv)
     output = Path(opt.output)
     require_free(opt, output)

@@ -36,6 +36,7 @@ PICTURES = {
 
 
 def main(argv=None):
+    """Draws the picture that the subcommand names and saves it."""
     opt = parse(argv)
     output = opt.output or opt.folder / f"{opt.picture}.png"
     check_output(output)  # before any work
