@@ -168,7 +168,9 @@ def scored(folder, seed, generators="ab", count=40, views=("native",)):
         ]
         write_scores(folder / file_for(view, "scores.csv"), rows)
         if view.steps:
-            meta["views"][view.name] = {"finished": {"a": {"images": len(rows)}}}
+            finished = {name: {"images": count} for name in generators}
+            record = {"file": file_for(view, "scores.csv"), "finished": finished, "bad_files": {}}
+            meta["views"][view.name] = record
     (folder / "meta.json").write_text(json.dumps(meta))
     return [row[1:4] for row in read_scores(folder / "scores.csv")]
 

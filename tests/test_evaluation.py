@@ -118,6 +118,16 @@ def test_a_second_run_needs_resume_or_overwrite(weights, tree, capsys):
     assert (results() / "scores.csv").read_bytes() == before
 
 
+def test_another_threshold_needs_no_scoring_and_the_last_one_is_recorded(weights, tree, capsys):
+    root, printed = tree(["a", "b"]), []
+    for threshold, flags in (("0.3", ()), ("0.6", ("--resume",))):
+        evaluate(weights, root, "--threshold", threshold, *flags)
+        printed.append(json.loads((results() / "meta.json").read_text())["printed"])
+    assert "2 generators had their scores already" in capsys.readouterr().out
+    assert [part["threshold"] for part in printed] == [0.3, 0.6]
+    assert printed[0]["published"] is None
+
+
 def test_resume_refuses_scores_of_other_weights_input_or_files(weights, tree):
     root = tree(["a"])
     evaluate(weights, root, "--name", "n")

@@ -158,6 +158,38 @@ def test_published_numbers_and_calibrated_ones_of_table_csv_are_shown(folder, tm
     assert row["calibrated %"] == "75.0" and row["pub. acc"] == "99.8" and row["diff"]
 
 
+def test_the_choices_of_the_last_tables_hold_unless_others_are_made(folder, tmp_path):
+    place = folder({"ProGAN": BOTH}, name="ForenSynths", printed={"threshold": 0.7, "published": None})
+    row = dict(zip(*page(tmp_path, place).tables[0][:2], strict=True))
+    assert row["native %"] == "83.3" and "pub. acc" not in row  # reals 3 of 3, fakes 2 of 3
+    more = ["--threshold", "0.5", "--published", "NPR", "--overwrite"]
+    row = dict(zip(*page(tmp_path, place, *more).tables[0][:2], strict=True))
+    assert row["native %"] == "66.7" and row["pub. acc"] == "99.8"
+
+
+def test_fakes_only_have_the_fpr_of_the_reals_that_their_table_had(folder, tmp_path):
+    reals = folder({"a": BOTH}, name="Reals", precision="fp32")
+    printed = {"threshold": 0.3, "published": None, "reals_from": str(reals)}
+    place = folder({"a": [(1, 1.0), (1, -1.0)]}, printed=printed, precision="fp32")
+    seen = page(tmp_path, place)
+    row = dict(zip(*seen.tables[0][:2], strict=True))
+    assert "FPR 33.3% of 3 reals of run/Reals" in row["note"]
+    assert dict(zip(*seen.tables[1][:2], strict=True))["FPR %"] == "33.3"
+    reals.rename(tmp_path / "elsewhere")
+    assert "no FPR of other reals" in page(tmp_path, place, "--overwrite").text
+
+
+def test_an_unfinished_view_has_no_mean_over_fewer_generators(folder, tmp_path):
+    place = folder({"a": BOTH, "b": BOTH[:2] + BOTH[3:5]}, views=["web"])
+    lines = (place / "scores.web.csv").read_text().splitlines(keepends=True)
+    (place / "scores.web.csv").write_text("".join(lines[:7]))
+    meta = json.loads((place / "meta.json").read_text())
+    del meta["views"]["web"]["finished"]["b"]
+    (place / "meta.json").write_text(json.dumps(meta))
+    seen = page(tmp_path, place)
+    assert "web %" not in seen.tables[0][0] and "1 of 2 generators" in seen.text
+
+
 def test_weights_bring_their_calibration(folder, tmp_path, weights):
     digest = checkpoint.load(weights).sha256
     content = {"shift": -1.0, "temperature": 1.0, "threshold": 0.5, "weights_sha256": digest}
@@ -173,7 +205,7 @@ def test_weights_bring_their_calibration(folder, tmp_path, weights):
 
 def test_verdict_says_what_is_low_what_is_left_and_how_sure(folder):
     place = folder({"good": BOTH[:2] + BOTH[3:5], "bad": [(0, 1.0), (1, 1.0)]}, views=["web"])
-    words = " ".join(evaluation.verdict(evaluation.read(place, None, 0.5, {})))
+    words = " ".join(evaluation.verdict(evaluation.read(place, {})))
     for part in ("75.0 %", "3 real and 3 fake", "bad with 50.0 %", "(web, +0.0 points)", "95 % interval"):
         assert part in words
 

@@ -24,6 +24,7 @@ def folder_of(tmp_path, name, views=FEW, generators="abc", protocol="Set"):
     """A results folder with made-up scores of these views."""
     folder, rng, meta = tmp_path / name / protocol, np.random.default_rng(len(name)), {"views": {}}
     folder.mkdir(parents=True)
+    every = {part: {"images": 20} for part in generators}
     for view in parse_views(views):
         shift = rng.uniform(0, 0.4)
         rows = [
@@ -33,16 +34,20 @@ def folder_of(tmp_path, name, views=FEW, generators="abc", protocol="Set"):
         ]
         write_scores(folder / file_for(view, "scores.csv"), rows)
         if view.steps:
-            meta["views"][view.name] = {"file": file_for(view, "scores.csv"), "finished": {}}
+            meta["views"][view.name] = {
+                "file": file_for(view, "scores.csv"),
+                "finished": every,
+                "bad_files": {},
+            }
     (folder / "meta.json").write_text(json.dumps(meta))
     return folder
 
 
-def slow_mean(path):
+def slow_mean(path, threshold=0.5):
     """Balanced accuracy, mean over generators, as util/metrics.py measures it."""
     _, generators, labels, scores, _ = (np.array(column) for column in zip(*read_scores(path), strict=True))
     own = [generators == name for name in np.unique(generators)]
-    return np.mean([balanced_accuracy(labels[mask], scores[mask]) for mask in own])
+    return np.mean([balanced_accuracy(labels[mask], scores[mask], threshold) for mask in own])
 
 
 def test_lines_and_printed_areas_are_those_of_the_scores(tmp_path, capsys):
@@ -138,6 +143,40 @@ def test_only_views_that_all_results_have_are_drawn(tmp_path, capsys):
     assert "jpeg:90" in out.splitlines()[0] and "blur:1" in out.splitlines()[0]
     with Image.open(output) as picture:
         assert picture.width > 300
+
+
+def change(folder, edit):
+    meta = json.loads((folder / "meta.json").read_text())
+    edit(meta)
+    (folder / "meta.json").write_text(json.dumps(meta))
+
+
+def test_an_unfinished_view_is_left_out_and_named(tmp_path, capsys):
+    folder = folder_of(tmp_path, "run", "native,jpeg:50,social")
+    path = folder / "scores.social.csv"
+    write_scores(path, [row for row in read_scores(path) if row[1] == "a"])
+    change(folder, lambda meta: meta["views"]["social"].update(finished={"a": {"images": 20}}))
+    figure = robustness.draw_robustness(Namespace(results=[folder]))
+    assert [axis.get_title() for axis in figure.axes] == ["jpeg"]
+    line = capsys.readouterr().out.splitlines()[0]
+    assert "social" in line and "1 of 3" in line
+
+
+def test_a_view_without_its_file_in_meta_json_is_an_error_in_words(tmp_path):
+    folder = folder_of(tmp_path, "run", "native,web")
+    change(folder, lambda meta: meta["views"]["web"].pop("file"))
+    with pytest.raises(UserError, match="file"):
+        robustness.draw_robustness(Namespace(results=[folder]))
+
+
+def test_the_threshold_is_that_of_the_last_tables(tmp_path):
+    folder = folder_of(tmp_path, "run", "native,web")
+    change(folder, lambda meta: meta.update(printed={"threshold": 0.7}))
+    figure = robustness.draw_robustness(Namespace(results=[folder]))
+    drawn = figure.axes[0].containers[0][0].get_ydata()[0]
+    assert drawn == pytest.approx(100 * slow_mean(folder / "scores.csv", 0.7))
+    assert drawn != pytest.approx(100 * slow_mean(folder / "scores.csv"))
+    assert "0.7" in figure.get_suptitle()
 
 
 @pytest.mark.parametrize("views", ["native", "web"])

@@ -28,7 +28,7 @@ from data import protocols, published
 from data.perturb import NATIVE, parse_view
 from util import run, tables
 from util.metrics import PUBLISHED, THRESHOLD, add_published, averaged
-from util.results import file_for, read_folder, tabulate_scores
+from util.results import file_for, folders_of, read_folder, tabulate_scores
 from util.significance import delong, holm, mcnemar, permute_ap
 from util.tables import Column, count, p_value, points
 
@@ -111,11 +111,7 @@ def describe(folder, view):
 
 def results_of(folder, view):
     """{protocol: (scores, meta)} of results/<name>/<protocol> or of every protocol below results/<name>."""
-    folder, name = Path(folder), file_for(view, "scores.csv")
-    below = sorted(path.parent for path in folder.glob(f"*/{name}"))
-    folders = [folder] if (folder / name).is_file() else below
-    if not folders:
-        raise UserError(f"{folder} holds no {name}; expected results/<name>/<protocol> or results/<name>")
+    folders = folders_of(folder, file_for(view, "scores.csv"))
     return {path.resolve().name: read_folder(path, view) for path in folders}
 
 

@@ -75,7 +75,7 @@ def evaluate(opt, loaded, device, task, dataset, make_loader, stop):
     }
     folder = Path(opt.results_dir) / (opt.name or loaded.run_name) / task.name
     results = Results(folder, identity, {**task.about, "notes": list(task.notes)}, dataset.views)
-    reals = reals_of(opt.reals_from, results) if opt.reals_from else {}
+    reals = reals_of(opt.reals_from, identity, dataset.views) if opt.reals_from else {}
     generators = {}  # name -> {index: sample}, in the dataset's order
     for position, sample in enumerate(dataset.samples):
         generators.setdefault(sample.generator, {})[position] = sample
@@ -118,24 +118,36 @@ def conclude(opt, task, results, calibration, files_sha256, reused, reals):
     several = len(results.views) > 1
     # An earlier run of the folder may have had other generators.
     kept = {view: [row for row in rows if row[1] in task.order] for view, rows in results.scores.items()}
-    shown, blocks = {}, []
-    for view in results.views:
-        published, scores = None if view.steps else task.published, kept[view]
-        rows = rows_of(opt, task, scores, published, calibration, several)
-        add_recall(rows, opt.threshold, reals.get(view))
-        if shown and not results.views[0].steps:
-            views.add_drops(rows, shown[results.views[0]])
-        shown[view] = rows if opt.order == "published" else views.worst_first(rows)
+    shown, blocks = tables_of(opt, task, kept, calibration, reals), []
+    for view, rows in shown.items():
+        published = None if view.steps else task.published
         text = caption(results, view, task, published, opt.threshold)
         if calibration:
-            text += "\n" + calibrated_note(calibration, scores, files_sha256)
-        table = tables.write_results(results.folder, shown[view], text, partial(file_for, view))
+            text += "\n" + calibrated_note(calibration, kept[view], files_sha256)
+        table = tables.write_results(results.folder, rows, text, partial(file_for, view))
         blocks.append(f"{f'view {view.name}' if several else ''}\n{table}\n{text}".strip())
     if several:
         rows = views.summary(results.views, kept, shown, opt.threshold)
         tables.write_csv(results.folder / "views.csv", rows, views.COLUMNS)
         blocks.append(f"what changes between views\n{views.text(rows)}")
+    method = task.published.method if task.published else None
+    results.printed(threshold=opt.threshold, published=method, reals_from=opt.reals_from)
     return Result(shown, blocks, results.folder, results.bad_files(), reused, kept)
+
+
+def tables_of(opt, task, scores, calibration=None, reals=None):
+    """{view: rows of its table} of {view: rows of scores.csv}; with the changes from the first, if `native`.
+
+    reals: of `reals_of`.
+    """
+    first, found = next(iter(scores)), {}
+    for view, part in scores.items():
+        rows = rows_of(opt, task, part, None if view.steps else task.published, calibration, len(scores) > 1)
+        add_recall(rows, opt.threshold, (reals or {}).get(view))
+        if found and not first.steps:
+            views.add_drops(rows, found[first])
+        found[view] = rows if opt.order == "published" else views.worst_first(rows)
+    return found
 
 
 def rows_of(opt, task, scores, published, calibration, several):

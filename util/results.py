@@ -22,6 +22,7 @@ PATTERNS = (
     "table*.md",
     "views.*",
 )  # what makes up a results folder
+AGAIN = "evaluate again with --overwrite"
 SCORE_COLUMNS = ("path", "generator", "label", "score", "logit")
 
 
@@ -90,6 +91,11 @@ class Results:
         # Last: a generator counts as finished only once its scores are on disk.
         write_json(self.folder / "meta.json", self.meta)
 
+    def printed(self, **choices):
+        """Records what the tables were made with; scores do not depend on it, so it is not compared."""
+        self.meta["printed"] = choices
+        write_json(self.folder / "meta.json", self.meta)
+
     def bad_files(self):
         """{path: reason} of the files left out, and of which views unless of all."""
         reasons = {}
@@ -117,11 +123,13 @@ class Results:
             self.scores[view] = finished_scores(path, record, remedy)
 
 
-def finished_scores(path, record, remedy):
+def finished_scores(path, record, remedy=AGAIN):
     """The rows of a scores.csv whose generators are finished; UserError where it lacks some of them.
 
-    record: what meta.json says of the file's view.
+    record: what meta.json says of the file's view; all rows where it does not say what is finished.
     """
+    if "finished" not in record:
+        return read_scores(path)
     finished = record["finished"]
     rows = [row for row in read_scores(path) if row[1] in finished] if path.exists() else []
     counted = {name: entry["images"] for name, entry in finished.items() if entry["images"]}
@@ -130,18 +138,18 @@ def finished_scores(path, record, remedy):
     return rows
 
 
-def reals_of(path, results):
-    """{view: (name of the set, scores of its reals)} of an evaluation of the same weights as `results`.
+def reals_of(path, identity, views):
+    """{view: (name of the set, scores of its reals)} of an evaluation of the weights of `identity`.
 
     path: its folder, results/<name>/<protocol>, or the scores.csv in it.  UserError where it has no reals, is
     of other weights or lacks a view.
     """
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     meta = read_side_file(folder / "meta.json", "--reals_from needs results/NAME/PROTOCOL")
-    same = {key: results.identity[key] for key in ("checkpoint_sha256", "precision")}
+    same = {key: identity[key] for key in ("checkpoint_sha256", "precision")}
     require_same(meta, same, folder, "--reals_from needs scores of the same weights")
     found = {}
-    for view in results.views:
+    for view in views:
         file = folder / file_for(view, "scores.csv")
         scores = [row[3] for row in read_scores(file) if row[2] == 0] if file.exists() else []
         if not scores:
@@ -152,27 +160,55 @@ def reals_of(path, results):
     return found
 
 
+def folders_of(path, name="scores*.csv"):
+    """The results folders that a path names: itself, or those of its protocols; UserError where none is."""
+    path = Path(path)
+    below = sorted({file.parent for file in path.glob(f"*/{name}")})
+    folders = [path] if list(path.glob(name)) else below
+    if not folders:
+        raise UserError(f"{path} holds no {name}; expected results/NAME/PROTOCOL or results/NAME")
+    return folders
+
+
 def read_folder(folder, view):
     """(rows of a view's scores, meta.json or {}) of a results folder; UserError when one is damaged."""
-    meta, path = read_meta(folder), folder / file_for(view, "scores.csv")
+    meta = read_meta(folder)
     record = meta.get("views", {}).get(view.name, {}) if view.steps else meta
-    scores, finished = read_scores(path), record.get("finished", {}).values()
-    if finished and sum(generator["images"] for generator in finished) != len(scores):
-        raise UserError(f"{folder} is damaged: {path.name} lacks scores that meta.json counts")
-    return scores, meta
+    return finished_scores(folder / file_for(view, "scores.csv"), record), meta
 
 
-def read_meta(folder):
-    """meta.json of a results folder, {} where there is none."""
+def read_meta(folder, needed=()):
+    """meta.json of a results folder, {} where there is none; UserError when it is damaged or lacks keys."""
     path = folder / "meta.json"
-    return read_side_file(path, "evaluate again with --overwrite") if path.is_file() else {}
+    meta = read_side_file(path, AGAIN, needed) if path.is_file() or needed else {}
+    for name, record in meta.get("views", {}).items():
+        if missing := {"file", "finished", "bad_files"} - {*record}:
+            raise UserError(f"{path} is damaged (view {name} has no {', '.join(sorted(missing))}); {AGAIN}")
+    return meta
 
 
-def view_names(folder):
-    """The views of which a results folder has scores."""
-    records = read_meta(folder).get("views", {})
-    files = {"native": "scores.csv"} | {name: record["file"] for name, record in records.items()}
-    return [name for name, file in files.items() if (folder / file).is_file()]
+def read_views(folder, meta):
+    """({name of a view: its scores}, which views are left out and why), native first.
+
+    All views have the same generators, so that their means can be compared: a view that lacks some of those
+    that another has finished is left out.
+    """
+    records = {"native": {"file": "scores.csv", **meta}, **meta.get("views", {})}
+    found = {
+        name: finished_scores(folder / record["file"], record)
+        for name, record in records.items()
+        if (folder / record["file"]).is_file()
+    }
+    finished = {
+        name: {row[1] for row in rows} | {*records[name].get("finished", ())} for name, rows in found.items()
+    }
+    every = set().union(*finished.values())
+    left_out = [
+        f"{folder}: view {name} is left out, {len(done)} of {len(every)} generators are finished"
+        for name, done in finished.items()
+        if done < every
+    ]
+    return {name: rows for name, rows in found.items() if finished[name] == every}, left_out
 
 
 def sigmoid(logits):

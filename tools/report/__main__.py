@@ -27,10 +27,10 @@ from options.test_options import NO_COMPARISON
 from tools import audit
 from tools.report import drawings, evaluation
 from tools.report.style import STYLE
-from tools.visualize.robustness import NOTE
+from tools.visualize.robustness import note_of
 from util import run, tables
 from util.identity import read_side_file
-from util.metrics import THRESHOLD
+from util.results import folders_of
 
 SHOWN = 20  # bad files in the list of a page
 AUDITED = ("verdict", "generators", "features", "view", "dataroot")  # keys of audit.json
@@ -45,12 +45,12 @@ def main(argv=None):
     output = Path(opt.output)
     require_free(opt, output)
     audited = read_side_file(Path(opt.audit), "run tools.audit again", AUDITED) if opt.audit else None
-    folders = [folder for path in opt.results for folder in evaluation.folders_of(path)]
+    folders = [folder for path in opt.results for folder in folders_of(path)]
     models = {loaded.sha256: loaded for loaded in map(checkpoint.load, opt.model_path)}
-    protocols = [folder.resolve().name for folder in folders]
-    none = opt.published.lower() == NO_COMPARISON
-    method = None if none else published.method_named(opt.published, protocols)
-    found = [evaluation.read(folder, method, opt.threshold, models) for folder in dict.fromkeys(folders)]
+    method = opt.published
+    if method and method.lower() != NO_COMPARISON:
+        method = published.method_named(method, [folder.resolve().name for folder in folders])
+    found = [evaluation.read(folder, models, method, opt.threshold) for folder in dict.fromkeys(folders)]
     if unused := models.keys() - {one.meta["checkpoint_sha256"] for one in found}:
         names = ", ".join(models[digest].path for digest in unused)
         raise UserError(f"--model_path {names}: not the weights of these results")
@@ -76,8 +76,12 @@ def parse(argv):
     add("--model_path", nargs="+", type=file_path, default=(), metavar="FILE", help="weights of the results")
     add("--dataroot", type=file_path, help="folder of the images, as for val.py or test.py: shows some")
     add("--images", type=positive_int, default=4, help="most wrong images to show, of each class")
-    add("--published", default="NPR", metavar="METHOD", help="whose published numbers to compare, or none")
-    add("--threshold", type=probability, default=THRESHOLD, help="score above which an image is called fake")
+    method = "whose published numbers to compare, or none; default: those that test.py printed last, else NPR"
+    add("--published", metavar="METHOD", help=method)
+    threshold = (
+        "score above which an image is called fake; default: that of the tables printed last, else 0.5"
+    )
+    add("--threshold", type=probability, help=threshold)
     add("--latex", type=file_path, help="folder for each table as .tex and .csv")
     opt = parser.parse_args(argv)
     if opt.dataroot and not opt.model_path:
@@ -132,7 +136,7 @@ def robustness(evaluations):
     for one in evaluations:
         groups.setdefault(one.meta["protocol"], []).append(one)
     figures = [figure(*drawn) for group in groups.items() for drawn in drawings.robustness(*group)]
-    note = paragraph(f"{NOTE}.", kind="note")
+    note = paragraph(f"{note_of([one.threshold for one in evaluations])}.", kind="note")
     return ["<h2>Robustness</h2>", note, box(figures)] if figures else []
 
 
@@ -140,7 +144,7 @@ def section(one, loaded, opt):
     """Tables, figures, images and the making of an evaluation."""
     parts = [f'<h2 id="{escape(one.slug)}">{escape(one.title)}</h2>', "<h3>Tables</h3>"]
     parts += [table(caption, rows, columns) for _, caption, rows, columns in evaluation.all_tables(one)]
-    parts += [paragraph(note, kind="note") for note in evaluation.notes(one)]
+    parts += [paragraph(note, kind="note") for note in one.notes]
     parts += ["<h3>Curves</h3>", box(figure(*drawn) for drawn in drawings.curves(one))]
     if opt.dataroot and loaded:
         shown, notices = drawings.most_wrong(one, loaded, opt.dataroot, opt.images)

@@ -16,7 +16,6 @@ from tools.visualize.curves import UNIT, add_curves
 from util.metrics import ECE_BINS, bins_of
 from util.pictures import (
     COLOURS,
-    FONT,
     PALE,
     RULE,
     around_grey,
@@ -113,13 +112,12 @@ def robustness(protocol, evaluations):
         return []
     names = robust.names_of([one.folder.resolve() for one in evaluations])
     measured = {
-        name: {view: robust.accuracy(one.scores[view], one.folder) for view in shared}
+        name: {view: robust.accuracy(one.scores[view], one.folder, one.threshold) for view in shared}
         for name, one in zip(names, evaluations, strict=True)
     }
     drawn = []
     for title, views in robust.families_of(shared).items():
-        panel = robust.figure_of({title: views}, measured)
-        panel.suptitle(protocol, fontsize=FONT + 1)
+        panel = robust.figure_of({title: views}, measured, protocol)
         text = f"{protocol}: balanced accuracy under {', '.join(map(str, views))}"
         drawn.append((f"robustness, {title}", text, svg(panel)))
     return drawn

@@ -2,28 +2,29 @@
 
 import math
 from argparse import Namespace
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common import UserError, read_table
 from data.folder import Sample
-from data.perturb import NATIVE, parse_view
-from data.published import Published, lookup
+from data.perturb import parse_view
+from data.published import lookup
 from util import calibrate, tables, views
-from util.evaluate import Task, calibrated_note, rows_of
-from util.identity import file_list_sha256, read_side_file
-from util.metrics import add_recall
-from util.results import file_for, finished_scores
+from util.evaluate import Task, calibrated_note, tables_of
+from util.identity import file_list_sha256
+from util.metrics import THRESHOLD
+from util.results import read_meta, read_views, reals_of
+from util.significance import add_intervals
 from util.tables import Column, count, percent, points
 
-REMEDY = "evaluate again with --overwrite"
 NEEDED = ("protocol", "checkpoint", "checkpoint_sha256", "counts", "finished", "bad_files")  # of meta.json
+PRINTED = {"threshold": THRESHOLD, "published": "NPR", "reals_from": None}  # where meta.json does not say
 METRICS = ("acc", "bal_acc", "ap", "auc", "r_acc", "f_acc", "tpr5", "eer", "brier", "ece_bal")
 HEADS = {"bal_acc": "balanced accuracy", "f_acc": "recall", "r_acc": "accuracy of reals"}
-LEVEL = 95
+LEVEL = 0.95
 INTERVAL = "95 % interval"
 OTHERS = (
-    "generator acc cal_acc r_acc f_acc ap ap_low ap_high auc auc_low auc_high tpr5 eer brier cal_brier "
+    "generator acc cal_acc r_acc f_acc fpr ap ap_low ap_high auc auc_low auc_high tpr5 eer brier cal_brier "
     "ece_bal cal_ece_bal"
 ).split()
 CHANCE = 0.5
@@ -36,17 +37,17 @@ class Evaluation:
 
     folder: Path
     meta: dict
+    task: Task
     threshold: float
-    scores: dict = field(default_factory=dict)  # View -> rows of its scores.csv
+    calibration: calibrate.Calibration | None
+    scores: dict  # View -> rows of its scores.csv
+    notes: list  # below the tables
     rows: dict = field(default_factory=dict)  # View -> rows of its table
-    changes: list = field(default_factory=list)  # of views.summary
-    calibration: calibrate.Calibration | None = None
-    published: Published | None = None
 
     @property
     def title(self):
         """Run and protocol."""
-        return f"{self.folder.resolve().parent.name} on {self.meta['protocol']}"
+        return f"{self.folder.resolve().parent.name} on {self.task.name}"
 
     @property
     def slug(self):
@@ -65,64 +66,53 @@ class Evaluation:
         return next((name for name in HEADS if not all(math.isnan(row[name]) for row in rows)), "bal_acc")
 
 
-def folders_of(path):
-    """The results folders that a path names: itself, or those of its protocols."""
-    path = Path(path)
-    if list(path.glob("scores*.csv")):
-        return [path]
-    below = sorted({file.parent for file in path.glob("*/scores*.csv")})
-    if not below:
-        raise UserError(f"{path} holds no scores; expected results/NAME/PROTOCOL or results/NAME")
-    return below
-
-
-def read(folder, method, threshold, models):
+def read(folder, models, method=None, threshold=None):
     """The Evaluation of a results folder.
 
-    method: whose published numbers are compared; models: {sha256: Loaded}, for the calibration of weights.
+    models: {sha256: Loaded}, for the calibration of weights.  method: whose published numbers are compared;
+    this and the threshold are by default those that the evaluation's own tables were printed with.
     """
-    meta = read_side_file(folder / "meta.json", REMEDY, NEEDED)
-    found = Evaluation(folder, meta, threshold, published=lookup(meta["protocol"], method))
-    if loaded := models.get(meta["checkpoint_sha256"]):
-        found.calibration = calibrate.of(loaded)
-    stored = stored_rows(folder)
-    order = [row["generator"] for row in stored[:-1]] or list(meta["counts"])
-    task = Task(meta["protocol"], order, average=meta.get("protocol_row", {}).get("average", "macro"))
-    # What test.py would be asked for; only the interval of the first view is shown.
-    opt = Namespace(metrics=METRICS, threshold=threshold, only=meta.get("only"), ci=LEVEL)
-    for name, record in {NATIVE: meta, **meta.get("views", {})}.items():
-        if not record["finished"]:
-            continue
-        view = parse_view(name)
-        scores = finished_scores(folder / file_for(view, "scores.csv"), record, REMEDY)
-        theirs = None if view.steps else found.published
-        rows = rows_of(opt, task, scores, theirs, found.calibration, several=False)
-        add_recall(rows, threshold)
-        opt.ci = None
-        if not found.rows and not found.calibration:
-            add_stored(rows, stored)
-        if found.rows and not found.first[0].steps:
-            views.add_drops(rows, found.first[1])
-        found.scores[view], found.rows[view] = scores, rows
-    if not found.rows:
-        raise UserError(f"{folder} has no finished generator")
-    if len(found.rows) > 1:
-        found.changes = views.summary(list(found.rows), found.scores, found.rows, threshold)
+    meta = read_meta(folder, NEEDED)
+    printed = PRINTED | meta.get("printed", {})
+    threshold = printed["threshold"] if threshold is None else threshold
+    path = folder / "table.csv"  # absent after an interruption
+    stored = {row["generator"]: row for row in (read_table(path, ("generator",)) if path.is_file() else ())}
+    order, row = (
+        [name for name in stored if name != "Mean"] or list(meta["counts"]),
+        meta.get("protocol_row", {}),
+    )
+    theirs = lookup(meta["protocol"], printed["published"] if method is None else method)
+    if theirs and len(order) < len(row.get("generators", ())):
+        theirs = replace(theirs, mean=None)  # it covers generators that ours leaves out
+    task = Task(meta["protocol"], order, average=row.get("average", "macro"), published=theirs)
+    by_name, notes = read_views(folder, meta)
+    scores = {parse_view(name): [row for row in rows if row[1] in order] for name, rows in by_name.items()}
+    if not any(scores.values()):
+        raise UserError(f"{folder} has no finished generator; {'; '.join(notes)}".removesuffix("; "))
+    try:
+        reals = reals_of(printed["reals_from"], meta, scores) if printed["reals_from"] else {}
+    except UserError as error:  # they may have been moved, or scored again
+        reals, notes = {}, [*notes, f"no FPR of other reals: {error}"]
+    loaded = models.get(meta["checkpoint_sha256"])
+    found = Evaluation(folder, meta, task, threshold, loaded and calibrate.of(loaded), scores, notes)
+    opt = Namespace(metrics=METRICS, threshold=threshold, only=meta.get("only"), ci=None, order="published")
+    found.rows = tables_of(opt, task, scores, found.calibration, reals)
+    view, rows = found.first
+    add_intervals(rows, scores[view], threshold, LEVEL, task.average)
+    if not found.calibration:
+        add_stored(rows, stored)
+    found.notes += [*meta.get("notes", ()), *(theirs.notes if theirs else ())]
+    if found.calibration:
+        digest = file_list_sha256(Sample(*row[:3]) for row in scores[view])
+        found.notes += calibrated_note(found.calibration, scores[view], digest).splitlines()
     return found
-
-
-def stored_rows(folder):
-    """The rows of table.csv; none where there is no such file, as after an interruption."""
-    path = folder / "table.csv"
-    return read_table(path, ("generator",)) if path.is_file() else []
 
 
 def add_stored(rows, stored):
     """Adds the calibrated numbers that table.csv has: without the weights they cannot be computed."""
-    known = {row["generator"]: row for row in stored}
     for row in rows:
         for name in ("cal_acc", "cal_bal_acc"):
-            if text := known.get(row["generator"], {}).get(name):
+            if text := stored.get(row["generator"], {}).get(name):
                 row[name] = float(text)
 
 
@@ -133,8 +123,8 @@ def main_table(found):
     columns = {"generator": tables.RESULTS["generator"]}
     columns |= {view.name: Column(f"{view.name} %") for view in found.rows}
     columns |= {"calibrated": Column("calibrated %"), "interval": Column(INTERVAL, str)}
-    if found.published and found.published.accuracy != metric:
-        columns[found.published.accuracy] = tables.RESULTS[found.published.accuracy]
+    if found.task.published and found.task.published.accuracy != metric:
+        columns[found.task.published.accuracy] = tables.RESULTS[found.task.published.accuracy]
     names = ("published_acc", "diff_acc", "published_ap", "diff_ap", "images", "reason")
     columns |= {name: tables.RESULTS[name] for name in names}
     lines = []
@@ -158,46 +148,27 @@ def all_tables(found):
     metric, least = HEADS[found.metric], f"threshold {found.threshold:g}"
     about = f"{metric.capitalize()} under each view, {least}"
     about += f"; the interval is that of {view.name}" if len(found.rows) > 1 else ""
-    if found.published:
-        ours = tables.RESULTS[found.published.accuracy].heading
-        about += f"; published: {found.published.method}, {'; '.join(found.published.sources)}"
+    if found.task.published:
+        ours = tables.RESULTS[found.task.published.accuracy].heading
+        about += f"; published: {found.task.published.method}, {'; '.join(found.task.published.sources)}"
         about += f" (diff: {ours.removesuffix(' %')} minus published)"
     found_tables = [("accuracy", about, *main_table(found))]
     others = {name: tables.RESULTS[name] for name in OTHERS}
     found_tables.append(("metrics", f"Other metrics of the view {view.name}, {least}", rows, others))
-    if found.changes:
+    if len(found.rows) > 1:
         changes = f"What changes between views; a verdict flips when it differs from that of {view.name}"
-        found_tables.append(("views", changes, found.changes, views.COLUMNS))
+        summed = views.summary(list(found.rows), found.scores, found.rows, found.threshold)
+        found_tables.append(("views", changes, summed, views.COLUMNS))
     return found_tables
-
-
-def notes(found):
-    """The lines below the tables: what the evaluation says, the published numbers, the calibration."""
-    lines = [*found.meta.get("notes", ()), *(found.published.notes if found.published else ())]
-    if found.calibration:
-        scores = found.scores[found.first[0]]
-        digest = file_list_sha256(Sample(*row[:3]) for row in scores)
-        lines += calibrated_note(found.calibration, scores, digest).splitlines()
-    return lines
 
 
 def overview(evaluations):
     """(rows, columns) of a table with a row per results folder."""
-    columns = {"title": Column("evaluation", str, "l"), "interval": Column(INTERVAL, str), **views.COLUMNS}
-    columns = {
-        name: columns[name] for name in ("title", "bal_acc", "interval", "ap", "auc", "r_acc", "f_acc")
-    }
-    rows = []
-    for found in evaluations:
-        mean = found.first[1][-1]
-        rows.append({"title": found.title, "interval": between(mean, "bal_acc"), **mean})
-    return rows, columns
-
-
-def others_of(found, metric):
-    """{view's name: mean} of the views after the first that have a number."""
-    means = {view.name: rows[-1][metric] for view, rows in list(found.rows.items())[1:]}
-    return {name: value for name, value in means.items() if not math.isnan(value)}
+    columns = {"title": Column("evaluation", str, "l"), "bal_acc": tables.RESULTS["bal_acc"]}
+    columns["interval"] = Column(INTERVAL, str)
+    columns |= {name: tables.RESULTS[name] for name in ("ap", "auc", "r_acc", "f_acc")}
+    means = [(found.title, found.first[1][-1]) for found in evaluations]
+    return [{"title": title, "interval": between(mean, "bal_acc"), **mean} for title, mean in means], columns
 
 
 # ----- in words -----
@@ -207,45 +178,36 @@ def verdict(found):
     """The sentences of the verdict."""
     view, rows = found.first
     *generators, mean = rows
-    metric, scores = found.metric, found.scores[view]
-    reals = sum(row[2] == 0 for row in scores)
+    metric, labels = found.metric, [row[2] for row in found.scores[view]]
     scored = [row for row in generators if row["images"]]
-    images = f"{count(reals)} real and {count(len(scores) - reals)} fake images of {len(scored)} generators"
-    if len(scored) == 1:
-        images = images[:-1]
+    images = (
+        f"{count(labels.count(0))} real and {count(labels.count(1))} fake images of {len(scored)} generator"
+    )
+    images += "s" * (len(scored) > 1)
     if math.isnan(mean[metric]):
         return [f"{images}: no generator has enough images of both classes, so there is no mean."]
     seen = "on the files as they are stored" if not view.steps else f"under the view {view.name}"
     sentences = [f"Mean {HEADS[metric]} is {percent(mean[metric])} % {seen}, over {images}."]
     if interval := between(mean, metric):
-        sentences.append(
-            f"For other images and generators of this kind, expect {interval} % (95 % interval)."
-        )
+        sentences.append(f"For other images and generators of this kind, expect {interval} % ({INTERVAL}).")
     values = {row["generator"]: row[metric] for row in scored if not math.isnan(row[metric])}
     if len(values) > 1:
         lowest = min(values, key=values.get)
         sentences.append(f"The lowest generator is {lowest} with {percent(values[lowest])} %.")
-    sentences += [*about_views(found), *about_threshold(found, mean)]
-    if metric == "bal_acc" and mean.get("bal_acc_low", 1) <= CHANCE:
-        sentences.append("The interval reaches 50 %, so this may be chance.")
-    return sentences
-
-
-def about_views(found):
-    """What is left under the other views."""
-    if others := others_of(found, found.metric):
-        before = found.first[1][-1][found.metric]
-        parts = [
-            f"{percent(mean)} % ({name}, {points(mean - before)} points)" for name, mean in others.items()
-        ]
-        yield f"Under other views it is {', '.join(parts)}."
+    others = [
+        f"{percent(part[-1][metric])} % ({other.name}, {points(part[-1][metric] - mean[metric])} points)"
+        for other, part in found.rows.items()
+        if other != view and not math.isnan(part[-1][metric])
+    ]
+    if others:
+        sentences.append(f"Under other views it is {', '.join(others)}.")
+    if metric != "bal_acc":
+        return [*sentences, "A set of one class says nothing about the errors on the other."]
+    return [*sentences, *about_threshold(found, mean)]
 
 
 def about_threshold(found, mean):
-    """What another threshold gives."""
-    if found.metric != "bal_acc":
-        yield "A set of one class says nothing about the errors on the other."
-        return
+    """What another threshold gives, and whether this one is above chance."""
     if mean["auc"] - mean["bal_acc"] > UNTAPPED:
         yield (
             f"AUC is {percent(mean['auc'])} %: the scores order the images better than the threshold "
@@ -255,4 +217,6 @@ def about_threshold(found, mean):
     for name, words in (("cal_bal_acc", "balanced accuracy"), ("cal_acc", "accuracy")):
         if name in mean:
             yield f"With the calibration of the weights, {words} is {percent(mean[name])} %."
-            return
+            break
+    if mean.get("bal_acc_low", 1) <= CHANCE:
+        yield "The interval reaches 50 %, so this may be chance."

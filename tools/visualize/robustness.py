@@ -8,8 +8,9 @@ import numpy as np
 from common import UserError
 from data.perturb import AS_STORED, PERTURBATIONS, VIEWS, parse_view
 from util import tables
+from util.metrics import THRESHOLD
 from util.pictures import FONT, GREY, RULE, canvas, legend_below, style, wrap
-from util.results import read_folder, view_names
+from util.results import read_meta, read_views
 from util.significance import interval, over_generators, resampled_accuracy
 from util.tables import Column
 
@@ -30,9 +31,6 @@ MEANING = {
     "sharpen": "percent",
     "screenshot": "factor",
 }
-NOTE = (
-    "Balanced accuracy at threshold 0.5, mean over generators; bars: 95 % interval over images and generators"
-)
 
 
 @dataclass(frozen=True)
@@ -47,22 +45,47 @@ class Accuracy:
 def draw_robustness(opt):
     """A panel per family of steps with a line per detector; prints the area under each line."""
     folders = [folder.resolve() for folder in opt.results]
-    views = shared_views(folders)
+    metas = [read_meta(folder) for folder in folders]
+    found = [scores_of(folder, meta) for folder, meta in zip(folders, metas, strict=True)]
+    views, thresholds = shared_views(folders, found), list(map(threshold_of, metas))
     measured = {
-        name: {view: accuracy(read_folder(folder, view)[0], folder) for view in views}
-        for name, folder in zip(names_of(folders), folders, strict=True)
+        name: {view: accuracy(scores[view], folder, threshold) for view in views}
+        for name, folder, scores, threshold in zip(names_of(folders), folders, found, thresholds, strict=True)
     }
     families = families_of(views)
     rows = areas(families, measured)
     columns = {name: Column(name) for name in rows[0]} | {"detector": Column("detector", str, "l")}
     print("area under each curve: mean balanced accuracy of native and the curve's other values, %\n")
     print(tables.text(rows, columns))
-    return figure_of(families, measured)
+    return figure_of(families, measured, note_of(thresholds))
 
 
-def shared_views(folders):
-    """The views of which every folder has scores, in the order of the first; says which are left out."""
-    present = [list(map(parse_view, view_names(folder))) for folder in folders]
+def scores_of(folder, meta):
+    """{View: rows of its scores} of a results folder; says which views are left out, and why."""
+    found, left_out = read_views(folder, meta)
+    print("".join(f"{line}\n" for line in left_out), end="")
+    return {parse_view(name): rows for name, rows in found.items()}
+
+
+def threshold_of(meta):
+    """The threshold that the tables of an evaluation were printed with last."""
+    return meta.get("printed", {}).get("threshold", THRESHOLD)
+
+
+def note_of(thresholds):
+    """What the numbers of a figure are."""
+    values = ", ".join(f"{value:g}" for value in dict.fromkeys(thresholds))
+    return (
+        f"Balanced accuracy at threshold {values}, mean over generators; "
+        "bars: 95 % interval over images and generators"
+    )
+
+
+def shared_views(folders, present):
+    """The views of which every folder has scores, in the order of the first; says which are left out.
+
+    present: scores by View, of each folder.
+    """
     shared = [view for view in present[0] if all(view in other for other in present)]
     if AS_STORED not in shared or len(shared) < 2:
         names = ", ".join(map(str, folders))
@@ -83,12 +106,12 @@ def names_of(folders):
     return names if len(set(names)) == len(names) else list(map(str, folders))
 
 
-def accuracy(rows, folder):
+def accuracy(rows, folder, threshold=THRESHOLD):
     """The Accuracy of rows of scores.csv; generators of one class are left out."""
     counts = {}  # generator -> for reals and for fakes [right, all]
     for _, generator, label, score, _ in rows:
         count = counts.setdefault(generator, np.zeros((2, 2), int))
-        count[label] += (score > 0.5) == label, 1
+        count[label] += (score > threshold) == label, 1
     complete = [count for count in counts.values() if count[:, 1].all()]
     if not complete:
         raise UserError(f"{folder}: no generator has reals and fakes")
@@ -140,15 +163,15 @@ def areas(families, measured):
     return rows
 
 
-def figure_of(families, measured):
+def figure_of(families, measured, title):
     """The figure; every panel has the same scale."""
     columns = min(COLUMNS, len(families))
     rows = math.ceil(len(families) / columns)
     turned = LETTER * max(len(view.name) for view in families.get(OTHERS, [AS_STORED]))
     figure, axes = canvas(rows, columns, WIDE * columns + 0.4, HIGH * rows + 0.4 + turned, sharey=True)
-    figure.suptitle(wrap(NOTE, 30 * columns), fontsize=FONT + 1)
-    for axis, (title, views) in zip(axes.flat, families.items(), strict=False):
-        draw_panel(axis, title, views, measured)
+    figure.suptitle(wrap(title, 30 * columns), fontsize=FONT + 1)
+    for axis, (name, views) in zip(axes.flat, families.items(), strict=False):
+        draw_panel(axis, name, views, measured)
     for axis in axes.flat[len(families) :]:
         axis.set_axis_off()
     for axis in axes[:, 0]:
