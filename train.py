@@ -18,6 +18,7 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -30,7 +31,7 @@ from options import TrainOptions
 from util import calibrate, run
 from util.identity import file_list_sha256, require_same
 from util.metrics import measure
-from util.progress import OPTIMIZERS, POLICIES, Losses, Progress, write_history
+from util.progress import OPTIMIZERS, POLICIES, WORST, Losses, Progress, write_history
 from util.results import sigmoid
 from util.score import BadImageError, BadImages, predict
 
@@ -140,7 +141,11 @@ def open_run(options, opt, folder):
 def make_loaders(opt, trainset, valset, device):
     """(order of the training batches, loader of them, loader of the validation images or None)."""
     shuffle = not opt.serial_batches
-    sampler = data.EpochBatches(trainset.labels, opt.batch_size, opt.seed, shuffle, opt.class_bal)
+    sources = [sample.generator for sample in trainset.samples] if opt.source_bal else None
+    pairs = [(real, fake) for fake, real in trainset.twins.items()]
+    sampler = data.EpochBatches(
+        trainset.labels, opt.batch_size, opt.seed, shuffle, opt.class_bal, sources, pairs, opt.epoch_images
+    )
     workers = run.worker_count(opt.num_threads)
     train_loader = data.create_dataloader(trainset, sampler, workers, device.type == "cuda")
     val_loader = data.loader_over(opt, valset, range(len(valset)), device) if valset else None
@@ -223,8 +228,9 @@ def train_epoch(state, losses, loader, device, bf16, stop):
     progress = state.progress
     saved_at = started = time.perf_counter()
     state.detector.train()
-    done = min(progress.batch * state.opt.batch_size, len(state.trainset))
-    with progress_bar(state.trainset, f"epoch {progress.epoch}", done) as bar:
+    count = loader.batch_sampler.count
+    done = min(progress.batch * state.opt.batch_size, count)
+    with progress_bar(count, f"epoch {progress.epoch}", done) as bar:
         for batch in stop.watch(loader):
             state.bad.add(batch["bad"])
             for part in batch["parts"]:
@@ -280,21 +286,37 @@ def step(state, part, device, bf16):
 def validate(state, loader, device, stop):
     """(metrics pooled over all validation images, as upstream's; calibration fitted on them as a dict).
 
-    None for both without a validation set.
+    None for both without a validation set.  With several views the metrics are those of the view that
+    --select_view names, or of the worst, and the calibration is fitted on all views together.
     """
     if (valset := state.valset) is None:
         return None, None
     bad = BadImages(state.opt.on_bad_image, valset)
-    with progress_bar(valset, "validation") as bar:
+    with progress_bar(len(valset) * len(valset.views), "validation") as bar:
         index, logit = predict(state.detector, loader, device, bad, stop=stop, progress=bar)
     prefix = "" if valset.root == state.trainset.root else f"{valset.root.name}/"
     state.bad.reasons.update({prefix + path: reason for path, reason in bad.reasons.items()})
-    scores = measure(valset.labels[index], sigmoid(logit))
-    if scores["reason"]:
+    number, view = np.divmod(index, len(valset.views))
+    labels = valset.labels[number]
+    by_view = {
+        str(name): measure(labels[view == place], sigmoid(logit[view == place]))
+        for place, name in enumerate(valset.views)
+    }
+    if reasons := [scores["reason"] for scores in by_view.values() if scores["reason"]]:
         tqdm.write(bad.describe())
-        raise UserError(f"validation is impossible: {scores['reason']} could be used")
+        raise UserError(f"validation is impossible: {reasons[0]} could be used")
     about = {"set": f"validation, {valset.root.name}", "files_sha256": state.files["val"]}
-    return scores, calibrate.fit(valset.labels[index], logit, fitted_on=about).as_dict()
+    calibration = calibrate.fit(labels, logit, fitted_on=about).as_dict()
+    return chosen_view(by_view, state.opt), calibration
+
+
+def chosen_view(by_view, opt):
+    """The metrics of the view that counts; of several views with <select_by>_<view> of each."""
+    worst = min(by_view, key=lambda name: (by_view[name][opt.select_by], by_view[name]["ap"]))
+    scores = by_view[worst if opt.select_view == WORST else opt.select_view]
+    if len(by_view) == 1:
+        return scores
+    return scores | {f"{opt.select_by}_{name}": found[opt.select_by] for name, found in by_view.items()}
 
 
 def report(row, scores, writer):
@@ -308,16 +330,16 @@ def report(row, scores, writer):
     tqdm.write(line)
 
 
-def progress_bar(dataset, title, done=0):
-    """A bar over the images of a dataset."""
-    return tqdm(total=len(dataset), initial=done, desc=title, unit="img", leave=False, dynamic_ncols=True)
+def progress_bar(count, title, done=0):
+    """A bar over images."""
+    return tqdm(total=count, initial=done, desc=title, unit="img", leave=False, dynamic_ncols=True)
 
 
 def summary(state):
     """The last lines: the best epoch, the bad files, the folder."""
     best, lines = state.progress, []
     if state.valset:
-        scores = f"val acc: {100 * best.best_acc:.1f}, AP: {100 * best.best_ap:.1f}"
+        scores = f"val {state.opt.select_by}: {100 * best.best_acc:.1f}, AP: {100 * best.best_ap:.1f}"
         lines.append(f"best epoch {best.best_epoch}: {scores}")
     if best.stopped_early:
         lines.append(f"stopped early: {state.opt.earlystop_epoch} epochs without a better one")

@@ -315,7 +315,7 @@ class RealFakeFolder(Dataset):
 
     scan: Scan
     geometry: Geometry
-    augment: Augment | None = None
+    augment: Augment | None = None  # or CropAugment of data/augment.py
     limits: Limits = field(default_factory=Limits)
     seed: int = 0
     max_mpx: float = DEFAULT_MAX_MPX
@@ -325,6 +325,7 @@ class RealFakeFolder(Dataset):
     views: tuple = (AS_STORED,)  # of an evaluation: Views of data/perturb.py
     reencode: dict = field(default_factory=dict)  # label -> View that its images go through before
     noise_bits: int | None = None  # the files hold noise patterns; 16 makes `image` int16
+    twins: dict = field(default_factory=dict)  # index -> index of the image whose random draw it has
 
     def __post_init__(self):
         geometry, augment, patches = self.geometry, self.augment, self.patches
@@ -332,7 +333,7 @@ class RealFakeFolder(Dataset):
         if patches is not None and min(filter(None, sides), default=patches.size) < patches.size:
             raise UserError(f"{geometry.describe()} holds no patch of {patches.size}x{patches.size}")
         degraded = self.views != (AS_STORED,) or self.reencode
-        degraded = degraded or (augment and (augment.blur_prob or augment.jpeg_prob))
+        degraded = degraded or (augment and augment.degrades)
         if self.noise_bits is not None and (geometry.load_size or degraded):
             raise UserError(
                 "noise patterns are only cropped and flipped: no resize, blur or JPEG, no --views"
@@ -345,7 +346,8 @@ class RealFakeFolder(Dataset):
 
     def __getitem__(self, key):
         epoch, index = key if isinstance(key, tuple) else (0, key)
-        rng = np.random.default_rng((self.seed, epoch, index)) if self.augment else None
+        drawn = self.twins.get(index, index)
+        rng = np.random.default_rng((self.seed, epoch, drawn)) if self.augment else None
         stored = functools.cache(partial(self.read, index))  # decoded once for all views
         first = index * len(self.views)
         items = [self._item(stored, view, first + number, rng) for number, view in enumerate(self.views)]

@@ -22,32 +22,81 @@ class EpochBatches(Sampler):
     """Training batches of (epoch, index) pairs, in an order that depends only on (seed, epoch).
 
     `start(epoch, batch)` sets where the next iteration begins, so an interrupted epoch is resumed there.
+
+    Args:
+        labels: 0 or 1 of each image, (N,).
+        class_balance: draw with replacement, both classes equally likely.
+        sources: the source of each image, (N,): draw with replacement, those of a class equally likely.
+        pairs: [(index, index)] of images that come together; batch_size is even then, so that none is cut.
+        count: images per epoch; default: N.
     """
 
-    def __init__(self, labels, batch_size, seed, shuffle=True, class_balance=False):
+    def __init__(
+        self, labels, batch_size, seed, shuffle=True, class_balance=False, sources=None, pairs=(), count=None
+    ):
         self.labels, self.batch_size, self.seed = np.asarray(labels), batch_size, seed
         self.shuffle, self.class_balance = shuffle, class_balance
+        self.count = count or len(self.labels)
+        paired = {index for pair in pairs for index in pair}
+        self.units = [*pairs, *((index,) for index in range(len(self.labels)) if index not in paired)]
+        self.weights = None
+        if class_balance or sources is not None:
+            weights = image_weights(self.labels, class_balance, sources)
+            self.weights = np.array([np.mean(weights[list(unit)]) for unit in self.units])
         self.epoch, self.first = 0, 0
 
     def start(self, epoch, batch=0):
         self.epoch, self.first = epoch, batch
 
     def order(self, epoch):
-        """Sample indices of one epoch.  Balanced: drawn with replacement, both classes equally likely."""
-        count = len(self.labels)
+        """Sample indices of one epoch, (count,)."""
         rng = np.random.default_rng((self.seed, epoch, 0, ORDER))
-        if self.class_balance:
-            weight = 1.0 / np.bincount(self.labels, minlength=2)[self.labels]
-            return rng.choice(count, size=count, p=weight / weight.sum())
-        return rng.permutation(count) if self.shuffle else np.arange(count)
+        units = len(self.units)
+        if self.weights is not None:
+            drawn = rng.choice(units, size=self.count, p=self.weights / self.weights.sum())
+        else:
+            rounds = range(math.ceil(self.count / len(self.labels)))
+            drawn = np.concatenate(
+                [rng.permutation(units) if self.shuffle else np.arange(units) for _ in rounds]
+            )
+        return np.array(_in_twos([self.units[unit] for unit in drawn])[: self.count])
 
     def __len__(self):
-        return math.ceil(len(self.labels) / self.batch_size)
+        return math.ceil(self.count / self.batch_size)
 
     def __iter__(self):
         order, epoch = self.order(self.epoch).tolist(), self.epoch
         for first in range(self.first * self.batch_size, len(order), self.batch_size):
             yield [(epoch, index) for index in order[first : first + self.batch_size]]
+
+
+def image_weights(labels, class_balance=False, sources=None):
+    """How likely each image is drawn, (N,), not normalised."""
+    weights = np.ones(len(labels))
+    if sources is not None:
+        _, place, counts = np.unique(
+            [f"{label} {source}" for label, source in zip(labels, sources, strict=True)],
+            return_inverse=True,
+            return_counts=True,
+        )
+        weights = 1 / counts[place]
+    if class_balance:
+        weights = weights / np.bincount(labels, weights, minlength=2)[labels]
+    return weights
+
+
+def _in_twos(units):
+    """Indices in order; where units are pairs, single images wait for another, so that pairs begin evenly."""
+    if all(len(unit) == 1 for unit in units):
+        return [index for unit in units for index in unit]
+    order, waiting = [], []
+    for unit in units:
+        waiting += unit if len(unit) == 1 else ()
+        order += unit if len(unit) == 2 else ()
+        if len(waiting) == 2:
+            order += waiting
+            waiting = []
+    return order + waiting
 
 
 def collate(items):

@@ -8,8 +8,11 @@ import numpy as np
 
 from common import UserError
 from data import protocols
+from data.augment import CropAugment, parse_chain
 from data.folder import SHOWN, RealFakeFolder, discover, require_folder, scan, subfolders
+from data.pairs import pair_up
 from data.patches import EVALUATION_SEED
+from data.perturb import AS_STORED, parse_views
 from data.transforms import Augment, Geometry, Limits
 
 NO_VALIDATION = "none"
@@ -26,16 +29,28 @@ def training_sets(opt, data_config):
     notices = [f"{use}: {part.describe(opt.classes)}" for use, part in parts.items() if part]
     if opt.select_on_test:
         notices.append("notice: these validation images are the published test set (--select_on_test)")
-    blur, jpeg = (opt.blur_prob, opt.blur_sig), (opt.jpg_prob, opt.jpg_method, opt.jpg_qual)
-    augment = Augment(*blur, *jpeg, opt.rz_interp, flip=not opt.no_flip)
     valset = None if val is None else _dataset(opt, val, data_config)
-    return _dataset(opt, train, data_config, augment), valset, notices
+    trainset = _dataset(opt, train, data_config, augmentation(opt, data_config))
+    if opt.pairs:
+        trainset.twins = {fake: real for real, fake in pair_up(train, opt.pairs)}
+        notices.append(f"pairs: {len(trainset.twins):,}, each in one batch with one random draw")
+    return trainset, valset, notices
+
+
+def augmentation(opt, data_config):
+    """The random part of training: Augment, or CropAugment with --degrade."""
+    if opt.degrade is None:
+        blur, jpeg = (opt.blur_prob, opt.blur_sig), (opt.jpg_prob, opt.jpg_method, opt.jpg_qual)
+        return Augment(*blur, *jpeg, opt.rz_interp, flip=not opt.no_flip)
+    if data_config.patches or data_config.noise_bits is not None:
+        raise UserError("--degrade is for detectors of whole photographs, not of patches or noise files")
+    return CropAugment(parse_chain(opt.degrade), not opt.no_flip, opt.rot90)
 
 
 def training_scans(opt):
     """(Scan of the training images, Scan of the validation images or None)."""
     train = _protocol_scan(opt, "train") if opt.protocol else _split_scan(opt, opt.train_split)
-    require_both_classes(train)
+    require_both_classes(train, opt.source_bal)
     if opt.select_on_test:
         val = _protocol_scan(opt, "test")
     elif opt.val_split == NO_VALIDATION:
@@ -46,13 +61,18 @@ def training_scans(opt):
         val = _protocol_scan(opt, "val")
     else:
         val = _split_scan(opt, opt.val_split, validation=True)
-    require_both_classes(val)
+    require_both_classes(val, opt.source_bal)
     return train, val
 
 
-def require_both_classes(images):
-    """Training needs reals and fakes in every folder; UserError lists the counts of those without."""
+def require_both_classes(images, sources=False):
+    """Training needs reals and fakes in every folder; UserError lists the counts of those without.
+
+    sources: folders are sources of images, which may hold one class; both are needed in all together.
+    """
     counts = images.counts().items()
+    if sources:
+        counts = [("all folders", [sum(pair) for pair in zip(*images.counts().values(), strict=True)])]
     lacking = [f"{name}: {real} real, {fake} fake" for name, (real, fake) in counts if not (real and fake)]
     if lacking:
         needed = f"train.py needs real and fake images in every folder of {images.root}"
@@ -123,7 +143,8 @@ def _protocol_scan(opt, part):
 
 def _dataset(opt, part, config, augment=None):
     load_size = None if opt.no_resize else opt.loadSize
-    geometry = Geometry(load_size, opt.cropSize, opt.rz_interp[0], resize=opt.resize_rule)
+    crop_size = opt.cropSize if augment else opt.val_crop or opt.cropSize
+    geometry = Geometry(load_size, crop_size, opt.rz_interp[0], resize=opt.resize_rule)
     return RealFakeFolder(
         part,
         geometry,
@@ -135,4 +156,5 @@ def _dataset(opt, part, config, augment=None):
         config.patches,
         config.clean_pair,
         noise_bits=config.noise_bits,
+        views=(AS_STORED,) if augment else parse_views(",".join(opt.val_views)),
     )

@@ -140,6 +140,15 @@ class Augment:
     interpolations: tuple = ("bilinear",)
     flip: bool = True
 
+    @property
+    def degrades(self):
+        """Whether it changes more than the place and the direction of a crop."""
+        return bool(self.blur_prob or self.jpeg_prob)
+
+    def training_view(self, image, geometry, rng):
+        """RGB PIL image -> what the network sees of it."""
+        return augmented(image, geometry, self, rng)[0][0]
+
     def degradation(self, rng):
         """Blur and JPEG, each with its own probability."""
         blur, compress = rng.random() < self.blur_prob, rng.random() < self.jpeg_prob
@@ -186,8 +195,11 @@ class Limits:
 
 
 def prepare(image, geometry, limits, augment=None, rng=None):
-    """RGB PIL image -> uint8 tensor (3, H, W).  With `augment`, rng decides everything random."""
-    view = augmented(image, geometry, augment, rng)[0][0] if augment else geometry.evaluation_view(image)
+    """RGB PIL image -> uint8 tensor (3, H, W).
+
+    augment: Augment, or CropAugment of data/augment.py; rng, a numpy Generator, decides everything random.
+    """
+    view = augment.training_view(image, geometry, rng) if augment else geometry.evaluation_view(image)
     return to_tensor(limits.check(view))
 
 
@@ -243,6 +255,7 @@ def eval_geometry(opt, data_config, row=None, trained=None):
     if trained:
         # A run from before the choice of a rule has none on record: it resized to a square.
         geometry |= {"resize": "square"} | _chosen_geometry(trained)
+        geometry["crop_size"] = trained.get("val_crop") or geometry["crop_size"]
     if source == "stored" or (not trained and data_config.published_geometry == "stored"):
         geometry |= {"load_size": None, "crop_size": None}
     if row is not None and source == "protocol" and not data_config.patches:

@@ -31,6 +31,24 @@ SSP = {
     "jpg_method": ("pil", "cv2"),
     "jpg_qual": (90, 100),
 }
+# Common to AlignedForensics, DDA and B-Free: native crops, and the same random re-encoding of both classes.
+# The numbers are ours (docs/training-aligned.md).
+ALIGNED = {
+    "lr": 5e-4,
+    "batch_size": 64,
+    "niter": 30,
+    "lr_policy": "cosine",
+    "warmup": 1,
+    "no_resize": True,
+    "cropSize": 96,
+    "val_crop": 256,
+    "class_bal": True,
+    "source_bal": True,
+    "degrade": "resize:0.4..1.3@0.6+blur:0..1.5@0.1+noise:0..3@0.1+jpeg/webp:30..96@0.8+jpeg/webp:30..96@0.2",
+    "rot90": True,
+    "val_views": ("native", "aligned", "web"),
+    "select_by": "auc",
+}
 RECIPES = {
     "npr": NPR,
     # CVIMGDetection: NPR's on Tiny-GenImage (defaults of its options, opt.txt of its final run).
@@ -42,6 +60,7 @@ RECIPES = {
     "ssp": SSP,
     # ESSP: SSP's, with the ranges of its options; how often images are blurred or compressed is our choice.
     "essp": {**SSP, "blur_prob": 0.5, "jpg_prob": 0.5},
+    "aligned": ALIGNED,
     # The flags' own defaults, for a detector without published settings.
     "plain": {},
 }

@@ -1,7 +1,10 @@
 """Options of train.py."""
 
+import argparse
+
 import networks
 from common import (
+    UserError,
     as_typed,
     choice_list,
     file_path,
@@ -13,11 +16,14 @@ from common import (
     probability,
 )
 from data import protocols
-from data.perturb import JPEG_METHODS
+from data.augment import parse_chain
+from data.pairs import BY_NAME
+from data.perturb import JPEG_METHODS, NATIVE
 from data.training import NO_VALIDATION
 from options import recipes
 from options.base_options import BaseOptions, gpu_device
-from util.progress import OPTIMIZERS, POLICIES
+from options.val_options import views_list
+from util.progress import OPTIMIZERS, POLICIES, SELECT_BY, WORST
 
 NO_PROTOCOL = "none"
 VAL_FRACTION = 0.1  # share of the training images to validate on where the published val folder is a test set
@@ -26,6 +32,23 @@ RESUMABLE = set(
     "continue_train name checkpoints_dir dataroot niter num_threads device on_bad_image loss_freq "
     "save_minutes".split()
 )
+
+
+def view_names(text):
+    """The names of views, as typed."""
+    return tuple(view.name for view in views_list(text))
+
+
+view_names.metavar = views_list.metavar
+
+
+def random_chain(text):
+    """The text of a chain of data/augment.py."""
+    try:
+        parse_chain(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 class TrainOptions(BaseOptions):
@@ -87,9 +110,22 @@ class TrainOptions(BaseOptions):
         )
         share = f"validate on this share of the training images instead of on a folder; default: {rule}"
         add("--val_fraction", type=fraction, help=share)
+        seen = "views of the validation images; several: each epoch counts as its worst view"
+        add("--val_views", type=view_names, default=(NATIVE,), help=seen)
+        add("--select_view", default=WORST, help="view that chooses the best epoch; default: the worst")
+        add("--select_by", choices=SELECT_BY, default="acc", help="number that chooses the best epoch")
+        size = "crop of validation, and of later evaluations; default: --cropSize"
+        add("--val_crop", type=positive_int, help=size)
         select = "with --protocol: choose the best epoch on its test images, as published; results say so"
         add("--select_on_test", action="store_true", help=select)
         add("--class_bal", action="store_true", help="draw real and fake images equally often")
+        sources = "draw the folders of a class equally often; a folder may hold one class then"
+        add("--source_bal", action="store_true", help=sources)
+        add("--epoch_images", type=positive_int, help="images of an epoch; default: all, once")
+        twins = (
+            "a real and its fake of the same name, or a row real,fake of a CSV, share batch and random draw"
+        )
+        add("--pairs", nargs="?", const=BY_NAME, metavar="CSV", help=twins)
         add("--serial_batches", action="store_true", help="keep the order of the files, no shuffling")
         add = parser.add_argument_group("start weights").add_argument
         add("--model_path", type=file_path, help="start from the weights in this file; all must fit")
@@ -107,17 +143,24 @@ class TrainOptions(BaseOptions):
         policy = (
             "learning rate over epochs. step: times 0.9 every --delr_freq epochs; poly: times "
             "(1 - epoch / niter)^0.9; plateau: a tenth after --earlystop_epoch epochs without a better "
-            "accuracy, training ends below --min_lr"
+            "accuracy, training ends below --min_lr; cosine: half a cosine down to --min_lr"
         )
         add("--lr_policy", choices=POLICIES, default="step", help=policy)
         add("--delr_freq", type=positive_int, default=20, help="epochs between two reductions by step")
-        add("--min_lr", type=positive_float, default=1e-6, help="smallest learning rate of plateau")
+        add("--min_lr", type=positive_float, default=1e-6, help="smallest rate of plateau and cosine")
+        add("--warmup", type=non_negative_int, default=0, help="epochs in which the rate of cosine rises")
         stop = "stop after N epochs without a better validation accuracy; 0: never"
         add("--earlystop_epoch", type=non_negative_int, default=0, help=stop)
         amp = "bf16 mixed precision; auto: on CUDA and on CPUs that have bf16 instructions"
         add("--amp", choices=("auto", "bf16", "off"), default="auto", help=amp)
 
     def add_augmentation(self, add):
+        chain = (
+            "random chain of degradations on a piece of the image, instead of blur and JPEG below: steps "
+            "joined by +, such as resize:0.4..1.3@0.7+jpeg/webp:30..95@0.85; @: share of images"
+        )
+        add("--degrade", type=random_chain, metavar="CHAIN", help=chain)
+        add("--rot90", action="store_true", help="with --degrade: turn crops by 0, 90, 180 or 270 degrees")
         add("--no_flip", action="store_true", help="no horizontal flips")
         add("--flip", dest="no_flip", action="store_false", help="flip half of the images")
         add("--blur_prob", type=probability, default=0.0, help="share of images to blur; 0: none")
@@ -137,6 +180,7 @@ class TrainOptions(BaseOptions):
             self.parser.error(f"--loadSize {opt.loadSize} is smaller than --cropSize {opt.cropSize}")
         self.check_rates(opt)
         self.check_validation(opt)
+        self.check_drawing(opt)
         if opt.model_path or opt.init_weights:
             opt.pretrained = opt.pretrained and "pretrained" in self.given  # a flag wins over the recipe
         starts = [name for name in ("model_path", "init_weights", "pretrained") if getattr(opt, name)]
@@ -149,12 +193,32 @@ class TrainOptions(BaseOptions):
             self.parser.error("--lr_policy poly ends at the rate 0: --niter 1 trains nothing, give 2 or more")
         if opt.lr_policy == "plateau" and not opt.earlystop_epoch:
             self.parser.error("--lr_policy plateau needs --earlystop_epoch, the epochs to wait")
+        if opt.lr_policy == "cosine" and not opt.warmup < opt.niter:
+            self.parser.error(f"--warmup {opt.warmup} leaves nothing of --niter {opt.niter}")
         if opt.lr_policy == "plateau" and opt.lr < opt.min_lr:
             self.parser.error(f"--lr {opt.lr:g} is below --min_lr {opt.min_lr:g}")
+
+    def check_drawing(self, opt):
+        """Refuses flags that contradict each other about which images are drawn, and what is done to them."""
+        if opt.degrade and (opt.blur_prob or opt.jpg_prob):
+            self.parser.error(
+                "--degrade takes the place of --blur_prob and --jpg_prob; write blur:, jpeg: in it"
+            )
+        if opt.rot90 and not opt.degrade:
+            self.parser.error("--rot90 needs --degrade")
+        if opt.pairs and opt.batch_size % 2:
+            self.parser.error(f"--pairs needs an even --batch_size, got {opt.batch_size}")
+        if opt.serial_batches and (opt.class_bal or opt.source_bal):
+            self.parser.error(
+                "--serial_batches keeps the order of the files, --class_bal and --source_bal draw"
+            )
 
     def check_validation(self, opt):
         """Refuses flags that contradict each other about where validation images come from."""
         opt.protocol = None if opt.protocol == NO_PROTOCOL else opt.protocol
+        views = (WORST, *opt.val_views)
+        if opt.select_view not in views:
+            self.parser.error(f"--select_view {opt.select_view}: expected one of {', '.join(views)}")
         if opt.select_on_test and not opt.protocol:
             self.parser.error("--select_on_test needs --protocol, which knows the test images")
         named_folder = "val_split" in self.given and opt.val_split != NO_VALIDATION
@@ -172,7 +236,7 @@ class TrainOptions(BaseOptions):
         if (gpu_ids := saved.pop("gpu_ids", None)) is not None:  # an option of its own in earlier versions
             saved["device"] = gpu_device(gpu_ids)
         fixed = self.given - RESUMABLE
-        if saved.get("lr_policy") == "poly":  # its rates depend on the number of epochs
+        if saved.get("lr_policy") in ("poly", "cosine"):  # their rates depend on the number of epochs
             fixed |= self.given & {"niter"}
         before = {name: as_typed(saved.get(name, self.defaults.get(name))) for name in sorted(fixed)}
         now = {name: as_typed(getattr(opt, name)) for name in before}

@@ -11,7 +11,8 @@ from util import tables
 BETA2 = 0.999  # of Adam
 DECAY, POWER, CUT = 0.9, 0.9, 0.1  # of the policies of the learning rate
 GAINS = (0.001, 0.002)  # of accuracy that `plateau` calls a gain, before and after its first cut
-VAL_METRICS = ("acc", "ap", "r_acc", "f_acc", "auc")
+SELECT_BY = ("acc", "ap", "auc")  # what can choose the best epoch
+WORST = "worst"
 
 
 @dataclass
@@ -26,7 +27,7 @@ class Progress:
     loss_sum: float = 0.0
     term_sums: dict = field(default_factory=dict)  # of a loss of several terms
     seconds: float = 0.0
-    best_acc: float = -1.0
+    best_acc: float = -1.0  # or what --select_by says
     best_ap: float = -1.0
     best_epoch: int = -1
     cuts: int = 0  # how often `plateau` has cut the learning rate
@@ -58,13 +59,15 @@ class Progress:
         row = {"epoch": self.epoch, "step": self.step, "lr": rate}
         row |= {"loss": self.loss_sum / seen, "acc": self.correct / seen}
         row |= {f"loss_{name}": value / seen for name, value in self.term_sums.items()}
-        row |= {f"val_{name}": scores[name] for name in VAL_METRICS} if scores else {}
+        row |= {
+            f"val_{name}": value for name, value in (scores or {}).items() if name not in ("images", "reason")
+        }
         return row | {"seconds": self.seconds, "images_per_second": self.seen / max(self.seconds, 1e-9)}
 
     def note_validation(self, scores, opt):
-        """Keeps the best epoch (accuracy, then AP, then the earlier), and decides whether the run ends."""
-        if (scores["acc"], scores["ap"]) > (self.best_acc, self.best_ap):
-            self.best_acc, self.best_ap, self.best_epoch = scores["acc"], scores["ap"], self.epoch
+        """Keeps the best epoch (--select_by, then AP, then the earlier), and decides whether the run ends."""
+        if (scores[opt.select_by], scores["ap"]) > (self.best_acc, self.best_ap):
+            self.best_acc, self.best_ap, self.best_epoch = scores[opt.select_by], scores["ap"], self.epoch
         if opt.lr_policy == "plateau":
             self.wait(scores["acc"], opt)
         elif opt.earlystop_epoch:
@@ -96,6 +99,14 @@ def poly_rate(opt, progress):
     return opt.lr * (1 - (progress.epoch + 1) / opt.niter) ** POWER
 
 
+def cosine_rate(opt, progress):
+    """Rises over opt.warmup epochs, then falls in half a cosine, of which min_lr would be the next step."""
+    if progress.epoch < opt.warmup:
+        return opt.lr * (progress.epoch + 1) / (opt.warmup + 1)
+    part = (progress.epoch - opt.warmup) / (opt.niter - opt.warmup)
+    return opt.min_lr + (opt.lr - opt.min_lr) * (1 + math.cos(math.pi * part)) / 2
+
+
 def plateau_rate(opt, progress):
     """A tenth after each wait (CNNDetection's trainer.py)."""
     return opt.lr * CUT**progress.cuts
@@ -106,7 +117,7 @@ OPTIMIZERS = {
     "sgd": lambda parameters, opt: torch.optim.SGD(parameters, lr=opt.lr),  # no momentum, as published
 }
 # A rate depends on options and Progress only, so that a resumed run has it too.
-POLICIES = {"step": step_rate, "poly": poly_rate, "plateau": plateau_rate}
+POLICIES = {"step": step_rate, "poly": poly_rate, "plateau": plateau_rate, "cosine": cosine_rate}
 
 
 class Losses:
