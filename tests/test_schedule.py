@@ -1,6 +1,7 @@
 """The learning rate over a run: three policies, early stopping, and runs that go on."""
 
 import csv
+import math
 from argparse import Namespace
 
 import numpy as np
@@ -22,6 +23,8 @@ def options(**changed):
         "niter": 30,
         "min_lr": 1e-6,
         "earlystop_epoch": 0,
+        "warmup": 0,
+        "select_by": "acc",
     }
     return Namespace(**{**usual, **changed})
 
@@ -278,7 +281,7 @@ def test_an_interrupted_poly_run_goes_on_with_its_rates(start, monkeypatch):
     [
         (("--lr_policy", "plateau"), "--lr_policy plateau needs --earlystop_epoch"),
         ((*PLATEAU, "--val_split", "none"), "--earlystop_epoch needs a validation set"),
-        (("--lr_policy", "cosine"), "invalid choice: 'cosine'"),
+        (("--lr_policy", "linear"), "invalid choice: 'linear'"),
         (("--min_lr", "0"), "expected a number above 0"),
     ],
 )
@@ -332,3 +335,23 @@ def test_rates_that_would_train_nothing_or_never_change_are_refused(capsys, flag
         TrainOptions().parse(flags.split())
     assert stopped.value.code == 2
     assert reason in capsys.readouterr().err
+
+
+# --- cosine, and what chooses the best epoch ---
+
+
+def test_cosine_rises_falls_and_ends_near_the_least_rate():
+    opt = options(lr=1.0, min_lr=0.0, lr_policy="cosine", warmup=3, niter=13)
+    found = [POLICIES["cosine"](opt, Progress(epoch=epoch)) for epoch in range(13)]
+    assert found[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert found[3:] == pytest.approx(0.5 + 0.5 * np.cos(np.linspace(0, math.pi, 11)[:10]))
+
+
+def test_the_best_epoch_is_by_the_number_asked_for():
+    epochs = [{"acc": 0.9, "ap": 0.5, "auc": 0.5}, {"acc": 0.6, "ap": 0.5, "auc": 0.8}]
+    for number, best in (("acc", 0), ("auc", 1)):
+        progress = Progress()
+        for scores in epochs:
+            progress.note_validation(scores, options(select_by=number))
+            progress.next_epoch()
+        assert progress.best_epoch == best

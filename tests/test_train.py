@@ -272,9 +272,9 @@ def test_class_bal_and_serial_batches_reach_the_sampler(start, monkeypatch):
     seen = {}
     real = train.data.EpochBatches
 
-    def spy(labels, batch_size, seed, shuffle, class_balance):
+    def spy(labels, batch_size, seed, shuffle, class_balance, *others):
         seen[class_balance, shuffle] = True
-        return real(labels, batch_size, seed, shuffle, class_balance)
+        return real(labels, batch_size, seed, shuffle, class_balance, *others)
 
     monkeypatch.setattr(train.data, "EpochBatches", spy)
     start("--class_bal", name="balanced", niter=1)
@@ -458,3 +458,45 @@ def test_a_missing_tensorboardx_is_one_line(start, monkeypatch):
     with pytest.raises(UserError, match="tensorboardX"):
         start()
     assert not Path("checkpoints/run").exists()
+
+
+# --- pairs and views ---
+
+
+def test_pairs_and_views_train_and_resume_and_leave_a_column_per_view(start, monkeypatch):
+    flags = ["--pairs", "--source_bal", "--degrade", "resize:0.5..1@0.5+jpeg:40..90", "--cropSize", "16"]
+    flags += ["--val_views", "native,jpeg:50", "--val_crop", "24", "--select_by", "auc"]
+    whole = start(*flags, name="whole")
+    for row in rows_of(whole):
+        assert float(row["val_auc"]) == min(float(row["val_auc_native"]), float(row["val_auc_jpeg:50"]))
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 3)
+        with pytest.raises(run.Interrupted):
+            start(*flags, name="broken")
+    assert same_weights(read(whole), read(start("--continue_train", name="broken")))
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        (["--pairs", "--batch_size", "3"], "even"),
+        (["--degrade", "crop:0.5"], "crop"),
+        (["--degrade", "jpeg:50", "--jpg_prob", "0.5"], "--jpg_prob"),
+        (["--rot90"], "--degrade"),
+        (["--select_view", "web"], "native"),
+        (["--lr_policy", "cosine", "--warmup", "2"], "--warmup"),
+        (["--source_bal", "--serial_batches"], "--serial_batches"),
+    ],
+)
+def test_flags_of_pairs_and_views_that_contradict_are_refused(start, capsys, flags, word):
+    with pytest.raises(SystemExit):
+        start(*flags)
+    assert word in capsys.readouterr().err
+
+
+def test_folders_of_one_class_train_as_sources_only(start, dataroot):
+    for path in (dataroot / "train" / "car" / "1_fake").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match="car"):
+        start()
+    assert rows_of(start("--source_bal", "--overwrite"))
