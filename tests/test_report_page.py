@@ -17,7 +17,7 @@ from data.folder import Sample
 from networks import checkpoint
 from tools import audit
 from tools.report import evaluation
-from tools.report.__main__ import latex, main
+from tools.report.__main__ import main
 from util.identity import file_list_sha256
 from util.results import sigmoid, write_scores
 
@@ -236,13 +236,6 @@ def test_images_that_are_elsewhere_and_a_missing_package_are_one_line(folder, tm
     seen = page(tmp_path, place, "--model_path", weights, "--dataroot", tmp_path, "--overwrite")
     assert seen.text.count("pip install grad-cam") == 1
     assert seen.images.count("NPR map") == 6 and "Grad-CAM" not in seen.images
-
-
-def test_latex_is_escaped():
-    text = latex([["a_b & <c>", "diff %"], ["x~^\\{}#$", "-1.5"]], "lr")
-    assert r"a\_b \& \textless{}c\textgreater{} & diff \% \\" in text
-    assert r"x\textasciitilde{}\textasciicircum{}\textbackslash{}\{\}\#\$ & $-$1.5 \\" in text
-    assert text.startswith(r"\begin{tabular}{lr}") and r"\midrule" in text
 
 
 def damage(place):

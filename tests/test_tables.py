@@ -120,3 +120,10 @@ def test_a_generators_name_cannot_break_the_markdown_table(rows):
     rows[0]["generator"] = "pro|gan"
     lines = tables.results_markdown(rows).splitlines()
     assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
+
+
+def test_latex_is_escaped():
+    text = tables.latex([["a_b & <c>", "diff %"], ["x~^\\{}#$", "-1.5"]], "lr")
+    assert r"a\_b \& \textless{}c\textgreater{} & diff \% \\" in text
+    assert r"x\textasciitilde{}\textasciicircum{}\textbackslash{}\{\}\#\$ & $-$1.5 \\" in text
+    assert text.startswith(r"\begin{tabular}{lr}") and r"\midrule" in text

@@ -1,15 +1,20 @@
-"""Every table that is printed or written: fixed width on the terminal, Markdown and CSV in files.
+"""Every table that is printed or written: fixed width on the terminal, Markdown, LaTeX and CSV in files.
 
 Numbers become percent with one decimal, except in CSV, which keeps fractions at full precision.
 """
 
 import csv
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from common import written_whole
+
+LATEX = {character: f"\\{character}" for character in "&%$#_{}"}
+LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+LATEX = str.maketrans(LATEX | {"<": r"\textless{}", ">": r"\textgreater{}"})
 
 
 def fixed_width(lines, align="", summary=False):
@@ -164,6 +169,21 @@ def write_csv(path, rows, columns=RESULTS):
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def write_latex(folder, name, rows, columns=RESULTS):
+    """<name>.tex in percent and <name>.csv with fractions, for papers."""
+    with written_whole(folder / f"{name}.tex") as file:
+        file.write(latex(*as_text(rows, columns)))
+    write_csv(folder / f"{name}.csv", rows, columns)
+
+
+def latex(lines, sides):
+    """A table for LaTeX's package booktabs; a minus before a digit becomes a minus sign."""
+    cells = [[re.sub(r"^-(?=\d)", "$-$", cell.translate(LATEX)) for cell in line] for line in lines]
+    head, *body = [" & ".join(line) + r" \\" for line in cells]
+    begin, end = rf"\begin{{tabular}}{{{sides}}}", r"\end{tabular}"
+    return "\n".join([begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule", end]) + "\n"
 
 
 def write_results(folder, rows, caption, name_of=str):

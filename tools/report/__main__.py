@@ -17,7 +17,6 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])  # also when started by its path
     import util.quiet  # noqa: F401
 
-import re
 from html import escape
 
 from common import Parser, UserError, file_path, positive_int, probability, written_whole
@@ -34,9 +33,6 @@ from util.results import folders_of
 
 SHOWN = 20  # bad files in the list of a page
 AUDITED = ("verdict", "generators", "features", "view", "dataroot")  # keys of audit.json
-LATEX = {character: f"\\{character}" for character in "&%$#_{}"}
-LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-LATEX = str.maketrans(LATEX | {"<": r"\textless{}", ">": r"\textgreater{}"})
 
 
 def main(argv=None):
@@ -61,7 +57,7 @@ def main(argv=None):
     if opt.latex:
         for one in found:
             for slug, _, rows, columns in evaluation.all_tables(one):
-                write_table(Path(opt.latex) / f"{one.slug}-{slug}", rows, columns)
+                tables.write_latex(Path(opt.latex), f"{one.slug}-{slug}", rows, columns)
         print(f"-> {opt.latex}")
 
 
@@ -157,28 +153,26 @@ def section(one, loaded, opt):
 
 def made(one):
     """Command, commit, weights, protocol, input, counts and bad files, of meta.json."""
-    meta, environment = one.meta, one.meta.get("environment", {})
-    row, bad = meta.get("protocol_row", {}), {}
+    meta, environment, bad = one.meta, one.meta.get("environment", {}), {}
     for record in (meta, *meta.get("views", {}).values()):
         bad |= record["bad_files"]
-    counts = [f"{name} {real:,}+{fake:,}" for name, (real, fake) in meta["counts"].items()]
+    source = meta.get("protocol_row", {}).get("source")
     facts = {
         "command": environment.get("argv"),
         "time": environment.get("time"),
         "commit": environment.get("git"),
         "weights": f"{meta['checkpoint']} (sha256 {meta['checkpoint_sha256']})",
         "detector": meta.get("arch"),
-        "protocol": f"{meta['protocol']}: {row['source']}" if row.get("source") else meta["protocol"],
+        "protocol": f"{meta['protocol']}: {source}" if source else meta["protocol"],
         "input": meta.get("input"),
         "precision": meta.get("precision"),
         "views": ", ".join(f"{view.name} ({view.chain})" for view in one.rows if view.steps),
         "finished": f"{len(meta['finished'])} of {len(meta['counts'])} generators",
-        "images (real+fake)": ", ".join(counts),
-        "bad files": f"{len(bad)} left out",
+        "images (real+fake)": ", ".join(f"{name} {r:,}+{f:,}" for name, (r, f) in meta["counts"].items()),
+        "bad files": "; ".join([f"{len(bad)} left out", *map(": ".join, list(bad.items())[:SHOWN])]),
     }
     lines = [f"<dt>{escape(name)}</dt><dd>{escape(str(fact))}</dd>" for name, fact in facts.items() if fact]
-    listed = [f"<li>{escape(path)}: {escape(why)}</li>" for path, why in list(bad.items())[:SHOWN]]
-    return f"<dl>{''.join(lines)}</dl>" + f"<ul>{''.join(listed)}</ul>" * bool(bad)
+    return f"<dl>{''.join(lines)}</dl>"
 
 
 def audit_section(audited):
@@ -234,24 +228,6 @@ def thumbnails(title, pictures):
 def box(figures):
     """Figures in as many columns as the page is wide."""
     return f'<div class="figures">{"".join(figures)}</div>'
-
-
-# ----- tables for papers -----
-
-
-def write_table(path, rows, columns):
-    """<path>.tex in percent and <path>.csv with fractions."""
-    with written_whole(path.with_name(f"{path.name}.tex")) as file:
-        file.write(latex(*tables.as_text(rows, columns)))
-    tables.write_csv(path.with_name(f"{path.name}.csv"), rows, columns)
-
-
-def latex(lines, sides):
-    """A table for LaTeX's package booktabs; a minus before a digit becomes one of its own."""
-    cells = [[re.sub(r"^-(?=\d)", "$-$", cell.translate(LATEX)) for cell in line] for line in lines]
-    head, *body = [" & ".join(line) + r" \\" for line in cells]
-    begin, end = rf"\begin{{tabular}}{{{sides}}}", r"\end{tabular}"
-    return "\n".join([begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule", end]) + "\n"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +15,7 @@ from tools.visualize import robustness as robust
 from tools.visualize.cam import prepared
 from tools.visualize.curves import UNIT, add_curves
 from util.metrics import ECE_BINS, bins_of
-from util.pictures import (
-    COLOURS,
-    PALE,
-    RULE,
-    around_grey,
-    canvas,
-    grad_cam,
-    npr_map,
-    overlay,
-    style,
-)
+from util.pictures import COLOURS, PALE, RULE, around_grey, canvas, grad_cam, npr_map, overlay, style
 
 MOST_LINES = 6  # generators in a figure: more of them cannot be told apart
 SIDE = 192  # pixels of a thumbnail: the centre, unscaled, since scaling would blur an NPR map
@@ -63,20 +54,18 @@ def png(picture):
 def curves(found):
     """[(name, description, URI)] of the figures of an evaluation."""
     view, rows = found.first
-    with_auc = [row for row in rows[:-1] if row["auc"] == row["auc"]]
-    drawn = []
-    if with_auc:
-        lowest = sorted(with_auc, key=lambda row: row["auc"])[:MOST_LINES]
-        names = [row["generator"] for row in with_auc if row in lowest]
-        chosen = [row for row in found.scores[view] if row[1] in names]
-        roc, ((roc_axis,),) = canvas(1, 1, WIDTH, HEIGHT)
-        pr, ((pr_axis,),) = canvas(1, 1, WIDTH, HEIGHT)
-        add_curves(roc_axis, pr_axis, sorted(chosen, key=lambda row: names.index(row[1])))
-        which = "all generators" if len(names) == len(with_auc) else f"the {len(names)} of lowest AUC"
-        drawn.append(("ROC", f"ROC curves of {which}", svg(roc)))
-        drawn.append(("precision-recall", f"Precision-recall curves of {which}", svg(pr)))
-    drawn.append(reliability(found))
-    return drawn
+    areas = {row["generator"]: row["auc"] for row in rows[:-1] if not math.isnan(row["auc"])}
+    lowest = sorted(areas, key=areas.get)[:MOST_LINES]
+    if not lowest:
+        return [reliability(found)]
+    (roc, ((roc_axis,),)), (pr, ((pr_axis,),)) = (canvas(1, 1, WIDTH, HEIGHT) for _ in range(2))
+    add_curves(roc_axis, pr_axis, [row for row in found.scores[view] if row[1] in lowest])
+    which = "all generators" if len(lowest) == len(areas) else f"the {len(lowest)} of lowest AUC"
+    return [
+        ("ROC", f"ROC curves of {which}", svg(roc)),
+        ("precision-recall", f"Precision-recall curves of {which}", svg(pr)),
+        reliability(found),
+    ]
 
 
 def reliability(found):
@@ -128,40 +117,28 @@ def robustness(protocol, evaluations):
 
 def most_wrong(found, loaded, dataroot, number):
     """([(title, [(what it shows, URI)])], notices) of the highest-scored reals and lowest-scored fakes."""
-    npr, missing = networks.get("npr")(), 0
+    npr, shown, notices = networks.get("npr")(), [], {}
     scores = sorted(found.scores[found.first[0]], key=lambda row: row[4])
-    chosen = [row for row in scores[::-1] if row[2] == 0][:number]
-    chosen += [row for row in scores if row[2] == 1][:number]
-    notices, shown = [], []
-    for path, generator, label, score, _ in chosen:
-        verdict = "fake" if score > found.threshold else "real"
-        title = f"{('real', 'fake')[label]} of {generator}, score {score:.3f}: called {verdict}"
-        file = located(found, dataroot, path)
-        if file is None:
-            missing += 1
-            continue
+    reals, fakes = ([row for row in scores if row[2] == label] for label in (0, 1))
+    for path, generator, label, score, _ in [*reals[::-1][:number], *fakes[:number]]:
+        said, is_of = ("fake" if score > found.threshold else "real"), ("real", "fake")[label]
+        pictures = []
         try:
-            pixels = prepared(file, loaded)
-        except UserError as error:  # a bad image, or noise of 16 bits
-            notices.append(str(error))
-            continue
-        pictures = [("image", png(pixels)), ("NPR map", png(around_grey(npr_map(npr, pixels))))]
-        try:
+            pixels = prepared(located(found, dataroot, path), loaded)
+            pictures += [("image", png(pixels)), ("NPR map", png(around_grey(npr_map(npr, pixels))))]
             evidence, _ = grad_cam(loaded.detector, pixels)
             pictures.append(("Grad-CAM", png(overlay(pixels, evidence))))
-        except UserError as error:  # grad-cam is an optional package
-            notices.append(str(error))
-        shown.append((f"{path}: {title}", pictures))
-    if missing:
-        notices.append(f"{missing} of {len(chosen)} images are not below {dataroot}")
-    return shown, list(dict.fromkeys(notices))
+        except UserError as error:  # no such file, a bad image, noise of 16 bits, or no package grad-cam
+            notices[str(error)] = None
+        if pictures:
+            shown.append((f"{path}: {is_of} of {generator}, score {score:.3f}: called {said}", pictures))
+    return shown, list(notices)
 
 
 def located(found, dataroot, path):
-    """The file of a path of scores.csv below --dataroot, which is that of val.py or of test.py, or None."""
+    """The file of a path of scores.csv below --dataroot, which is that of val.py or of test.py; UserError."""
     row = found.meta.get("protocol_row", {})
-    for root in ("", *row.get("roots", ()), *row.get("borrowed", ())):
-        file = Path(dataroot) / root / path
-        if file.is_file():
-            return file
-    return None
+    files = [Path(dataroot, root, path) for root in ("", *row.get("roots", ()), *row.get("borrowed", ()))]
+    if file := next(filter(Path.is_file, files), None):
+        return file
+    raise UserError(f"some of these images are not below {dataroot}")

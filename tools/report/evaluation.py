@@ -118,21 +118,19 @@ def add_stored(rows, stored):
 
 def main_table(found):
     """(rows, columns) of the table that the report is about: a column per view, then how sure it is."""
-    rows, metric = found.first[1], found.metric
+    rows, metric, theirs = found.first[1], found.metric, found.task.published
     calibrated = "cal_bal_acc" if "cal_bal_acc" in rows[0] else "cal_acc"
     columns = {"generator": tables.RESULTS["generator"]}
     columns |= {view.name: Column(f"{view.name} %") for view in found.rows}
     columns |= {"calibrated": Column("calibrated %"), "interval": Column(INTERVAL, str)}
-    if found.task.published and found.task.published.accuracy != metric:
-        columns[found.task.published.accuracy] = tables.RESULTS[found.task.published.accuracy]
-    names = ("published_acc", "diff_acc", "published_ap", "diff_ap", "images", "reason")
+    names = [theirs.accuracy] if theirs and theirs.accuracy != metric else []
+    names += ["published_acc", "diff_acc", "published_ap", "diff_ap", "images", "reason"]
     columns |= {name: tables.RESULTS[name] for name in names}
     lines = []
-    for position, row in enumerate(rows):
-        line = row | {view.name: part[position][metric] for view, part in found.rows.items()}
-        line["calibrated"] = row.get(calibrated) if metric == "bal_acc" else None
-        line["interval"] = between(row, metric)
-        lines.append(line)
+    for row, *of_views in zip(rows, *found.rows.values(), strict=True):
+        values = {view.name: part[metric] for view, part in zip(found.rows, of_views, strict=True)}
+        of_threshold = row.get(calibrated) if metric == "bal_acc" else None
+        lines.append({**row, **values, "calibrated": of_threshold, "interval": between(row, metric)})
     return lines, columns
 
 
@@ -148,10 +146,9 @@ def all_tables(found):
     metric, least = HEADS[found.metric], f"threshold {found.threshold:g}"
     about = f"{metric.capitalize()} under each view, {least}"
     about += f"; the interval is that of {view.name}" if len(found.rows) > 1 else ""
-    if found.task.published:
-        ours = tables.RESULTS[found.task.published.accuracy].heading
-        about += f"; published: {found.task.published.method}, {'; '.join(found.task.published.sources)}"
-        about += f" (diff: {ours.removesuffix(' %')} minus published)"
+    if theirs := found.task.published:
+        ours = tables.RESULTS[theirs.accuracy].heading.removesuffix(" %")
+        about += f"; published: {theirs.method}, {'; '.join(theirs.sources)} (diff: {ours} minus published)"
     found_tables = [("accuracy", about, *main_table(found))]
     others = {name: tables.RESULTS[name] for name in OTHERS}
     found_tables.append(("metrics", f"Other metrics of the view {view.name}, {least}", rows, others))
@@ -180,10 +177,8 @@ def verdict(found):
     *generators, mean = rows
     metric, labels = found.metric, [row[2] for row in found.scores[view]]
     scored = [row for row in generators if row["images"]]
-    images = (
-        f"{count(labels.count(0))} real and {count(labels.count(1))} fake images of {len(scored)} generator"
-    )
-    images += "s" * (len(scored) > 1)
+    reals, fakes = (count(labels.count(label)) for label in (0, 1))
+    images = f"{reals} real and {fakes} fake images of {len(scored)} generator{'s' * (len(scored) > 1)}"
     if math.isnan(mean[metric]):
         return [f"{images}: no generator has enough images of both classes, so there is no mean."]
     seen = "on the files as they are stored" if not view.steps else f"under the view {view.name}"
