@@ -4,6 +4,7 @@
     python -m data.download AIGCDetectBenchmark --output D  # one set, into another folder
     python -m data.download weights NPR SAM                 # weight files, into this folder
     python -m data.download parquet FILE... --output D      # images of Parquet files (data/parquet.py)
+    python -m data.download manifest FILE --output D        # images that a CSV names (data/manifest.py)
     python -m data.download --list                          # all names
 
 What is complete already stays, an interrupted download resumes.  Archives are kept in
@@ -38,10 +39,10 @@ import requests
 from tqdm import tqdm
 
 from common import Parser, UserError, file_path, owned, sha256, write_json
-from data import parquet
+from data import manifest, parquet
 from data.folder import LABELS
 from data.protocols import PROTOCOLS
-from data.sources import ARCHIVES, DEFAULT, SOURCES, WEIGHTS
+from data.sources import ARCHIVES, DEFAULT, RETRIES, SOURCES, TIMEOUT, WEIGHTS
 from util.run import Interrupted, guard
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,8 +51,6 @@ THERE, FETCHED, MANUAL, FAILED = "already there", "done", "by hand", "failed"
 # ----- downloads -----
 
 MARGIN = 64 * 2**20  # bytes of disk that stay free
-RETRIES = 3
-TIMEOUT = 30  # seconds without an answer
 human = partial(tqdm.format_sizeof, suffix="B")  # bytes for people: 17.4MB
 
 
@@ -361,6 +360,10 @@ def main(argv=None):
     if words[:1] == ["parquet"]:
         print(parquet.extract(words[1:]))
         return
+    if words[:1] == ["manifest"]:
+        report, missing = manifest.fetch(words[1:])
+        print(report)
+        sys.exit(1 if missing else 0)
     args = parse(words)
     if args.list:
         for title, table in (("protocols", SOURCES), ("default", DEFAULT), ("weights", WEIGHTS)):
@@ -396,7 +399,7 @@ def parse(argv):
     """The options, with `table` and the names as it has them; exits with status 2 for an unknown one."""
     parser = Parser(prog="python -m data.download", description="Download sets and weights.")
     add = parser.add_argument
-    names = "protocols [default: NPR's five], or weights NAME ..., or parquet FILE ..."
+    names = "protocols [default: NPR's five], or weights NAME ..., parquet FILE ..., manifest FILE"
     add("names", nargs="*", metavar="NAME", help=names)
     add("--output", type=file_path, help="folder to write [default: datasets; for weights this folder]")
     add("--dry_run", action="store_true", help="print the plan only")

@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from common import Parser, UserError, file_path, names_list, owned, require_package, written_whole
+from common import BadImage, Parser, UserError, file_path, names_list, owned, require_package, written_whole
 from data.folder import EXTENSIONS, LABELS, LAYOUTS
 
 ROWS_AT_ONCE = 64
@@ -109,17 +109,25 @@ def folder_name(generator):
     return f"{name}_images" if name.lower() in LABELS else name
 
 
+def ending_of(content):
+    """The extension that the format of an image's bytes asks for; BadImage."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            ending = ENDINGS.get(image.format, f".{image.format.lower()}")
+    except Exception as error:  # Pillow raises many
+        raise BadImage("not an image") from error
+    if ending not in EXTENSIONS:
+        raise BadImage(f"{image.format} is not a format that is read here")
+    return ending
+
+
 def write(target, cell):
     """Writes the bytes of a cell to target.<extension of their format>; returns WRITTEN, THERE or BAD."""
     content = cell.get("bytes") if isinstance(cell, dict) else cell
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            ending = ENDINGS.get(image.format, f".{image.format.lower()}")
-    except Exception:  # Pillow raises many
+        file = target.with_name(target.name + ending_of(content))
+    except BadImage:
         return BAD
-    if ending not in EXTENSIONS:
-        return BAD
-    file = target.with_name(target.name + ending)
     if file.is_file():
         if file.stat().st_size != len(content):
             raise UserError(f"{file} is there already with other content; --output another folder")

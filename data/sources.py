@@ -13,6 +13,8 @@ DRIVE = {
 KINDS = ("http", "manual", *DRIVE)
 ARCHIVES = "archives"  # folder of the downloaded archives below the output folder
 TEST_ROOT = "Generalization_Test"
+RETRIES = 3  # of a request
+TIMEOUT = 30  # seconds without an answer
 
 
 @dataclass(frozen=True)
