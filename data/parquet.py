@@ -5,7 +5,8 @@
 Each row has an image (bytes, or {bytes, path}), a label and a generator; --image, --label and --generator
 name the columns.  It becomes OUTPUT/<generator>/{0_real,1_fake}/<file>-<row>.<extension>, the bytes as they
 are.
-Run the same command again to resume.
+Run the same command again to resume.  OUTPUT/parquet.json holds the columns and the labels of each file, so
+that no image ends up under both.
 """
 
 import io
@@ -16,14 +17,26 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from common import BadImage, Parser, UserError, file_path, names_list, owned, require_package, written_whole
+from common import (
+    BadImage,
+    Parser,
+    UserError,
+    file_path,
+    names_list,
+    owned,
+    require_package,
+    write_json,
+    written_whole,
+)
 from data.folder import EXTENSIONS, LABELS, LAYOUTS
+from util.identity import read_side_file, require_same
 
 ROWS_AT_ONCE = 64
 LABEL_FOLDERS = LAYOUTS[0]
 ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2"}  # others: as the format
 WRITTEN, THERE = "written", "there already"
 BAD = "without a readable image"
+RECORD = "parquet.json"
 
 
 def extract(argv):
@@ -33,7 +46,9 @@ def extract(argv):
     parquet = require_package("pyarrow", "reading Parquet files", "pyarrow.parquet")
     files = [open_file(parquet, path, opt) for path in opt.files]
     total = sum(file.metadata.num_rows for file in files)
+    rules = {Path(path).stem: rule_of(file, opt) for path, file in zip(opt.files, files, strict=True)}
     with owned(output), tqdm(total=total, unit="img", dynamic_ncols=True) as progress:
+        record(output, rules)
         for path, file in zip(opt.files, files, strict=True):
             for number, row in enumerate(rows_of(file, opt)):
                 folder = folder_name(row[opt.generator])
@@ -86,6 +101,25 @@ def open_file(parquet, path, opt):
     return file
 
 
+def rule_of(file, opt):
+    """What decides where the images of a file go: its columns, and which label each word means."""
+    words = set()
+    for batch in file.iter_batches(columns=[opt.label]):
+        words.update(map(str, batch.column(0).to_pylist()))
+    labels = {word: label_of(word, opt.real) for word in sorted(words)}
+    return {"image": opt.image, "label": opt.label, "generator": opt.generator, "labels": labels}
+
+
+def record(output, rules):
+    """Adds the rules {stem of a file: `rule_of`} to those of the folder; UserError where one was another."""
+    path, known = output / RECORD, {}
+    if path.is_file():
+        known = read_side_file(path, "--output another folder")
+        again = {stem: rule for stem, rule in rules.items() if stem in known}
+        require_same(known, again, output, "remove the folder, or --output another one")
+    write_json(path, known | rules)
+
+
 def rows_of(file, opt):
     """The rows as dicts of the three columns, a few at a time in memory."""
     for batch in file.iter_batches(ROWS_AT_ONCE, columns=[opt.image, opt.label, opt.generator]):
@@ -129,7 +163,7 @@ def write(target, cell):
     except BadImage:
         return BAD
     if file.is_file():
-        if file.stat().st_size != len(content):
+        if file.read_bytes() != content:
             raise UserError(f"{file} is there already with other content; --output another folder")
         return THERE
     with written_whole(file, binary=True) as stream:

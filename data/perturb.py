@@ -59,21 +59,32 @@ JPEG_METHODS = {"cv2": jpeg_cv2, "pil": jpeg_pil}
 
 def encode(image, container, **options):
     """The bytes of a file, written by Pillow; comments, profiles and the like stay behind."""
-    buffer, bare = io.BytesIO(), image.copy()
-    bare.info.clear()
-    bare.save(buffer, container, **options)
+    buffer = io.BytesIO()
+    if image.info:
+        image = image.copy()
+        image.info.clear()
+    image.save(buffer, container, **options)
     return buffer.getvalue()
 
 
 def encoded(image, container, **options):
     """The image after a round trip through an encoder of Pillow."""
     with Image.open(io.BytesIO(encode(image, container, **options))) as decoded:
-        return decoded.convert("RGB")
+        decoded.load()
+        return decoded if decoded.mode == "RGB" else decoded.convert("RGB")
 
 
 def jpeg(image, quality, method):
     """JPEG of this quality, chroma 4:2:0."""
-    return Image.fromarray(method(np.array(image), quality))
+    return method(image, quality)
+
+
+def _jpeg_by_pillow(image, quality):
+    return encoded(image, "JPEG", quality=quality)
+
+
+def _jpeg_by_opencv(image, quality):
+    return Image.fromarray(jpeg_cv2(np.array(image), quality))
 
 
 def webp(image, quality):
@@ -142,7 +153,7 @@ class Perturbation:
 
 BICUBIC_FIRST = {"bicubic": INTERPOLATIONS["bicubic"], **INTERPOLATIONS}
 PERTURBATIONS = {
-    "jpeg": Perturbation(jpeg, 1, 100, {"pil": jpeg_pil, "cv2": jpeg_cv2}, convert=int),
+    "jpeg": Perturbation(jpeg, 1, 100, {"pil": _jpeg_by_pillow, "cv2": _jpeg_by_opencv}, convert=int),
     "webp": Perturbation(webp, 1, 100, convert=int),
     "blur": Perturbation(blur, 0, 100, harmless=0),
     "noise": Perturbation(noise, 0, 255, random=True, harmless=0),
@@ -212,7 +223,7 @@ class View:
     def chain(self):
         """All steps in full, "" for none."""
         return "+".join(
-            f"{name}:{value:g}" + f":{option}" * bool(option) for name, value, option in self.steps
+            f"{name}:{_exact(value)}" + f":{option}" * bool(option) for name, value, option in self.steps
         )
 
     @property
@@ -230,9 +241,9 @@ AS_STORED = View(NATIVE)
 def parse_view(text):
     """A View of a name of VIEWS, or of a chain of steps and names; UserError says what is wrong."""
     text = text.strip().lower()
-    chain = "+".join(VIEWS.get(part, part) for part in text.split("+"))
-    steps = tuple(map(_parse_step, chain.split("+"))) if chain or text not in VIEWS else ()
-    return View(text if text in VIEWS else "+".join(map(_short, steps)), steps)
+    chains = [VIEWS.get(part.strip(), part) for part in text.split("+") if part.strip() != NATIVE]
+    steps = tuple(_parse_step(step) for chain in chains for step in chain.split("+"))
+    return View(text if text in VIEWS else "+".join(map(_short, steps)) or NATIVE, steps)
 
 
 def parse_views(text):
@@ -268,4 +279,9 @@ def _short(step):
     """A step as it is typed, without the option that is the default."""
     name, value, option = step
     usual = option == next(iter(PERTURBATIONS[name].options), "")
-    return f"{name}:{value:g}" + ("" if usual else f":{option}")
+    return f"{name}:{_exact(value)}" + ("" if usual else f":{option}")
+
+
+def _exact(value):
+    """A value in as few digits as tell it from all others: 2 and 0.5, not 2.0."""
+    return repr(value).removesuffix(".0")

@@ -33,7 +33,15 @@ def views_list(text):
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-views_list.metavar = "A,B"
+def one_view(text):
+    """A View of data/perturb.py, as typed."""
+    views = views_list(text)
+    if len(views) != 1:
+        raise argparse.ArgumentTypeError(f"expected one view, got {len(views)}: {text}")
+    return views[0]
+
+
+views_list.metavar, one_view.metavar = "A,B", "VIEW"
 
 
 class ValOptions(BaseOptions):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -125,6 +126,18 @@ def test_a_rule_that_holds_inside_folders_only_is_no_leak():
 def test_few_files_have_no_verdict(tmp_path, capsys):
     root = make_set(tmp_path / "set", JPEG, PNG, number=20)
     assert "No verdict" in run(capsys, root)
+
+
+def test_a_feature_without_an_auc_decides_nothing(tmp_path, capsys):
+    """All reals of a generator are one file: no split has reals on both sides."""
+    root = make_set(tmp_path / "set", JPEG, PNG, generators=("copies", "fine"), number=60)
+    for path in (root / "copies" / "0_real").iterdir():
+        path.write_bytes((root / "copies" / "0_real" / "0.jpg").read_bytes())
+    (copies, fine, _), out = audited(root, capsys, tmp_path)["generators"], run(capsys, root)
+    assert np.isnan(copies["auc"]) and "equal" in copies["verdict"] and copies["best_auc"] == 0.5
+    assert fine["verdict"] == "leak" and "1 of 1 (fine)" in out
+    shutil.rmtree(root / "fine")
+    assert "No verdict" in run(capsys, root) and "equal" in run(capsys, root)
 
 
 def test_scores_that_follow_the_quality_are_seen(tmp_path, capsys):

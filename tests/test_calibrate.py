@@ -131,9 +131,26 @@ def test_the_unsure_band_has_its_share_of_errors(error):
     assert np.mean(wrong) == pytest.approx(error, abs=0.02)
 
 
-def test_a_detector_without_errors_has_no_band():
+def test_a_detector_without_errors_has_no_band_and_says_so():
     labels, logits = detector(0, spread=8.0)
-    assert fit(labels, logits, error=0.2).low is None
+    found = fit(labels, logits, error=0.2)
+    assert found.low is None
+    assert "20.0%" in calibrate.describe_band(found, [])
+
+
+@pytest.mark.parametrize("spread", [0.5, 1.5, 4.0, 8.0])
+@pytest.mark.parametrize("real_accuracy", [None, 0.3, 0.9, 0.99])
+def test_the_verdicts_keep_the_share_of_errors_and_the_threshold(spread, real_accuracy):
+    """Whether there is a band or not, and wherever the threshold is."""
+    labels, logits = detector(3, 2_000, spread=spread)
+    found = fit(labels, logits, real_accuracy, error=0.1)
+    assert found.low is None or found.low <= found.threshold <= found.high
+    scores = found.probability(logits)
+    verdicts = np.array(list(map(found.verdict, scores)))
+    for label, wrong in enumerate(("fake", "real")):
+        assert np.mean(verdicts[labels == label] == wrong) <= 0.1
+    assert not np.any((verdicts == "fake") & (scores <= found.threshold))
+    assert not np.any((verdicts == "real") & (scores > found.threshold))
 
 
 def test_it_survives_json():
@@ -189,9 +206,10 @@ def test_a_calibration_is_not_lost_and_belongs_to_its_weights(weights, tree, cap
     calibrate.side_file(weights).write_text(json.dumps(other))
     with pytest.raises(UserError, match="other weights"):
         evaluate(weights, root, "--name", "third")
-    for name, value in (("shift", "a"), ("temperature", 0), ("low", "b")):
+    damaged = {"shift": "a", "temperature": math.nan, "threshold": 1.5, "low": 0.2, "fitted_on": [3]}
+    for name, value in [*damaged.items(), ("temperature", 0), ("high", True), ("fitted_on", {"error": "x"})]:
         calibrate.side_file(weights).write_text(json.dumps(json.loads(first) | {name: value}))
-        with pytest.raises(UserError, match="damaged"):
+        with pytest.raises(UserError, match=rf"calibration\.json is damaged \({name}"):
             evaluate(weights, root, "--name", "third")
     assert not list(Path("results").glob("third/*/scores.csv"))
 

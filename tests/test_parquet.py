@@ -47,7 +47,7 @@ def run(*words):
 
 def written(folder):
     return {
-        str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*") if path.is_file()
+        str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*/*/*.*") if path.is_file()
     }
 
 
@@ -88,9 +88,24 @@ def test_a_second_run_writes_what_is_missing_only(make, tmp_path, capsys):
     run(name)
     assert gone.read_bytes() == ROWS[1][0] and kept.stat().st_mtime_ns == before
     assert "2 there already, 1 written" in capsys.readouterr().out
-    kept.write_bytes(b"other")
-    with pytest.raises(UserError, match=r"a-000000\.png"):
+    for content in (b"other", ROWS[0][0][:-1] + b"?"):  # also of equal length
+        kept.write_bytes(content)
+        with pytest.raises(UserError, match=r"a-000000\.png"):
+            run(name)
+
+
+def test_an_image_is_never_left_under_both_labels(make, tmp_path):
+    name = make("a.parquet", [(image, word, "g") for (image, *_), word in zip(ROWS, "ABA", strict=True)])
+    with pytest.raises(UserError, match="--real"):
         run(name)
+    assert not (tmp_path / "out").exists()  # what no --real was needed for is not written either
+    run(name, "--real", "A")
+    before = written(tmp_path / "out")
+    with pytest.raises(UserError, match="--output"):
+        run(name, "--real", "B")
+    run(name, "--real", "a,C")  # the same in other words
+    run(make("b.parquet", [(ROWS[0][0], "B", "g")]), "--real", "B")  # another file has rules of its own
+    assert written(tmp_path / "out").items() - before.items() == {("g/0_real/b-000000.png", ROWS[0][0])}
 
 
 def test_rows_without_an_image_are_counted_and_left_out(make, tmp_path, capsys):

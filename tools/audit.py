@@ -41,8 +41,9 @@ from data import protocols
 from data.decode import decode_bytes, read
 from data.folder import discover, scan
 from data.inspection import header, in_processes
-from data.perturb import NATIVE, parse_view
+from data.perturb import AS_STORED, NATIVE
 from data.protocol import locate_all
+from options.val_options import one_view
 from util import pictures, run, tables
 from util.results import read_scores
 from util.tables import Column, count
@@ -53,6 +54,7 @@ FOLDS = 5
 MOST = 20_000  # files to read unless --limit says otherwise
 TREE = {"min_samples_leaf": 5, "random_state": 0}
 TOGETHER, EVERY = "all features", "all files"
+EQUAL = "none: too many equal files"  # a row without an AUC
 ABOUT = ("label", "generator", "folder", "path", "digest")  # what is no feature
 area = Column("AUC", lambda value: "-" if np.isnan(value) else f"{value:.3f}")
 GENERATORS = {
@@ -118,17 +120,13 @@ def parse(argv):
     add("--protocols", nargs="+", default=(), metavar="NAME", help="benchmarks below --dataroot")
     add("--protocol_file", type=file_path, help="YAML file with protocols of your own")
     add("--classes", type=names_list, default=(), help="only these generators")
-    add("--view", default=NATIVE, metavar="VIEW", help="encode every image in memory first, e.g. aligned")
+    add("--view", type=one_view, default=AS_STORED, help="encode images in memory first, e.g. aligned")
     add("--scores", type=file_path, help="scores.csv of the same images: does the score follow the format?")
     add("--output", type=file_path, help="folder for audit.json, audit.csv and audit.png")
     add("--overwrite", action="store_true", help="replace an audit in --output")
     add("--limit", type=positive_int, default=MOST, help="files to read at most, drawn at random")
     add("--num_threads", type=non_negative_int, help="processes that read files; default: one per core")
     opt = parser.parse_args(argv)
-    try:
-        opt.view = parse_view(opt.view)
-    except UserError as error:
-        parser.error(f"--view: {error}")
     if opt.output and not opt.overwrite and any((Path(opt.output) / name).exists() for name in FILES):
         parser.error(f"{opt.output} holds an audit already; --overwrite replaces it")
     return opt
@@ -196,7 +194,7 @@ def by_generator(records, of_all):
         if few >= FOLDS:
             areas = dict(of_all) if len(own) == len(records) else areas_of(own)
         together = areas.pop(TOGETHER)
-        best = max(areas, key=areas.get)
+        best = max(areas, key=lambda name: np.nan_to_num(areas[name], nan=-1))
         verdict = band(together) if few >= LEAST else f"none: under {LEAST} of a class"
         rows.append({**row, "auc": together, "verdict": verdict, "best": best, "best_auc": areas[best]})
     return rows
@@ -290,18 +288,20 @@ def usual(records, name, label):
 
 
 def band(auc):
-    """The verdict on an AUC."""
+    """The verdict on an AUC; NaN where equal files, or those of one folder, are all that a class has."""
     if np.isnan(auc):
-        return ""
+        return EQUAL
     return "healthy" if auc < HEALTHY else "leak" if auc > LEAK else "look into it"
 
 
 def conclusion(rows, view):
     """One sentence on the whole."""
     enough = [row for row in rows if min(row["reals"], row["fakes"]) >= LEAST]
-    judged = [row for row in enough if row["generator"] != EVERY] or enough
+    measured = [row for row in enough if not np.isnan(row["auc"])]
+    judged = [row for row in measured if row["generator"] != EVERY] or measured
     if not judged:
-        return f"No verdict: it takes {LEAST} real and {LEAST} fake files."
+        equal = " that are not all equal" if enough else ""
+        return f"No verdict: it takes {LEAST} real and {LEAST} fake files{equal}."
     seen = "" if view.name == NATIVE else f" (view {view.name})"
     leaking = [row["generator"] for row in judged if row["auc"] > LEAK]
     if leaking:

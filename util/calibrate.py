@@ -6,6 +6,7 @@ All of it is fitted on labelled images like those to come, and holds for such im
 Source of the shift: arXiv 2602.01973; of the temperature: Guo et al., ICML 2017.
 """
 
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class Calibration:
         return (1 / (1 + np.exp(-np.clip(scaled, -700, 700)))).astype(np.float32)
 
     def verdict(self, probability):
-        """ "real" or "fake"; with a band "unsure" from `low` to `high`, and the threshold does not count."""
+        """ "real" or "fake"; with a band "unsure" from `low` to `high`."""
         if self.low is None:
             return "fake" if probability > self.threshold else "real"
         if self.low <= probability <= self.high:
@@ -60,6 +61,7 @@ class Calibration:
 
 # ----- calibrations of weight files -----
 
+COUNTED = ("images", "error")  # entries of fitted_on that are printed
 CHANGES = {"bal_acc": "balanced accuracy", "r_acc": "real", "f_acc": "fake"}
 TWINS = ("acc", "bal_acc", "brier", "nll", "ece", "ece_bal")  # metrics that calibration changes
 
@@ -77,12 +79,43 @@ def of(loaded):
         content = read_side_file(path, remedy, ("shift", "temperature", "threshold", "weights_sha256"))
         if content["weights_sha256"] != loaded.sha256:
             raise UserError(f"{path} belongs to other weights; {remedy}")
-        numbers = [content[name] for name in ("shift", "temperature", "threshold")]
-        numbers += [content[name] for name in ("low", "high") if content.get(name) is not None]
-        if not all(isinstance(number, (int, float)) for number in numbers) or content["temperature"] <= 0:
-            raise UserError(f"{path} is damaged (expected numbers, the temperature above 0); {remedy}")
+        if wrong := damage(content):
+            raise UserError(f"{path} is damaged ({wrong}); {remedy}")
     fields = Calibration.__dataclass_fields__
     return Calibration(**{name: content[name] for name in fields if name in content}) if content else None
+
+
+def damage(content):
+    """What is wrong with the values of a side file, "" for nothing.  content: its dict."""
+    known = asdict(Calibration()) | content
+    for name, (expected, accept) in LEGAL.items():
+        if not accept(known[name]):
+            return f"{name}: expected {expected}, got {known[name]!r}"
+    low, high = known["low"], known["high"]
+    if (low is None) != (high is None) or (low is not None and low > high):
+        return f"low and high: expected both, the lower first, or none, got {low} and {high}"
+    return ""
+
+
+def _number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _share(value):
+    return _number(value) and 0 <= value <= 1
+
+
+LEGAL = {  # field of Calibration -> (what is expected, whether a value is that)
+    "shift": ("a number", _number),
+    "temperature": ("a number above 0", lambda value: _number(value) and value > 0),
+    "threshold": ("a number from 0 to 1", _share),
+    "low": ("a number from 0 to 1 or null", lambda value: value is None or _share(value)),
+    "high": ("a number from 0 to 1 or null", lambda value: value is None or _share(value)),
+    "fitted_on": (
+        "an object whose images and error are numbers",
+        lambda value: isinstance(value, dict) and all(_number(value.get(name) or 0) for name in COUNTED),
+    ),
+}
 
 
 def save(calibration, loaded):
@@ -134,14 +167,16 @@ def add_calibrated(rows, scores, calibration, order, average, least=1):
 
 
 def describe_band(calibration, scores):
-    """How many images are in the unsure band, and how many of the others are wrong; "" without a band."""
+    """How many images are in the unsure band, and how many others are wrong; "" where none was wanted."""
+    asked = calibration.fitted_on.get("error") or 0
+    if calibration.low is None and asked:
+        return f"no unsure band: with the threshold at most {asked:.1%} of each class are wrong without one"
     if calibration.low is None or not scores:
         return ""
     verdicts = list(map(calibration.verdict, calibration.probability([row[4] for row in scores])))
     unsure = verdicts.count("unsure") / len(verdicts)
     mistaken = [verdict == ("fake", "real")[row[2]] for verdict, row in zip(verdicts, scores, strict=True)]
     wrong = sum(mistaken) / len(mistaken)
-    asked = calibration.fitted_on.get("error", 0)
     return (
         f"unsure {calibration.low:.3f} to {calibration.high:.3f}: {unsure:.1%} unsure, {wrong:.1%} wrong"
         f" (at most {asked:.1%} for images like those of the calibration)"
@@ -157,7 +192,8 @@ def fit(labels, logits, real_accuracy=None, error=None, fitted_on=None):
     Args:
         real_accuracy: choose the smallest threshold that calls at least this share of reals real, by a bound
             that holds with 95 % confidence; else the threshold is that of the best balanced accuracy.
-        error: share of errors outside the unsure band, the same for both classes; None: no band.
+        error: share of errors outside the unsure band, the same for both classes; None: no band.  The band
+            holds the threshold, so that nothing on the wrong side of it has a verdict.
     UserError unless both classes are there, or where too few images are for what is asked.
     """
     labels, logits = np.asarray(labels), np.asarray(logits, np.float64)
@@ -169,7 +205,7 @@ def fit(labels, logits, real_accuracy=None, error=None, fitted_on=None):
     threshold = best_threshold(labels, scores)
     if real_accuracy is not None:
         threshold = guarded_threshold(scores[labels == 0], real_accuracy)
-    low, high = (None, None) if error is None else unsure_band(labels, scores, error)
+    low, high = (None, None) if error is None else unsure_band(labels, scores, error, threshold)
     about = {"reals": int(np.sum(labels == 0)), "fakes": int(np.sum(labels == 1)), "images": len(labels)}
     about |= {"real_accuracy": real_accuracy, "error": error, **(fitted_on or {})}
     return Calibration(shift, temperature, threshold, low, high, about)
@@ -240,11 +276,12 @@ def least_reals(accuracy):
     return int(np.ceil(np.log(1 - BOUND) / np.log(accuracy)))
 
 
-def unsure_band(labels, scores, error):
+def unsure_band(labels, scores, error, threshold):
     """(low, high): at most a share `error` of the fakes is below `low`, and of the reals above `high`.
 
     Split conformal prediction by class: the guarantee holds on average over draws of calibration images.
-    (None, None) where fewer than that are wrong without a band.  UserError where a class has too few images.
+    The band is widened to hold the threshold.  (None, None) where no more than that are wrong at the
+    threshold without a band.  UserError where a class has too few images.
     Source: Vovk, Gammerman and Shafer, 2005.
     """
     reals, fakes = (np.sort(scores[labels == label]) for label in (0, 1))
@@ -253,4 +290,6 @@ def unsure_band(labels, scores, error):
         raise UserError(f"an unsure band with {error:.1%} errors needs {least} images of each class")
     high = reals[int(np.ceil((len(reals) + 1) * (1 - error))) - 1]  # above it: surely not real
     low = fakes[int(np.floor((len(fakes) + 1) * error)) - 1]  # below it: surely not fake
-    return (float(low), float(high)) if low <= high else (None, None)
+    if high <= threshold < low:
+        return None, None
+    return min(float(low), threshold), max(float(high), threshold)
