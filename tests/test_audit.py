@@ -123,6 +123,15 @@ def test_a_rule_that_holds_inside_folders_only_is_no_leak():
     assert audit.areas_of(records)["width"] > audit.LEAK
 
 
+def test_a_small_set_that_gives_the_label_away_is_named():
+    rows = [
+        {"generator": name, "reals": count, "fakes": count, "auc": auc}
+        for name, count, auc in (("big", 60, 0.6), ("small", 9, 1.0), ("fair", 9, 0.5))
+    ]
+    words = audit.conclusion(rows, parse_view("native"))
+    assert words.startswith("Healthy") and "small" in words and "fair" not in words
+
+
 def test_few_files_have_no_verdict(tmp_path, capsys):
     root = make_set(tmp_path / "set", JPEG, PNG, number=20)
     assert "No verdict" in run(capsys, root)

@@ -295,21 +295,23 @@ def band(auc):
 
 
 def conclusion(rows, view):
-    """One sentence on the whole."""
+    """One sentence on the whole, and one on rows with too few files that look like a leak."""
     enough = [row for row in rows if min(row["reals"], row["fakes"]) >= LEAST]
     measured = [row for row in enough if not np.isnan(row["auc"])]
     judged = [row for row in measured if row["generator"] != EVERY] or measured
+    small = [row["generator"] for row in rows if row not in enough and row["auc"] > LEAK]
+    also = f"  Too few files for a verdict, but AUC above {LEAK}: {', '.join(small)}." if small else ""
     if not judged:
         equal = " that are not all equal" if enough else ""
-        return f"No verdict: it takes {LEAST} real and {LEAST} fake files{equal}."
+        return f"No verdict: it takes {LEAST} real and {LEAST} fake files{equal}.{also}"
     seen = "" if view.name == NATIVE else f" (view {view.name})"
     leaking = [row["generator"] for row in judged if row["auc"] > LEAK]
     if leaking:
         which = f"{len(leaking)} of {len(judged)} ({', '.join(leaking)})"
-        return f"Leak{seen}: file headers give the label away for {which}."
+        return f"Leak{seen}: file headers give the label away for {which}.{also}"
     worst = max(judged, key=lambda row: row["auc"])
-    where = f"{worst['generator']} has the highest AUC, {worst['auc']:.3f}"
-    return f"{'Healthy' if worst['auc'] < HEALTHY else 'Look into it'}{seen}: {where}."
+    where = f"{worst['generator']} has the highest AUC of {len(judged)} with enough files, {worst['auc']:.3f}"
+    return f"{'Healthy' if worst['auc'] < HEALTHY else 'Look into it'}{seen}: {where}.{also}"
 
 
 def follow(records, scores):
@@ -350,7 +352,7 @@ def draw(rows):
     for value, line in ((HEALTHY, ":"), (LEAK, "--")):
         axis.axvline(value, color=pictures.COLOURS[3], linestyle=line)
     axis.set_xlim(0.4, 1.0)
-    axis.set_xlabel("AUC of real against fake from file headers (0.5: chance)")
+    axis.set_xlabel(f"AUC from file headers (healthy below {HEALTHY}, dotted; leak above {LEAK}, dashed)")
     return figure
 
 
