@@ -15,15 +15,7 @@ from common import UserError
 from data.perturb import PERTURBATIONS, View
 from data.transforms import crop, mirrored
 
-STEPS = (
-    "resize",
-    "blur",
-    "noise",
-    "gamma",
-    "sharpen",
-    "jpeg",
-    "webp",
-)  # others change what is in the picture
+STEPS = "resize blur noise gamma sharpen jpeg webp".split()  # others change what is in the picture
 PHASES = 8  # a crop begins anywhere in the blocks of a JPEG
 FORM = "NAME[/NAME]:LOW..HIGH[@SHARE]"
 
@@ -43,9 +35,8 @@ class RandomStep:
         known, place = PERTURBATIONS[name], rng.random()
         options = list(known.options) or [""]
         option = options[rng.integers(len(options))]
-        value = self.low + place * (self.high - self.low)
-        if known.convert is int:
-            value = int(self.low + place * (self.high - self.low + 1))
+        whole = known.convert is int  # then both ends are as likely as what is between
+        value = known.convert(self.low + place * (self.high - self.low + whole))
         return (name, value, option) if happens else None
 
 

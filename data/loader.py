@@ -35,14 +35,13 @@ class EpochBatches(Sampler):
         self, labels, batch_size, seed, shuffle=True, class_balance=False, sources=None, pairs=(), count=None
     ):
         self.labels, self.batch_size, self.seed = np.asarray(labels), batch_size, seed
-        self.shuffle, self.class_balance = shuffle, class_balance
-        self.count = count or len(self.labels)
-        paired = {index for pair in pairs for index in pair}
-        self.units = [*pairs, *((index,) for index in range(len(self.labels)) if index not in paired)]
-        self.weights = None
+        self.shuffle, self.count = shuffle, count or len(self.labels)
+        self.pairs = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+        self.singles = np.setdiff1d(np.arange(len(self.labels)), self.pairs)
+        self.weights = None  # of the pairs, then of the single images
         if class_balance or sources is not None:
             weights = image_weights(self.labels, class_balance, sources)
-            self.weights = np.array([np.mean(weights[list(unit)]) for unit in self.units])
+            self.weights = np.concatenate([weights[self.pairs].mean(axis=1), weights[self.singles]])
         self.epoch, self.first = 0, 0
 
     def start(self, epoch, batch=0):
@@ -51,7 +50,7 @@ class EpochBatches(Sampler):
     def order(self, epoch):
         """Sample indices of one epoch, (count,)."""
         rng = np.random.default_rng((self.seed, epoch, 0, ORDER))
-        units = len(self.units)
+        units = len(self.pairs) + len(self.singles)
         if self.weights is not None:
             drawn = rng.choice(units, size=self.count, p=self.weights / self.weights.sum())
         else:
@@ -59,7 +58,20 @@ class EpochBatches(Sampler):
             drawn = np.concatenate(
                 [rng.permutation(units) if self.shuffle else np.arange(units) for _ in rounds]
             )
-        return np.array(_in_twos([self.units[unit] for unit in drawn])[: self.count])
+        return (self._in_twos(drawn) if len(self.pairs) else drawn)[: self.count]
+
+    def _in_twos(self, drawn):
+        """Indices of pairs and single images; a single one waits for another, so that pairs begin evenly."""
+        order, waiting = [], []
+        for unit in drawn:
+            if unit < len(self.pairs):
+                order += self.pairs[unit].tolist()
+            else:
+                waiting.append(self.singles[unit - len(self.pairs)])
+            if len(waiting) == 2:
+                order += waiting
+                waiting = []
+        return np.array(order + waiting)
 
     def __len__(self):
         return math.ceil(self.count / self.batch_size)
@@ -83,20 +95,6 @@ def image_weights(labels, class_balance=False, sources=None):
     if class_balance:
         weights = weights / np.bincount(labels, weights, minlength=2)[labels]
     return weights
-
-
-def _in_twos(units):
-    """Indices in order; where units are pairs, single images wait for another, so that pairs begin evenly."""
-    if all(len(unit) == 1 for unit in units):
-        return [index for unit in units for index in unit]
-    order, waiting = [], []
-    for unit in units:
-        waiting += unit if len(unit) == 1 else ()
-        order += unit if len(unit) == 2 else ()
-        if len(waiting) == 2:
-            order += waiting
-            waiting = []
-    return order + waiting
 
 
 def collate(items):

@@ -11,7 +11,6 @@ Sources: pairs by reconstruction: AlignedForensics (Rajan et al., ICLR 2025); se
 """
 
 import importlib.util
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from common import UserError, require_package
-from data.upsamplers import FIT_WINDOW, MARGIN, UPSAMPLERS, cut, fit, regenerate
+from data.upsamplers import FIT_WINDOW, MARGIN, UPSAMPLERS, cut, fit, one_thread, regenerate
 from util.run import usable_cores
 
 FIT_STEPS = 250  # as the sample dataset
@@ -184,17 +183,6 @@ def upsampler(weights, device, crops):
 def channels_first(images):
     """uint8 (B, H, W, 3) -> a tensor (B, 3, H, W)."""
     return torch.from_numpy(images).permute(0, 3, 1, 2)
-
-
-@contextmanager
-def one_thread():
-    """torch with one thread: the order of its sums depends on their number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def chosen(name, weights, choices):

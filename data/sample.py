@@ -32,7 +32,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from common import Parser, UserError, owned, whole_number, write_json
-from data.upsamplers import MARGIN, UPSAMPLERS, cut, draw_window, fit, psnr, regenerate
+from data.upsamplers import MARGIN, UPSAMPLERS, cut, draw_window, fit, one_thread, psnr, regenerate
 from util import run
 from util.identity import read_side_file, require_same
 
@@ -52,7 +52,6 @@ PHOTOGRAPHS = {
     "test": "flower.jpg chelsea.png coffee.png astronaut.png".split(),
 }
 
-THREADS = 1  # the order of floating-point sums depends on it; more stall each other on a busy machine
 STREAMS = 100  # random streams per seed; one is used by each fit and by each folder
 
 
@@ -99,7 +98,6 @@ def write_folder(folder, generators, photographs, count, size, seed):
 
 def write_dataset(folder, seed, plan):
     """Fits all generators and writes all images; returns {folder: mean PSNR of its fakes in dB}."""
-    torch.set_num_threads(THREADS)
     photographs = {}
     for split, names in PHOTOGRAPHS.items():
         photographs[split] = {Path(name).stem: load_photograph(name) for name in names}
@@ -149,11 +147,8 @@ def build(output, seed=0, fast=False, overwrite=False):
         if read_record(part) or part.exists():  # of an interrupted build
             shutil.rmtree(part)
         write_json(part / RECORD, settings)  # first, so that the next build recognises an interrupted one
-        threads = torch.get_num_threads()
-        try:
+        with one_thread():
             record = {**settings, "psnr_db": write_dataset(part, seed, plan)}
-        finally:
-            torch.set_num_threads(threads)
         write_json(part / RECORD, record)
         if read_record(output) or output.exists():  # it must not hold anything else by now
             shutil.rmtree(output)

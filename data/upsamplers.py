@@ -5,6 +5,7 @@ what NPR looks for.  Source: the simulator of Zhang, Karaman and Chang, "Detecti
 Artifacts in GAN Fake Images", WIFS 2019.
 """
 
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -87,6 +88,20 @@ def to_float(pixels):
 def cut(images, margin):
     """(..., height, width) without `margin` pixels on each side."""
     return images[..., margin:-margin, margin:-margin]
+
+
+@contextmanager
+def one_thread():
+    """torch with one thread: the order of its sums depends on their number, and so do the bits of a fit.
+
+    More of them stall each other on a busy machine.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def fit(name, photographs, steps, seed):

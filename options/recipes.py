@@ -32,7 +32,7 @@ SSP = {
     "jpg_qual": (90, 100),
 }
 # Common to AlignedForensics, DDA and B-Free: native crops, and the same random re-encoding of both classes.
-# The numbers are ours (docs/training-aligned.md).
+# The numbers are ours: first guesses, which no trial has compared with others.
 ALIGNED = {
     "lr": 5e-4,
     "batch_size": 64,

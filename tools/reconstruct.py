@@ -41,7 +41,7 @@ from common import (
     written_whole,
 )
 from data.decode import decode
-from data.folder import files_scan
+from data.folder import LAYOUTS, files_scan
 from data.reconstructors import RECONSTRUCTORS
 from util import run
 from util.identity import file_list_sha256, read_side_file, require_same
@@ -235,7 +235,7 @@ class Reals:
 
     def path(self, real, label):
         """The file of a photograph's crop (label 0) or of its twin (1)."""
-        return self.folder / ("0_real", "1_fake")[label] / f"{real.stem}.png"
+        return self.folder / LAYOUTS[0][label] / f"{real.stem}.png"
 
     def pixels(self, real):
         """The uint8 (side, side, 3) crop."""

@@ -77,10 +77,8 @@ def read(folder, models, method=None, threshold=None):
     threshold = printed["threshold"] if threshold is None else threshold
     path = folder / "table.csv"  # absent after an interruption
     stored = {row["generator"]: row for row in (read_table(path, ("generator",)) if path.is_file() else ())}
-    order, row = (
-        [name for name in stored if name != "Mean"] or list(meta["counts"]),
-        meta.get("protocol_row", {}),
-    )
+    order = [name for name in stored if name != "Mean"] or list(meta["counts"])
+    row = meta.get("protocol_row", {})
     theirs = lookup(meta["protocol"], printed["published"] if method is None else method)
     if theirs and len(order) < len(row.get("generators", ())):
         theirs = replace(theirs, mean=None)  # it covers generators that ours leaves out
