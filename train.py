@@ -25,6 +25,7 @@ from tqdm import tqdm
 import data
 import networks
 from common import UserError, owned, require_package, write_json, written_whole
+from data.folder import source_of
 from networks import checkpoint
 from networks.init_weights import start
 from options import TrainOptions
@@ -141,10 +142,17 @@ def open_run(options, opt, folder):
 def make_loaders(opt, trainset, valset, device):
     """(order of the training batches, loader of them, loader of the validation images or None)."""
     shuffle = not opt.serial_batches
-    sources = [sample.generator for sample in trainset.samples] if opt.source_bal else None
-    pairs = [(real, fake) for fake, real in trainset.twins.items()]
+    sources = list(map(source_of, trainset.samples)) if opt.source_bal else None
     sampler = data.EpochBatches(
-        trainset.labels, opt.batch_size, opt.seed, shuffle, opt.class_bal, sources, pairs, opt.epoch_images
+        trainset.labels,
+        opt.batch_size,
+        opt.seed,
+        shuffle,
+        opt.class_bal,
+        sources,
+        opt.source_bal,
+        pairs=[(real, fake) for fake, real in trainset.twins.items()],
+        count=opt.epoch_images,
     )
     workers = run.worker_count(opt.num_threads)
     train_loader = data.create_dataloader(trainset, sampler, workers, device.type == "cuda")

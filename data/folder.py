@@ -109,6 +109,11 @@ def label_of(folders, labels=LABELS):
     return next((labels[name.lower()] for name in folders if name.lower() in labels), UNLABELLED)
 
 
+def source_of(sample):
+    """The source of a sample: the folders above it, without those that name a label."""
+    return "/".join(step for step in sample.path.split("/")[:-1] if step.lower() not in LABELS)
+
+
 def require_folder(dataroot):
     """UserError unless --dataroot is a folder."""
     if not Path(dataroot).is_dir():

@@ -27,12 +27,22 @@ class EpochBatches(Sampler):
         labels: 0 or 1 of each image, (N,).
         class_balance: draw with replacement, both classes equally likely.
         sources: the source of each image, (N,): draw with replacement, those of a class equally likely.
+        source_balance: 1 as just said, 0 in proportion to their sizes; between, to a power of these.
         pairs: [(index, index)] of images that come together; batch_size is even then, so that none is cut.
         count: images per epoch; default: N.
     """
 
     def __init__(
-        self, labels, batch_size, seed, shuffle=True, class_balance=False, sources=None, pairs=(), count=None
+        self,
+        labels,
+        batch_size,
+        seed,
+        shuffle=True,
+        class_balance=False,
+        sources=None,
+        source_balance=1.0,
+        pairs=(),
+        count=None,
     ):
         self.labels, self.batch_size, self.seed = np.asarray(labels), batch_size, seed
         self.shuffle, self.count = shuffle, count or len(self.labels)
@@ -40,7 +50,7 @@ class EpochBatches(Sampler):
         self.singles = np.setdiff1d(np.arange(len(self.labels)), self.pairs)
         self.weights = None  # of the pairs, then of the single images
         if class_balance or sources is not None:
-            weights = image_weights(self.labels, class_balance, sources)
+            weights = image_weights(self.labels, class_balance, sources, source_balance)
             self.weights = np.concatenate([weights[self.pairs].mean(axis=1), weights[self.singles]])
         self.epoch, self.first = 0, 0
 
@@ -82,7 +92,7 @@ class EpochBatches(Sampler):
             yield [(epoch, index) for index in order[first : first + self.batch_size]]
 
 
-def image_weights(labels, class_balance=False, sources=None):
+def image_weights(labels, class_balance=False, sources=None, source_balance=1.0):
     """How likely each image is drawn, (N,), not normalised."""
     weights = np.ones(len(labels))
     if sources is not None:
@@ -91,7 +101,7 @@ def image_weights(labels, class_balance=False, sources=None):
             return_inverse=True,
             return_counts=True,
         )
-        weights = 1 / counts[place]
+        weights = counts[place] ** -float(source_balance)
     if class_balance:
         weights = weights / np.bincount(labels, weights, minlength=2)[labels]
     return weights

@@ -119,8 +119,11 @@ class TrainOptions(BaseOptions):
         select = "with --protocol: choose the best epoch on its test images, as published; results say so"
         add("--select_on_test", action="store_true", help=select)
         add("--class_bal", action="store_true", help="draw real and fake images equally often")
-        sources = "draw the folders of a class equally often; a folder may hold one class then"
-        add("--source_bal", action="store_true", help=sources)
+        sources = (
+            "draw the folders of a class in proportion to their numbers of images to the power 1 - BALANCE, "
+            "equally often if left out; a folder may hold one class then"
+        )
+        add("--source_bal", nargs="?", const=1.0, type=probability, metavar="BALANCE", help=sources)
         add("--epoch_images", type=positive_int, help="images of an epoch; default: all, once")
         twins = (
             "a real and its fake of the same name, or a row real,fake of a CSV, share batch and random draw"

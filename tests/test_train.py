@@ -272,9 +272,9 @@ def test_class_bal_and_serial_batches_reach_the_sampler(start, monkeypatch):
     seen = {}
     real = train.data.EpochBatches
 
-    def spy(labels, batch_size, seed, shuffle, class_balance, *others):
+    def spy(labels, batch_size, seed, shuffle, class_balance, *others, **named):
         seen[class_balance, shuffle] = True
-        return real(labels, batch_size, seed, shuffle, class_balance, *others)
+        return real(labels, batch_size, seed, shuffle, class_balance, *others, **named)
 
     monkeypatch.setattr(train.data, "EpochBatches", spy)
     start("--class_bal", name="balanced", niter=1)

@@ -1,7 +1,8 @@
-"""What DFIG's detectors take as input, from a tree of face images: masked faces, then their noise patterns.
+"""Makes other images of a tree of images: masked faces and their noise patterns for DFIG, or crops.
 
     python -m tools.extract masks --input faces --output masked --sam sam_vit_h_4b8939.pth
     python -m tools.extract lnp --input masked --output results_mask/LNP --weights sidd_rgb.pth
+    python -m tools.extract crops --input photos --output crops
     python -m tools.extract toys --output toys
 
 --output gets the folders of --input, with a file of the same stem for each image, and extract.json.  The same
@@ -31,6 +32,7 @@ from common import (
 )
 from data.decode import DEFAULT_MAX_MPX
 from networks import cycleisp
+from tools.extract.crops import extract_crops
 from tools.extract.masks import FORMATS, MODELS, extract_masks
 from tools.extract.noise import LEAST_TILE, extract_lnp
 from tools.extract.toys import write_toys
@@ -76,7 +78,12 @@ def parse(argv):
     least = number(int, lambda value: value >= LEAST_TILE, f"a whole number, {LEAST_TILE} or above")
     add("--tile", type=least, default=cycleisp.TILE, help=tile)
 
-    for command, images in ((masks, 4), (lnp, 8)):
+    crops = commands.add_parser("crops", help="centres at the stored size, as BMP, which is decoded fast")
+    crops.set_defaults(extract=extract_crops)
+    side = "side in pixels; smaller images are kept whole"
+    crops.add_argument("--side", type=positive_int, default=768, help=side)
+
+    for command, images in ((masks, 4), (lnp, 8), (crops, 8)):
         add = command.add_argument
         add("--input", type=file_path, required=True, help="folder of images, with any folders inside")
         add(

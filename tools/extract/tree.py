@@ -16,7 +16,7 @@ from util.identity import read_side_file, require_same
 from util.score import BadImages
 
 RECORD = "extract.json"
-WRITTEN = (".png", ".jpg")  # suffixes that an extraction gives its files
+WRITTEN = (".png", ".jpg", ".bmp")  # suffixes that an extraction gives its files
 WAYS = "name another --output, or replace an extraction with --overwrite"
 
 
