@@ -1,9 +1,12 @@
-"""Scores image files: how likely is each of them generated?  Above 0.5 says fake.
+"""Scores image files: how likely is each of them generated?
 
-    python predict.py --model_path M --input photo.jpg
-    python predict.py --model_path M --input photos/ more.png --output scores.csv
-    python predict.py --model_path M --input test_set/ --labels folder --output scores.csv
+    python predict.py photo.jpg
+    python predict.py photos/ more.png --output scores.csv
+    python predict.py --model_path M test_set/ --labels folder --output scores.csv
 
+Without --model_path the weights of this repository answer (weights/MODEL_CARD.md).  Where weights have a
+calibration, the number printed is its probability, and its threshold and band decide between real, fake and
+unsure; a CSV holds the detector's own scores.
 Images are prepared as val.py does it.  A file that cannot be used becomes a row with the reason.
 --resume resumes a stopped run with --output.
 """
@@ -12,6 +15,7 @@ if __name__ == "__main__":
     import util.quiet  # noqa: F401
 
 import sys
+from collections import Counter
 from contextlib import nullcontext
 
 import numpy as np
@@ -23,8 +27,8 @@ from common import owned
 from data.folder import UNLABELLED
 from networks import checkpoint
 from options import PredictOptions
-from util import run, tables
-from util.metrics import THRESHOLD, measure
+from util import calibrate, run, tables
+from util.metrics import measure
 from util.predictions import PredictionFile
 from util.score import BadImages, describe_input, score, tune_kernels
 
@@ -38,12 +42,14 @@ def main(argv=None):
     scan = data.files_scan(opt.input)
     device = run.start(opt)
     loaded = checkpoint.load(opt.model_path, opt.arch, opt)
+    calibration = calibrate.of(loaded)
     detector = loaded.detector.to(device, memory_format=torch.channels_last).eval()
     geometry = data.eval_geometry(opt, detector.data_config, trained=loaded.options)
     dataset = data.evaluation_images(opt, scan, detector.data_config, geometry)
     lines = [*loaded.notes, *loaded.marks, f"{len(dataset):,} files, {dataset.describe_input()}, {device}"]
     lines += [f"passed over: {scan.others()}"] if scan.passed_over else []
     lines += scan.notices() if opt.labels else []
+    lines += [calibration.describe()] if calibration else []
     print("\n".join(lines))
 
     # The file of scores, new or resumed, which no other process can write meanwhile.
@@ -65,6 +71,7 @@ def main(argv=None):
             rows = score_files(opt, dataset, detector, device, output, stop)
 
     # Lines, or the file, and a summary.
+    add_verdicts(rows, calibration or calibrate.Calibration())
     if not output:
         print("\n".join(map(line, rows)))
     print(summary(opt, rows))
@@ -102,20 +109,29 @@ def labels_of(dataset):
     return {sample.path: sample.label for sample in dataset.samples if sample.label != UNLABELLED}
 
 
+def add_verdicts(rows, calibration):
+    """Adds probability and verdict to the rows of files that were scored."""
+    scored = [row for row in rows if row["score"] is not None]
+    probabilities = calibration.probability([row["logit"] for row in scored])
+    for row, probability in zip(scored, probabilities, strict=True):
+        row |= {"probability": probability, "verdict": calibration.verdict(probability)}
+
+
 def line(row):
     """One file on the terminal."""
     path = row["path"].replace("\n", "\\n")
     if row["score"] is None:
-        return f"     -  error  {path}: {row['error']}"
-    return f"{row['score']:.4f}  {'fake ' if row['score'] > THRESHOLD else 'real '}  {path}"
+        return f"     -  error   {path}: {row['error']}"
+    return f"{row['probability']:.4f}  {row['verdict']:<6}  {path}"
 
 
 def summary(opt, rows):
     """The last lines: how many were scored, how many look fake, and with labels how right that is."""
     scored = [row for row in rows if row["score"] is not None]
     failed = len(rows) - len(scored)
-    fakes = sum(row["score"] > THRESHOLD for row in scored)
-    lines = [f"{len(scored):,} files scored, {fakes:,} above {THRESHOLD}"]
+    verdicts = Counter(row["verdict"] for row in scored)
+    counts = ", ".join(f"{verdicts[name]:,} {name}" for name in ("fake", "real", "unsure") if verdicts[name])
+    lines = [": ".join(filter(None, [f"{len(scored):,} files scored", counts]))]
     if failed:
         where = ", see the column error" if opt.output else ""
         lines.append(f"{failed:,} files could not be scored{where}")

@@ -54,7 +54,7 @@ def main(argv=None):
 
     # A calibration.
     if opt.calibrate:
-        files = {"set": task.name, "files_sha256": file_list_sha256(dataset.samples)}
+        files = {"set": task.name, "files_sha256": file_list_sha256(dataset.samples), "crops": geometry.crops}
         print(f"\n{calibrate.fit_and_save(loaded, result, opt, files)}")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from common import BadImage
+from common import BadImage, UserError
 from data.perturb import INTERPOLATIONS, JPEG_METHODS, MAX_ENLARGED_PIXELS, gaussian_blur
 
 
@@ -27,6 +27,9 @@ def shorter_side(size, side):
     """
     return tuple(int(side * length / min(size)) for length in size)
 
+
+GRID = "grid"
+PLACES = (0.7548776662, 0.5698402910)  # steps of a sequence that fills a square evenly (Roberts' R2)
 
 RESIZES = {"square": square, "shorter side": shorter_side}
 
@@ -48,6 +51,7 @@ class Geometry:
     interpolation: str = "bilinear"
     even: bool = False  # drop the last row and the last column where their number is odd (README of NPR)
     resize: str = "square"  # what has `load_size` after the resize, of RESIZES
+    crops: int | str = 1  # of an evaluation, whose logits are averaged: their number, or "grid" for all
 
     def resized(self, image, interpolation=None):
         """The image after the resize; BadImage where that would be a giant."""
@@ -85,9 +89,25 @@ class Geometry:
         """The image as an evaluation sees it: all steps, none of them random."""
         return self.trim(self.center_crop(self.tile(self.resized(image))))
 
+    def evaluation_crops(self, image):
+        """Several crops of the image, always the same: the first is the central one; a grid covers it all."""
+        image = self.tile(self.resized(image))
+        room = [length - self.crop_size for length in image_size(image)]
+        if self.crops == GRID:
+            lefts, tops = (np.linspace(0, more, math.ceil(more / self.crop_size) + 1) for more in room)
+            corners = [(round(left), round(top)) for top in tops for left in lefts]
+        else:
+            places = [[(0.5 + number * step) % 1 for step in PLACES] for number in range(self.crops)]
+            corners = [
+                [round(place * more) for place, more in zip(pair, room, strict=True)] for pair in places
+            ]
+        return [self.trim(crop(image, *corner, self.crop_size, self.crop_size)) for corner in corners]
+
     @property
     def fixed_size(self):
         """Whether every image comes out at one size."""
+        if self.crops == GRID:
+            return False
         return self.crop_size is not None or (self.load_size is not None and self.resize == "square")
 
     def describe(self):
@@ -95,11 +115,15 @@ class Geometry:
         rule = "{0}x{0}" if self.resize == "square" else f"{self.resize} to {{}}"
         resize = "stored size" if self.load_size is None else f"resize {rule.format(self.load_size)}"
         crop = "no crop" if self.crop_size is None else f"centre crop {self.crop_size}"
+        if self.crops != 1:
+            crop = f"mean of {'all' if self.crops == GRID else self.crops} crops of {self.crop_size}"
         return f"{resize}, {crop}" + (", trimmed to even sides" if self.even else "")
 
     def as_dict(self):
-        """Plain values for a record of results; the rule only where it is not the square of older records."""
+        """Plain values for a record of results, without what older records did not know and do not need."""
         values = asdict(self)
+        if self.crops == 1:
+            del values["crops"]
         if self.resize == "square" or self.load_size is None:
             del values["resize"]
         return values
@@ -195,10 +219,12 @@ class Limits:
 
 
 def prepare(image, geometry, limits, augment=None, rng=None):
-    """RGB PIL image -> uint8 tensor (3, H, W).
+    """RGB PIL image -> uint8 tensor (3, H, W), in an evaluation with several crops (N, 3, H, W).
 
     augment: Augment, or CropAugment of data/augment.py; rng, a numpy Generator, decides everything random.
     """
+    if augment is None and geometry.crops != 1:
+        return torch.stack([to_tensor(limits.check(view)) for view in geometry.evaluation_crops(image)])
     view = augment.training_view(image, geometry, rng) if augment else geometry.evaluation_view(image)
     return to_tensor(limits.check(view))
 
@@ -256,16 +282,22 @@ def eval_geometry(opt, data_config, row=None, trained=None):
         # A run from before the choice of a rule has none on record: it resized to a square.
         geometry |= {"resize": "square"} | _chosen_geometry(trained)
         geometry["crop_size"] = trained.get("val_crop") or geometry["crop_size"]
+        geometry["crops"] = trained.get("crops") or 1
     if source == "stored" or (not trained and data_config.published_geometry == "stored"):
         geometry |= {"load_size": None, "crop_size": None}
     if row is not None and source == "protocol" and not data_config.patches:
-        geometry |= asdict(row)
-    return Geometry(**geometry | _chosen_geometry(vars(opt)))
+        geometry = asdict(row) | {"crops": geometry.get("crops", 1)}
+    geometry = Geometry(**geometry | _chosen_geometry(vars(opt)))
+    if geometry.crops != 1 and (data_config.patches or data_config.noise_bits is not None):
+        raise UserError("--crops is for detectors of whole photographs, not of patches or noise files")
+    if geometry.crops != 1 and geometry.crop_size is None:
+        raise UserError("--crops needs a crop: --cropSize, or leave out --no_crop")
+    return geometry
 
 
 def _chosen_geometry(options):
     """{field of Geometry: value} that options set, those of a command line or of a training run."""
-    flags = {"load_size": "loadSize", "crop_size": "cropSize", "resize": "resize_rule"}
+    flags = {"load_size": "loadSize", "crop_size": "cropSize", "resize": "resize_rule", "crops": "crops"}
     chosen = {name: options[flag] for name, flag in flags.items() if options.get(flag) is not None}
     if options.get("no_resize"):
         chosen["load_size"] = None

@@ -6,6 +6,7 @@ hold their weights under a name such as 'model', with or without a prefix such a
 loads completely or raises CheckpointError.
 """
 
+import json
 from argparse import Namespace
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from common import CheckpointError, UserError, require_package, sha256, written_
 from networks.base import Published, describe, own_flags
 
 FORMAT = "npr-lab/1"
+# What --model_path calls the weights of this repository.
+SHIPPED = {"open": Path(__file__).resolve().parents[1] / "weights" / "open.safetensors"}
+ABOUT_SHIPPED = "what it finds and what it misses: weights/MODEL_CARD.md; its verdict is evidence, not proof"
 PARALLEL_PREFIX = "module."  # of torch.nn.DataParallel, in nearly every published file; removed silently
 SHOWN = 8  # names in a message before the rest is counted
 COUNTER = "num_batches_tracked"  # of a batch norm; it changes nothing here, and some files leave it out
@@ -66,14 +70,38 @@ class Loaded:
 
 def save(path, detector, **content):
     """Writes a checkpoint so that a crash or a full disk never leaves half a file under `path`."""
-    known = {"format": FORMAT, "arch": detector.arch, "calibration": None}
+    content = {"format": FORMAT, "arch": detector.arch, "calibration": None, **content}
+    write = _write_safetensors if Path(path).suffix == ".safetensors" else _write_torch
     try:
         with written_whole(path, binary=True) as file:
-            torch.save({**known, **content, "model": detector.state_dict()}, file)
+            write(file, content, detector.state_dict())
     except RuntimeError as error:  # torch's archive writer reports a full disk in this way
         if isinstance(error.__context__, KeyboardInterrupt):
             raise error.__context__ from None
         raise OSError(f"could not write {path} (is the disk full?): {error}") from error
+
+
+def _write_torch(file, content, state):
+    torch.save({**content, "model": state}, file)
+
+
+def _write_safetensors(file, content, state):
+    """The weights, and the rest as JSON in the entry FORMAT of the file's own metadata."""
+    to_bytes = require_package("safetensors", "a .safetensors file", "safetensors.torch").save
+    state = {name: value.contiguous() for name, value in state.items()}
+    file.write(to_bytes(state, {FORMAT: json.dumps(content)}))
+
+
+def _read_safetensors(path):
+    with require_package("safetensors", path).safe_open(path, framework="pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+        own = (file.metadata() or {}).get(FORMAT)
+    return {**json.loads(own), "model": state} if own else state
+
+
+def located(path):
+    """The file of a --model_path: the name of weights of this repository, or a path."""
+    return SHIPPED.get(str(path), Path(path))
 
 
 def read(path):
@@ -81,15 +109,13 @@ def read(path):
 
     CheckpointError says what a file that cannot be used is, and what to do next.
     """
-    path = Path(path)
+    path = located(path)
     if not path.is_file():
         best = path / "model_epoch_best.pth"
         wanted = best if best.is_file() else "a file in it"
         hint = f" (it is a folder; name {wanted})" if path.is_dir() else ""
         raise CheckpointError(f"no weight file at {path}{hint}")
-    read_file = _read_torch
-    if path.suffix == ".safetensors":
-        read_file = require_package("safetensors", path, "safetensors.torch").load_file
+    read_file = _read_safetensors if path.suffix == ".safetensors" else _read_torch
     try:
         content = read_file(path)
     except Exception as error:  # torch raises many types here; what matters to the user is the file
@@ -255,9 +281,11 @@ def load(path, arch=None, opt=None):
 
     arch, opt: its name and parsed options; needed only where the keys of a published file do not decide.
     """
+    path, shipped = located(path), str(path) in SHIPPED
     content, given = read(path), vars(opt or Namespace())
     own = is_own(content)
     detector, notes = (_own if own else _published)(content, path, arch, given)
+    notes += [ABOUT_SHIPPED] if shipped else []
     detector.load_companions()
     recorded = content.get("companions", {}) if own else {}
     for name, digest in detector.companions.items():

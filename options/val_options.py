@@ -5,6 +5,7 @@ import argparse
 from common import UserError, choice_list, file_path, fraction, number, positive_float, probability
 from data.patches import EVALUATION_SEED
 from data.perturb import AS_STORED, PERTURBATIONS, VIEWS, parse_views
+from data.transforms import GRID
 from options.base_options import RETIRED, BaseOptions
 from util.metrics import METRICS, PUBLISHED, THRESHOLD
 
@@ -21,6 +22,7 @@ VIEWS_HELP = (
     f"a comma list of {', '.join(VIEWS)}, sweep, or steps joined by + such as jpeg:75+resize:0.5; "
     f"steps: {', '.join(PERTURBATIONS)}"
 )
+MOST_CROPS = 256
 # What ends up in a results folder: columns and order of its tables.
 ORDERS = ("published", "worst")
 
@@ -31,6 +33,15 @@ def views_list(text):
         return parse_views(text)
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def crop_count(text):
+    """Type of --crops: a number, or "grid"."""
+    return GRID if text.lower() == GRID else number_of_crops(text)
+
+
+number_of_crops = number(int, lambda value: 0 < value <= MOST_CROPS, f"1 to {MOST_CROPS}, or {GRID}")
+crop_count.metavar = "N"
 
 
 def one_view(text):
@@ -80,6 +91,10 @@ class ValOptions(BaseOptions):
         add("--amp", choices=("bf16", "off"), default="off", help=amp)
         add = parser.add_argument_group("large images").add_argument
         add("--no_crop", action="store_true", help="feed the whole image after the resize")
+        crops = (
+            f"mean logit of N fixed crops of --cropSize, the first in the centre; {GRID}: of all side by side"
+        )
+        add("--crops", type=crop_count, help=crops)
         add("--max_input_mpx", type=positive_float, default=16.0, help="largest input, in million pixels")
         add("--large_images", choices=("refuse", "crop"), default="refuse", help="crop: take the centre")
         add = parser.add_argument_group("views").add_argument

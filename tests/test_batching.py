@@ -63,7 +63,7 @@ def passes_of(parts, limit):
 
 def run_through(function, parts, *args, **kwargs):
     """The passes of `logits_by_size` of a function as the detector."""
-    function.data_config = Namespace(enlargement=1)
+    function.data_config = Namespace(enlargement=1, patches=None)
     return list(logits_by_size(function, parts, CPU, *args, **kwargs))
 
 
@@ -308,3 +308,13 @@ def test_joining_sizes_on_cuda_is_at_least_twice_as_fast_as_batch_one(detector, 
     joined, scores = timed(None)
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)
     assert one_by_one >= 2 * joined, f"{one_by_one:.3f} s one by one, {joined:.3f} s joined"
+
+
+def test_the_logit_of_several_crops_is_the_mean_of_theirs():
+    crops = torch.randint(0, 256, (5, 7, 3, 6, 8), dtype=torch.uint8)
+    expected = [np.mean([int(crop[0, 0, 0]) * 256 + int(crop[1, 0, 0]) for crop in image]) for image in crops]
+    parts = [{"image": crops, "index": torch.arange(5)}]
+    for limit in (50, 10**6):
+        passes = run_through(number_of, parts, limit=limit)
+        found = dict(zip(*(torch.cat(part).tolist() for part in zip(*passes, strict=True)), strict=True))
+        assert [found[index] for index in range(5)] == pytest.approx(expected, rel=1e-6)

@@ -245,3 +245,21 @@ def test_training_stores_the_calibration_of_each_validation(toy, tree, tmp_path,
     assert calibration.shift == pytest.approx(expected.shift, abs=1e-3)
     assert calibration.temperature == pytest.approx(expected.temperature, rel=1e-3)
     assert "NOTE" in capsys.readouterr().out  # the very images of the validation
+
+
+def test_the_threshold_and_the_band_hold_under_every_view():
+    rng = np.random.default_rng(4)
+    labels = np.tile(np.repeat([0, 1], 300), 3)
+    views = np.repeat([0, 1, 2], 600)
+    logits = rng.normal(np.where(labels == 1, 2.0, -2.0) + np.array([0, 1.5, -1])[views], 1)
+    found = fit(labels, logits, 0.9, 0.05, views=views)
+    assert (found.fitted_on["images"], found.fitted_on["reals"]) == (600, 300)
+    scores = found.probability(logits)
+    for view in range(3):
+        reals, fakes = (scores[(views == view) & (labels == label)] for label in (0, 1))
+        assert np.mean(reals <= found.threshold) >= 0.9
+        assert np.mean(reals > found.high) <= 0.05
+        assert np.mean(fakes < found.low) <= 0.05
+    alone = fit(labels[views == 1], logits[views == 1], 0.9)
+    shifted = alone.probability(logits) > alone.threshold
+    assert np.mean(shifted == (scores > found.threshold)) > 0.99  # the view with the highest scores decides

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pickle
+import subprocess
 from argparse import Namespace
 from collections import OrderedDict
 
@@ -16,9 +17,13 @@ from torch import nn
 import data
 import networks
 import train
-from common import CheckpointError
+from common import CheckpointError, UserError
+from data.transforms import eval_geometry
 from networks import base, checkpoint
 from networks.resnet import NPRDetector
+from tools import export
+from util import calibrate
+from util.calibrate import Calibration
 from util.evaluate import file_list_sha256
 
 pytestmark = pytest.mark.usefixtures("small_npr", "small_resnet50")
@@ -581,3 +586,37 @@ def test_weights_that_are_nan_or_inf_are_refused_by_name(tmp_path, state, value)
 def test_two_networks_in_one_file_are_refused():
     with pytest.raises(CheckpointError, match="netA"):
         checkpoint.unwrapped(content_of("two networks"), "a.pth")
+
+
+# --- safetensors of our own, tools.export, and the weights of this repository ---
+
+
+def test_export_keeps_scores_settings_and_calibration_and_leaves_the_rest(tmp_path, capsys):
+    detector = networks.get("npr").from_options(Namespace())
+    options = {
+        "name": "run",
+        "dataroot": "/somewhere",
+        "cropSize": 48,
+        "no_resize": True,
+        "val_views": ("native",),
+    }
+    checkpoint.save(tmp_path / "run.pth", detector, options=options, optimizer={"state": [1]}, epoch=3)
+    calibrate.save(Calibration(0.5, 2.0, 0.7, fitted_on={"crops": 3}), checkpoint.load(tmp_path / "run.pth"))
+    for name in ("out.safetensors", "out.pth"):
+        export.main(["--model_path", str(tmp_path / "run.pth"), "--output", str(tmp_path / name)])
+        loaded = checkpoint.load(tmp_path / name)
+        assert same(loaded.detector.state_dict(), detector.state_dict())
+        assert calibrate.of(loaded) == Calibration(0.5, 2.0, 0.7, fitted_on={"crops": 3})
+        assert {"dataroot", "optimizer"} & {*loaded.options, *loaded.content} == set()
+        geometry = eval_geometry(Namespace(), loaded.detector.data_config, trained=loaded.options)
+        assert (geometry.load_size, geometry.crop_size, geometry.crops) == (None, 48, 3)
+    with pytest.raises(UserError, match="--overwrite"):
+        export.main(["--model_path", str(tmp_path / "run.pth"), "--output", str(tmp_path / "out.pth")])
+
+
+def test_weights_of_this_repository_are_not_ignored_by_git():
+    for name, ignored in (("weights/open.safetensors", False), ("other.safetensors", True)):
+        status = subprocess.run(["git", "check-ignore", "-q", name], cwd=ROOT, check=False).returncode
+        if status == 128:
+            pytest.skip("not a git checkout")
+        assert (status == 0) == ignored

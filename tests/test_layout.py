@@ -102,6 +102,7 @@ def test_every_option_is_read_somewhere():
     read = {
         "recipe",
         "no_crop",
+        "crops",
         *(f"npr_{field.name}" for field in fields(Variant)),
     }  # applied by their names
     for _, tree in sources().values():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from common import as_typed
+from common import as_typed, file_path
 from options import PredictOptions, TestOptions, TrainOptions, ValOptions
 from options.train_options import RESUMABLE
 
@@ -212,9 +212,12 @@ def test_a_name_that_is_no_plain_folder_stops(refused, script):
 
 
 def test_what_an_evaluation_cannot_do_without_is_named(refused):
-    for script in (ValOptions, TestOptions, PredictOptions):
+    for script in (ValOptions, TestOptions):
         assert "--model_path" in refused(script, "", needed=())
-    assert "--input" in refused(PredictOptions, "", needed=WEIGHTS)
+    assert "photo" in refused(PredictOptions, "", needed=())
+    assert PredictOptions().parse(["a.png", "--input", "b.png"]).input == (
+        *map(file_path, ("a.png", "b.png")),
+    )
 
 
 def test_an_unknown_protocol_or_method_lists_the_known_and_case_does_not_matter(refused):
@@ -321,7 +324,7 @@ def test_help_of_a_script_lists_every_flag_and_a_misspelt_one_ends_with_status_2
     actions = [action for action in parser._actions if action.help != argparse.SUPPRESS]
     assert f"usage: {file}" in text
     shown = set(re.findall(r"^  (?:-h, )?(--\w+)", text, flags=re.MULTILINE))
-    assert shown == {action.option_strings[-1] for action in actions}
+    assert shown == {action.option_strings[-1] for action in actions if action.option_strings}
     assert [action.dest for action in actions if len(action.help) < 10] == []
     assert status("--bacth_size", "8") == 2
     assert "--bacth_size" in capsys.readouterr().err

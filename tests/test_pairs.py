@@ -11,7 +11,7 @@ from PIL import Image
 
 from common import UserError
 from data.augment import CropAugment, parse_chain
-from data.folder import RealFakeFolder, discover, scan
+from data.folder import RealFakeFolder, Sample, discover, scan, source_of
 from data.loader import EpochBatches, create_dataloader, image_weights
 from data.pairs import pair_up
 from data.transforms import Augment, Geometry
@@ -234,3 +234,15 @@ def test_only_the_piece_that_is_needed_is_degraded(rng):
         windows = np.lib.stride_tricks.sliding_window_view(whole, (4, 4, 3), axis=(1, 2, 3))[:, :, :, 0]
         matches += (np.abs(windows - inner).max(axis=(-1, -2, -3)) <= 2).any()
     assert matches >= 32  # a border of the piece can reach the middle of a small crop
+
+
+@pytest.mark.parametrize(("balance", "expected"), [(0.0, 1 / 9), (0.5, 1 / 3.828427), (1.0, 1 / 2)])
+def test_a_balance_between_images_and_sources(balance, expected):
+    sources = ["small"] * 10 + ["large"] * 80
+    batches = EpochBatches([1] * 90, 10, 0, sources=sources, source_balance=balance, count=40_000)
+    assert np.mean(batches.order(0) < 10) == pytest.approx(expected, abs=0.01)
+
+
+def test_a_source_is_the_folder_above_the_labels_whatever_the_generator():
+    paths = ["images/sd/0_real/a.png", "images/sd/1_fake/deep/a.png", "0_real/a.png"]
+    assert [source_of(Sample(path, "x", 0)) for path in paths] == ["images/sd", "images/sd/deep", ""]

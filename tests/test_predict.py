@@ -21,7 +21,8 @@ from common import UserError, owned
 from networks import checkpoint
 from networks.resnet import NPRDetector
 from options import PredictOptions, TrainOptions
-from util import batching, run, score
+from util import batching, calibrate, run, score
+from util.calibrate import Calibration
 from util.predictions import PredictionFile
 
 NATIVE = ("--no_resize", "--no_crop")
@@ -452,7 +453,7 @@ def test_when_no_file_could_be_scored_the_exit_status_is_not_zero(weights, tmp_p
     ("flags", "words"),
     [
         (["--input", "a.png", "--resume"], "--resume needs --output"),
-        ([], "--input is needed"),
+        ([], "image files"),
         (["--input", "a.png", "--output", "o.csv", "--resume", "--overwrite"], "exclude each other"),
         (["--input", "a.png", "--labels", "file"], "invalid choice"),
     ],
@@ -462,9 +463,19 @@ def test_flags_that_make_no_sense_exit_with_status_two(weights, capsys, flags, w
     assert words in capsys.readouterr().err
 
 
-def test_a_missing_model_path_exits_with_status_two(capsys):
-    assert status_of("--input", "a.png")[0] == 2
-    assert "--model_path is needed" in capsys.readouterr().err
+def test_a_calibration_decides_the_verdicts_and_leaves_the_scores(scored, photos, weights, capsys):
+    logits = [float(row["logit"]) for row in scored("photos")]
+    low, high = np.quantile(logits, [0.3, 0.7])
+    wanted = Calibration(1.0, 2.0, *(1 / (1 + np.exp(-(np.array([low, low, high]) + 1) / 2))))
+    calibrate.save(wanted, checkpoint.load(weights))
+    assert [float(row["logit"]) for row in scored("photos", "--overwrite")] == logits
+    capsys.readouterr()
+    scored("photos", output=None)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.endswith(".png")]
+    for (value, verdict, _), logit in zip(lines, logits, strict=True):
+        assert float(value) == pytest.approx(1 / (1 + np.exp(-(logit + 1) / 2)), abs=1e-4)
+        assert verdict == ("real" if logit < low else "fake" if logit > high else "unsure")
+    assert {verdict for _, verdict, _ in lines} == {"real", "fake", "unsure"}
 
 
 # --- --output, --resume, --overwrite ---

@@ -1,6 +1,7 @@
 """Resize, crop, tile, limits and augmentation of one image, and who decides an evaluation's geometry."""
 
 import io
+import math
 from argparse import Namespace
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 import networks
-from common import BadImage
+from common import BadImage, UserError
 from data.transforms import Augment, Geometry, Limits, eval_geometry, prepare
 from networks.base import DataConfig
 
@@ -408,3 +409,54 @@ def test_a_strip_that_a_resize_would_make_a_giant_is_a_bad_image():
 def test_a_strip_that_would_be_repeated_into_a_giant_is_a_bad_image():
     with pytest.raises(BadImage, match="1x600000"):
         Geometry(None, 224).tile(Image.new("RGB", (1, 600_000)))
+
+
+# --- several crops ---
+
+
+def numbered(width, height):
+    """An image whose pixels hold their column and row."""
+    columns, rows = np.meshgrid(np.arange(width), np.arange(height))
+    return Image.fromarray(np.stack([columns, rows, 0 * rows], axis=-1).astype(np.uint8))
+
+
+@pytest.mark.parametrize("size", [(64, 40), (16, 16), (9, 40), (50, 17)])
+def test_fixed_crops_are_pieces_of_the_image_the_first_in_the_centre(size):
+    image, geometry = numbered(*size), Geometry(None, 16, crops=6)
+    crops = prepare(image, geometry, Limits())
+    assert crops.shape == (6, 3, 16, 16)
+    assert torch.equal(crops[0], prepare(image, replace(geometry, crops=1), Limits()))
+    assert torch.equal(crops, prepare(image, geometry, Limits()))
+    if min(size) >= 16:
+        for piece in crops:
+            left, top = int(piece[0, 0, 0]), int(piece[1, 0, 0])
+            assert np.array_equal(
+                np.asarray(image)[top : top + 16, left : left + 16].transpose(2, 0, 1), piece
+            )
+    if size == (64, 40):
+        assert len({piece.numpy().tobytes() for piece in crops}) == 6
+
+
+@pytest.mark.parametrize("size", [(64, 40), (16, 16), (33, 32), (5, 40)])
+def test_a_grid_of_crops_covers_every_pixel(size):
+    image = numbered(*size)
+    crops = prepare(image, Geometry(None, 16, crops="grid"), Limits())
+    seen = {
+        (int(x), int(y)) for piece in crops for x, y in zip(piece[0].ravel(), piece[1].ravel(), strict=True)
+    }
+    assert seen == {(x, y) for x in range(size[0]) for y in range(size[1])}
+    tiled = [math.ceil(16 / length) * length for length in size]
+    assert len(crops) == math.prod(math.ceil(length / 16) for length in tiled)
+
+
+def test_crops_are_on_record_and_need_a_crop():
+    assert "crops" not in Geometry().as_dict()
+    assert Geometry(None, 16, crops=3).as_dict()["crops"] == 3
+    config, trained = networks.get("npr").data_config, {"cropSize": 32, "crops": 5}
+    assert eval_geometry(Namespace(), config, trained=trained).crops == 5
+    assert eval_geometry(Namespace(crops=1), config, trained=trained).crops == 1
+    assert eval_geometry(Namespace(), config, row=Geometry(), trained=trained).crops == 5
+    with pytest.raises(UserError, match="--cropSize"):
+        eval_geometry(Namespace(crops=2, no_crop=True), config)
+    with pytest.raises(UserError, match="patches"):
+        eval_geometry(Namespace(crops=2), networks.get("ssp").data_config)

@@ -11,6 +11,7 @@ import torch
 CPU_PIXELS = 2 * 256 * 256
 GPU_PIXELS = 64 * 1024 * 1024  # on a GPU the bound only keeps activations within its memory
 BYTES_PER_PIXEL = 600  # of a GPU's free memory; the NPR network needs about half of it in fp32
+CROPS_NDIM = 5  # (image, crop, channel, row, column)
 WAITING_PASSES = 4  # images that wait for others of their size may fill this many passes
 
 
@@ -74,7 +75,15 @@ class SizeBuckets:
 
 @torch.inference_mode()
 def logits_of(detector, images, device, bf16=False):
-    """uint8 images (B, 3, H, W) on any device -> float32 logits (B,) on `device`, in one pass."""
+    """uint8 images (B, 3, H, W) on any device -> float32 logits (B,) on `device`, in one pass.
+
+    Several crops of each image, (B, N, 3, H, W), give the mean of their logits; patches go in together.
+    """
+    if images.ndim == CROPS_NDIM and detector.data_config.patches is None:
+        crops = images.flatten(0, 1)
+        most = max(1, pixels_per_pass(device) // math.prod(images.shape[-2:]))
+        logits = torch.cat([logits_of(detector, part, device, bf16) for part in crops.split(most)])
+        return logits.view(images.shape[:2]).mean(dim=1)
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         return detector(images.to(device, non_blocking=True)).float()
 

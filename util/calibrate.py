@@ -53,6 +53,8 @@ class Calibration:
     def describe(self):
         """In words, for the caption of a table."""
         known = f"{self.fitted_on.get('images', 0):,} images of {self.fitted_on.get('set', 'unknown origin')}"
+        if views := self.fitted_on.get("views"):
+            known += f", views {', '.join(views)}"
         return (
             f"cal.: (logit {self.shift:+.2f}) / {self.temperature:.2f}, threshold {self.threshold:.3f}, "
             f"fitted on {known}"
@@ -134,10 +136,12 @@ def require_free(loaded, opt):
 
 
 def fit_and_save(loaded, result, opt, about):
-    """Fits on the scores of the view `native`, writes the side file; returns what to print."""
-    scores = next(rows for view, rows in result.scores.items() if not view.steps)
+    """Fits on the scores of all views, writes the side file; returns what to print."""
+    scores = [row for rows in result.scores.values() for row in rows]
+    views = np.repeat(np.arange(len(result.scores)), list(map(len, result.scores.values())))
     labels, logits = (np.array([row[i] for row in scores]) for i in (2, 4))
-    calibration = fit(labels, logits, opt.real_accuracy, opt.unsure, about)
+    about = {**about, "views": [view.name for view in result.scores]}
+    calibration = fit(labels, logits, opt.real_accuracy, opt.unsure, about, views)
     before, after = (
         measure(labels, kind.probability(logits), tuple(CHANGES), kind.threshold)
         for kind in (Calibration(), calibration)
@@ -186,7 +190,7 @@ def describe_band(calibration, scores):
 # ----- fitting -----
 
 
-def fit(labels, logits, real_accuracy=None, error=None, fitted_on=None):
+def fit(labels, logits, real_accuracy=None, error=None, fitted_on=None, views=None):
     """A Calibration fitted on logits (N,) of images with labels (N,); each class weighs a half.
 
     Args:
@@ -194,6 +198,7 @@ def fit(labels, logits, real_accuracy=None, error=None, fitted_on=None):
             that holds with 95 % confidence; else the threshold is that of the best balanced accuracy.
         error: share of errors outside the unsure band, the same for both classes; None: no band.  The band
             holds the threshold, so that nothing on the wrong side of it has a verdict.
+        views: (N,), which view of its image each logit is of; threshold and band then hold under every one.
     UserError unless both classes are there, or where too few images are for what is asked.
     """
     labels, logits = np.asarray(labels), np.asarray(logits, np.float64)
@@ -203,10 +208,17 @@ def fit(labels, logits, real_accuracy=None, error=None, fitted_on=None):
     scaled = Calibration(shift, temperature)
     scores = scaled.probability(logits)
     threshold = best_threshold(labels, scores)
+    parts = [np.ones(len(labels), bool)] if views is None else [views == view for view in np.unique(views)]
     if real_accuracy is not None:
-        threshold = guarded_threshold(scores[labels == 0], real_accuracy)
-    low, high = (None, None) if error is None else unsure_band(labels, scores, error, threshold)
-    about = {"reals": int(np.sum(labels == 0)), "fakes": int(np.sum(labels == 1)), "images": len(labels)}
+        reals = [scores[part & (labels == 0)] for part in parts]
+        threshold = max(guarded_threshold(of_view, real_accuracy) for of_view in reals)
+    low, high = None, None
+    if error is not None:
+        bands = [unsure_band(labels[part], scores[part], error, threshold) for part in parts]
+        if bands := [band for band in bands if band[0] is not None]:
+            low, high = min(band[0] for band in bands), max(band[1] for band in bands)
+    counts = {"reals": np.sum(labels == 0), "fakes": np.sum(labels == 1), "images": len(labels)}
+    about = {name: int(count) // len(parts) for name, count in counts.items()}
     about |= {"real_accuracy": real_accuracy, "error": error, **(fitted_on or {})}
     return Calibration(shift, temperature, threshold, low, high, about)
 

@@ -84,20 +84,7 @@ def parse(argv):
     crops.add_argument("--side", type=positive_int, default=768, help=side)
 
     for command, images in ((masks, 4), (lnp, 8), (crops, 8)):
-        add = command.add_argument
-        add("--input", type=file_path, required=True, help="folder of images, with any folders inside")
-        add(
-            "--output",
-            type=folder_to_write,
-            required=True,
-            help="folder to write, with the same folders inside",
-        )
-        add("--overwrite", action="store_true", help="replace the files of another extraction there")
-        add("--batch_size", type=positive_int, default=images, help="images of a pass")
-        mpx = "refuse images of more than X million pixels"
-        add("--max_mpx", type=positive_float, default=DEFAULT_MAX_MPX, help=mpx)
-        add("--num_threads", type=non_negative_int, help="loader processes; default: one per core, at most 8")
-        add("--device", type=torch_device, default="auto", help="where to run: auto, cpu, cuda, cuda:1, mps")
+        add_common(command.add_argument, images)
 
     toys = commands.add_parser(
         "toys", help="random weights for both, to try the commands: results mean nothing"
@@ -107,6 +94,19 @@ def parse(argv):
     toys.add_argument("--output", type=folder_to_write, required=True, help=weights)
     toys.add_argument("--seed", type=non_negative_int, default=0, help="of the weights")
     return parser.parse_args(argv, Namespace(seed=0, deterministic=False))
+
+
+def add_common(add, images):
+    """The flags of every extraction.  images: of a pass, if --batch_size is not given."""
+    add("--input", type=file_path, required=True, help="folder of images, with any folders inside")
+    output = "folder to write, with the same folders inside"
+    add("--output", type=folder_to_write, required=True, help=output)
+    add("--overwrite", action="store_true", help="replace the files of another extraction there")
+    add("--batch_size", type=positive_int, default=images, help="images of a pass")
+    mpx = "refuse images of more than X million pixels"
+    add("--max_mpx", type=positive_float, default=DEFAULT_MAX_MPX, help=mpx)
+    add("--num_threads", type=non_negative_int, help="loader processes; default: one per core, at most 8")
+    add("--device", type=torch_device, default="auto", help="where to run: auto, cpu, cuda, cuda:1, mps")
 
 
 def coordinates(count, expected):
