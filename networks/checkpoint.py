@@ -96,7 +96,12 @@ def _read_safetensors(path):
     with require_package("safetensors", path).safe_open(path, framework="pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
         own = (file.metadata() or {}).get(FORMAT)
-    return {**json.loads(own), "model": state} if own else state
+    if not own:
+        return state
+    content = json.loads(own)
+    options = content.get("options", {}).items()  # JSON knows no tuples
+    content["options"] = {name: tuple(value) if isinstance(value, list) else value for name, value in options}
+    return {**content, "model": state}
 
 
 def located(path):
