@@ -290,6 +290,12 @@ ROWS = (
         url="https://huggingface.co/datasets/Junwei-Xi/EvalGEN",
     ),
     Protocol(
+        slug="Open-Test",  # one row: its photographs belong to no single generator
+        generators=(Generator("unseen", ("manifest/test",), images=(465, 546)),),
+        geometry=Geometry(load_size=None, crop_size=256),
+        source="the part test of weights/manifest.csv (docs/training-aligned.md)",
+    ),
+    Protocol(
         slug="AIGIBench",
         roots=("AIGIBench",),
         generators=(

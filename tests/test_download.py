@@ -768,7 +768,7 @@ def test_the_script_runs_a_dry_run(tmp_path):
 
 
 def test_the_table_names_protocols_and_the_folders_they_look_in():
-    assert set(SOURCES) - {"ForenSynths-train"} == set(PROTOCOLS) - {"Sample"}
+    assert set(SOURCES) - {"ForenSynths-train"} == set(PROTOCOLS) - {"Sample", "Open-Test"}
     assert set(DEFAULT) == set(PROTOCOL_DEFAULT)
     for name, sources in SOURCES.items():
         row = PROTOCOLS.get(name)

@@ -23,6 +23,10 @@ from util.results import read_scores
 
 # slug: (root, real, fake, "printed name=folder below the root:classes in it ..."), rows as published.
 ROWS = {
+    "Open-Test": (
+        *("", "0_real", "1_fake"),
+        "unseen=manifest/test:sd+real_coco",
+    ),
     "ForenSynths": (
         *("ForenSynths_test", "0_real", "1_fake"),
         "ProGAN=progan:airplane+bird StyleGAN=stylegan:bedroom+car+cat "
@@ -175,6 +179,7 @@ FED = {
     "DFIG": CROPPED,
     "Sample": STORED,
     "AIGIBench": SQUARE,
+    "Open-Test": {(37, 41): (256, 256), (225, 226): (256, 256), (300, 211): (256, 256)},
     **dict.fromkeys(["WildRF", *BARE], STORED),
 }
 FED |= {f"{name}-DDA": FED[name] for name in ("ForenSynths", "AIGCDetectBenchmark")}
