@@ -211,6 +211,8 @@ class TrainOptions(BaseOptions):
             self.parser.error("--rot90 needs --degrade")
         if opt.pairs and opt.batch_size % 2:
             self.parser.error(f"--pairs needs an even --batch_size, got {opt.batch_size}")
+        if opt.pairs and opt.epoch_images and opt.epoch_images % 2:
+            self.parser.error(f"--pairs needs an even --epoch_images, got {opt.epoch_images}")
         if opt.serial_batches and (opt.class_bal or opt.source_bal):
             self.parser.error(
                 "--serial_batches keeps the order of the files, --class_bal and --source_bal draw"

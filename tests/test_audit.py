@@ -176,7 +176,9 @@ def test_what_it_leaves_and_what_it_refuses(tmp_path, capsys):
         with pytest.raises(SystemExit) as error:
             run(capsys, root, *flags)
         assert error.value.code == 2
-    with pytest.raises(ValueError, match="missing"):
+    with pytest.raises(ValueError, match="each"):
+        run(capsys, make_set(tmp_path / "one", JPEG, PNG, number=1))
+    with pytest.raises(ValueError, match="each"):
         run(capsys, make_set(tmp_path / "reals", JPEG, {**JPEG, "suffix": ".txt", "format": "JPEG"}))
 
 

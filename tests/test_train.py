@@ -480,6 +480,7 @@ def test_pairs_and_views_train_and_resume_and_leave_a_column_per_view(start, mon
     ("flags", "word"),
     [
         (["--pairs", "--batch_size", "3"], "even"),
+        (["--pairs", "--epoch_images", "3"], "even"),
         (["--degrade", "crop:0.5"], "crop"),
         (["--degrade", "jpeg:50", "--jpg_prob", "0.5"], "--jpg_prob"),
         (["--rot90"], "--degrade"),

@@ -78,6 +78,7 @@ SCORES = {
     "real": Column("reals", lambda value: "-" if np.isnan(value) else f"{value:+.2f}"),
     "fake": Column("fakes", lambda value: "-" if np.isnan(value) else f"{value:+.2f}"),
 }
+FEWEST = 2  # files of a class, so that it can be divided into folds
 FILES = ("audit.json", "audit.csv", "audit.png")
 
 
@@ -87,8 +88,8 @@ def main(argv=None):
     records, bad = read_all(files_of(opt), opt)
     labels = [record["label"] for record in records]
     print(f"{labels.count(0):,} real and {labels.count(1):,} fake files, {len(bad):,} unreadable")
-    if len(set(labels)) < 2:
-        raise UserError("an audit compares real with fake files; one of them is missing")
+    if min(labels.count(0), labels.count(1)) < FEWEST:
+        raise UserError(f"an audit compares real with fake files, {FEWEST} of each at least")
     areas = areas_of(records)
     generators, features = by_generator(records, areas), by_feature(records, areas)
     verdict = conclusion(generators, opt.view)
@@ -103,6 +104,12 @@ def main(argv=None):
         results = {"generators": generators, "features": features, "scores": follows, "unreadable": bad}
         write(Path(opt.output), about | results)
         print(f"-> {opt.output}")
+
+
+def scores_file(text):
+    """Type of --scores: a scores.csv, or the results folder that holds it."""
+    path = Path(file_path(text))
+    return path / "scores.csv" if path.is_dir() else path
 
 
 def parse(argv):
@@ -121,7 +128,7 @@ def parse(argv):
     add("--protocol_file", type=file_path, help="YAML file with protocols of your own")
     add("--classes", type=names_list, default=(), help="only these generators")
     add("--view", type=one_view, default=AS_STORED, help="encode images in memory first, e.g. aligned")
-    add("--scores", type=file_path, help="scores.csv of the same images: does the score follow the format?")
+    add("--scores", type=scores_file, help="scores.csv of the same images: does the score follow the format?")
     add("--output", type=file_path, help="folder for audit.json, audit.csv and audit.png")
     add("--overwrite", action="store_true", help="replace an audit in --output")
     add("--limit", type=positive_int, default=MOST, help="files to read at most, drawn at random")

@@ -42,7 +42,7 @@ def prepared(path, loaded):
     config = loaded.detector.data_config
     if config.noise_bits == 16:
         raise UserError("cam draws over 8-bit pictures; this detector reads 16-bit noise")
-    geometry = eval_geometry(Namespace(), config, trained=loaded.options)
+    geometry = eval_geometry(Namespace(crops=1), config, trained=loaded.options)
     patches = config.patches and replace(config.patches, vote=1)
     rules = {"noise_bits": config.noise_bits, "patches": patches, "seed": EVALUATION_SEED}
     return read_pixels(path, geometry, Limits(config.min_side), **rules)
