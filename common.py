@@ -225,7 +225,10 @@ def read_table(path, columns):
         missing = [name for name in columns if name not in (reader.fieldnames or ())]
         if missing:
             raise UserError(f"{path}: expected the columns {', '.join(columns)}; no {', '.join(missing)}")
-        return list(reader)
+        try:
+            return list(reader)
+        except csv.Error as error:  # a cell without an end
+            raise UserError(f"{path} is damaged (line {reader.line_num}: {error})") from None
 
 
 LOCK = ".lock"  # name of the hidden file in an owned folder

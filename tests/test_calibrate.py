@@ -221,6 +221,7 @@ def test_a_calibration_is_not_lost_and_belongs_to_its_weights(weights, tree, cap
         (("--calibrate", "--views", "web"), "native"),
         (("--calibrate", "--real_accuracy", "0.95"), "59"),
         (("--calibrate", "--unsure", "2"), "between 0 and 1"),
+        (("--calibrate", "--unsure", "1e-320"), "unsure"),
     ],
 )
 def test_what_cannot_be_calibrated_is_refused(weights, tree, flags, word, capsys):

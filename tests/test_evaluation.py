@@ -18,7 +18,7 @@ from data import protocols
 from networks import checkpoint
 from networks.resnet import NPRDetector
 from util import run
-from util.results import read_scores, sigmoid, write_scores
+from util.results import read_meta, read_scores, sigmoid, write_scores
 
 
 def table(folder):
@@ -58,7 +58,8 @@ def test_scores_are_the_float32_sigmoid_of_the_detectors_logits(weights, tree):
 
 def test_scores_survive_the_csv_to_the_last_bit(tmp_path):
     logits = np.random.default_rng(0).normal(0, 60, 2000).astype(np.float32)
-    rows = [("p", "g", 1, score, logit) for score, logit in zip(sigmoid(logits), logits, strict=True)]
+    numbers = enumerate(zip(sigmoid(logits), logits, strict=True))
+    rows = [(f"{n}.png", "g", 1, score, logit) for n, (score, logit) in numbers]
     write_scores(tmp_path / "scores.csv", rows)
     assert [row[3:] for row in read_scores(tmp_path / "scores.csv")] == [row[3:] for row in rows]
 
@@ -336,3 +337,46 @@ def test_a_real_mixture_of_formats_and_sizes_is_scored_whole(weights):
             row["path"] for row in csv.DictReader(file) if row["generator"] in ("cifake_32", "gan_singles")
         }
     assert {row[0] for row in read_scores(results("wild-mini") / "scores.csv")} == expected
+
+
+META_DAMAGE = [
+    ("counts", None),
+    ("finished", ["a"]),
+    ("finished", {"a": {}}),
+    ("bad_files", None),
+    ("views", []),
+    ("views", {"web": None}),
+    ("protocol_row", []),
+    ("printed", None),
+    ("printed", {"threshold": "x"}),
+    ("printed", {"reals_from": 3}),
+    ("notes", 3),
+    ("checkpoint_sha256", None),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), META_DAMAGE)
+def test_an_entry_of_meta_json_that_is_not_of_its_kind_is_named(tmp_path, key, value):
+    (tmp_path / "meta.json").write_text(json.dumps({key: value}))
+    with pytest.raises(UserError, match=rf"meta\.json is damaged .*{key}"):
+        read_meta(tmp_path)
+
+
+SCORE_DAMAGE = {
+    "nan": "b,a,1,nan,0.0\n",
+    "infinite": "b,a,1,0.5,inf\n",
+    "text": "b,a,1,hello,0.0\n",
+    "third class": "b,a,2,0.5,0.0\n",
+    "negative class": "b,a,-1,0.5,0.0\n",
+    "cut off": "b,a,1\n",
+    "twice": "a,a,0,0.5,0.0\n",
+    "endless": f'"{"b" * 200_000}",a,1,0.5,0.0\n',
+}
+
+
+@pytest.mark.parametrize("row", SCORE_DAMAGE.values(), ids=SCORE_DAMAGE)
+def test_a_row_of_scores_that_would_make_wrong_numbers_is_refused(tmp_path, row):
+    path = tmp_path / "scores.csv"
+    path.write_text("path,generator,label,score,logit\na,a,0,0.5,0.0\n" + row)
+    with pytest.raises(UserError, match=r"scores\.csv is damaged"):
+        read_scores(path)

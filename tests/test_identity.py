@@ -31,7 +31,15 @@ def test_another_thing_is_refused_with_its_differences_and_the_ways_out():
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(None, "missing"), (b"", "empty"), (b'{"a": 1', "damaged"), (b"[1]", "no a, b"), (b'{"a": 1}', "no b")],
+    [
+        (None, "missing"),
+        (b"", "empty"),
+        (b'{"a": 1', "damaged"),
+        (b"[1]", "object"),
+        (b"[{}]", "object"),
+        (b"{}", "no a, b"),
+        (b'{"a": 1}', "no b"),
+    ],
 )
 def test_a_side_file_that_a_power_cut_left_empty_is_named(tmp_path, content, reason):
     path = tmp_path / "meta.json"

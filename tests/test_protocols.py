@@ -408,7 +408,7 @@ def test_reals_from_refuses_other_weights_and_folders_without_reals():
     run_test("--protocols", "EvalGEN", "--name", "fakes")
     with pytest.raises(ValueError, match="no scores of reals"):
         run_test("--protocols", "EvalGEN", "--reals_from", "results/fakes/EvalGEN", "--name", "x")
-    with pytest.raises(ValueError, match=r"meta\.json"):
+    with pytest.raises(ValueError, match=r"results/none/meta\.json"):
         run_test("--protocols", "EvalGEN", "--reals_from", "results/none", "--name", "x")
     checkpoint.save("bright.pth", Brightness(-1.0), options={"name": "bright"})
     with pytest.raises(ValueError, match="checkpoint_sha256"):

@@ -272,3 +272,19 @@ def test_one_generator_of_an_earlier_evaluation_is_measured_and_calibrated_alone
     side = json.loads(Path(f"{weights}.calibration.json").read_text())
     assert side["fitted_on"]["images"] == 16
     assert {row["generator"] for row in table(results())} == {"a", "Mean"}
+
+
+def test_several_views_have_the_same_scores_with_and_without_workers(weights, tree):
+    root = tree(["a", "b"])
+    for workers in "02":
+        evaluate(weights, root, "--views", "native,noise:5,web", "--num_threads", workers, "--name", workers)
+    for name in ("scores.csv", "scores.noise-5.csv", "scores.web.csv"):
+        assert Path("results/0/tree", name).read_bytes() == Path("results/2/tree", name).read_bytes()
+
+
+def test_overwrite_with_other_views_leaves_no_file_of_the_old_ones(weights, tree):
+    root = tree(["a"])
+    evaluate(weights, root, "--views", "native,web")
+    evaluate(weights, root, "--views", "hard", "--overwrite")
+    names = {path.name for path in results().iterdir()}
+    assert names == {"meta.json", "scores.hard.csv", "table.hard.csv", "table.hard.md"}

@@ -39,7 +39,7 @@ def test_npr_maps_show_a_column_per_generator_and_one_real(tree, tmp_path):
 
 
 def test_curves_come_from_scores_and_skip_one_sided_generators(tmp_path):
-    rows = [("p", "a", label, score, 0.0) for label, score in ((0, 0.1), (1, 0.9), (0, 0.6), (1, 0.4))]
+    rows = [(f"{score}.png", "a", int(score in (0.9, 0.4)), score, 0.0) for score in (0.1, 0.9, 0.6, 0.4)]
     write_scores(tmp_path / "scores.csv", [*rows, ("p", "only_real", 0, 0.2, -1.0)])
     main(["curves", "--results", str(tmp_path)])
     assert Image.open(tmp_path / "curves.png").size[0] > 800

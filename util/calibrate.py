@@ -297,9 +297,9 @@ def unsure_band(labels, scores, error, threshold):
     Source: Vovk, Gammerman and Shafer, 2005.
     """
     reals, fakes = (np.sort(scores[labels == label]) for label in (0, 1))
-    least = int(np.ceil(1 / error)) - 1
+    least = np.ceil(1 / error) - 1
     if min(len(reals), len(fakes)) < least:
-        raise UserError(f"an unsure band with {error:.1%} errors needs {least} images of each class")
+        raise UserError(f"an unsure band with {error:.1%} errors needs {least:.0f} images of each class")
     high = reals[int(np.ceil((len(reals) + 1) * (1 - error))) - 1]  # above it: surely not real
     low = fakes[int(np.floor((len(fakes) + 1) * error)) - 1]  # below it: surely not fake
     if high <= threshold < low:

@@ -39,8 +39,8 @@ def shown(value):
     return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text
 
 
-def read_side_file(path, remedy, keys=()):
-    """A small JSON file: an object with these keys, or a list of such; else UserError with the remedy."""
+def read_side_file(path, remedy, keys=(), many=False):
+    """A small JSON file: an object with these keys, or with `many` a list of such; else UserError."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig", errors="surrogateescape"))
     except FileNotFoundError:
@@ -48,8 +48,11 @@ def read_side_file(path, remedy, keys=()):
     except ValueError as error:
         reason = error if path.stat().st_size else "it is empty"
         raise UserError(f"{path} is damaged ({reason}); {remedy}") from None
-    records = content if isinstance(content, list) and content else [content]
-    missing = [key for key in keys if not all(isinstance(entry, dict) and key in entry for entry in records)]
+    records = content if many else [content]
+    if not isinstance(records, list) or not all(isinstance(entry, dict) for entry in records):
+        expected = "a list of objects" if many else "an object"
+        raise UserError(f"{path} is damaged (expected {expected}); {remedy}")
+    missing = [key for key in keys if not all(key in entry for entry in records)]
     if missing:
         raise UserError(f"{path} is damaged (it has no {', '.join(missing)}); {remedy}")
     return content

@@ -24,6 +24,12 @@ PATTERNS = (
 )  # what makes up a results folder
 AGAIN = "evaluate again with --overwrite"
 SCORE_COLUMNS = ("path", "generator", "label", "score", "logit")
+WORDS = {dict: "an object", list: "a list", str: "text"}
+# Entries of meta.json that are read again; of a view it has some as well.
+KINDS = dict.fromkeys(("counts", "finished", "bad_files", "views", "protocol_row", "printed"), dict)
+KINDS |= {"notes": list, "protocol": str, "checkpoint": str, "checkpoint_sha256": str, "file": str}
+# What each entry of these has.
+PARTS = {"finished": {"images"}, "views": {"file", "finished", "bad_files"}}
 
 
 def file_for(view, name):
@@ -109,14 +115,14 @@ class Results:
 
     def _resume(self, remedy):
         """Loads what is finished; UserError if it is damaged or of another evaluation."""
-        self.meta = read_side_file(self.folder / "meta.json", remedy, ("counts", "bad_files", "finished"))
+        self.meta = read_meta(self.folder, ("counts", "bad_files", "finished"), remedy)
         ways = "use --overwrite or --name"
         require_same(self.meta, self.identity, self.folder, ways)
         for view in self.views:
             record = self.record(view)
             require_same(record, {"chain": view.chain} if view.steps else {}, self.folder, ways)
             finished = record["finished"]
-            known = {name: entry["files_sha256"] for name, entry in finished.items()}
+            known = {name: entry.get("files_sha256") for name, entry in finished.items()}
             wanted = {name: digest for name, digest in self.files.items() if name in known}
             require_same({"files": known}, {"files": {**known, **wanted}}, self.folder, ways)
             path = self.folder / file_for(view, "scores.csv")
@@ -144,8 +150,8 @@ def reals_of(path, identity, views):
     path: its folder, results/<name>/<protocol>, or the scores.csv in it.  UserError where it has no reals, is
     of other weights or lacks a view.
     """
-    folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    meta = read_side_file(folder / "meta.json", "--reals_from needs results/NAME/PROTOCOL")
+    folder = Path(path).parent if Path(path).is_file() else Path(path)
+    meta = read_meta(folder, ("checkpoint_sha256",), "--reals_from needs results/NAME/PROTOCOL")
     same = {key: identity[key] for key in ("checkpoint_sha256", "precision")}
     require_same(meta, same, folder, "--reals_from needs scores of the same weights")
     found = {}
@@ -177,14 +183,34 @@ def read_folder(folder, view):
     return finished_scores(folder / file_for(view, "scores.csv"), record), meta
 
 
-def read_meta(folder, needed=()):
+def read_meta(folder, needed=(), remedy=AGAIN):
     """meta.json of a results folder, {} where there is none; UserError when it is damaged or lacks keys."""
     path = folder / "meta.json"
-    meta = read_side_file(path, AGAIN, needed) if path.is_file() or needed else {}
-    for name, record in meta.get("views", {}).items():
-        if missing := {"file", "finished", "bad_files"} - {*record}:
-            raise UserError(f"{path} is damaged (view {name} has no {', '.join(sorted(missing))}); {AGAIN}")
+    meta = read_side_file(path, remedy, needed) if path.is_file() or needed else {}
+    if wrong := next(damage(meta), ""):
+        raise UserError(f"{path} is damaged ({wrong}); {remedy}")
     return meta
+
+
+def damage(record):
+    """Yields in words what is wrong with the content of meta.json, or with what it says of a view."""
+    for name, kind in KINDS.items():
+        if name in record and not isinstance(record[name], kind):
+            yield f"{name}: expected {WORDS[kind]}, got {record[name]!r}"
+            return
+    printed = {"threshold": THRESHOLD, "reals_from": None} | record.get("printed", {})
+    if type(printed["threshold"]) not in (int, float):
+        yield f"printed.threshold: expected a number, got {printed['threshold']!r}"
+    if not isinstance(printed["reals_from"], str | None):
+        yield f"printed.reals_from: expected text or null, got {printed['reals_from']!r}"
+    for key, needed in PARTS.items():
+        for name, part in record.get(key, {}).items():
+            if not isinstance(part, dict):
+                yield f"{key}.{name}: expected an object, got {part!r}"
+            elif missing := needed - part.keys():
+                yield f"{key}.{name} has no {', '.join(sorted(missing))}"
+            else:
+                yield from (f"{key}.{name}: {wrong}" for wrong in damage(part))
 
 
 def read_views(folder, meta):
@@ -233,15 +259,33 @@ def write_scores(path, rows):
 
 
 def read_scores(path):
-    """Rows (path, generator, label, score, logit) of a scores.csv, also as a spreadsheet saves it."""
-    rows = read_table(path, SCORE_COLUMNS)
+    """Rows (path, generator, label, score, logit) of a scores.csv, also as a spreadsheet saves it.
+
+    UserError for a label other than 0 and 1, a score or logit of NaN or inf, a row that is cut off,
+    and an image that a generator has twice.
+    """
+    rows, images = [], set()
+    for position, cells in enumerate(read_table(path, SCORE_COLUMNS), 1):
+        row = scored_image(cells)
+        if row is None:
+            expected = "expected label 0 or 1, finite score and logit"
+            got = ", ".join(str(cells[name]) for name in SCORE_COLUMNS)
+            raise UserError(f"{path} is damaged (image {position}: {expected}, got {got}); {AGAIN}")
+        if row[:3] in images:
+            raise UserError(f"{path} is damaged ({row[0]} is there twice); {AGAIN}")
+        images.add(row[:3])
+        rows.append(row)
+    return rows
+
+
+def scored_image(cells):
+    """(path, generator, label, score, logit) of the cells of a row, None where they are not of their kind."""
     try:
-        return [
-            (row["path"], row["generator"], int(row["label"]), number(row["score"]), number(row["logit"]))
-            for row in rows
-        ]
-    except (TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}); --overwrite replaces it") from None
+        label, score, logit = int(cells["label"]), number(cells["score"]), number(cells["logit"])
+    except (TypeError, ValueError, AttributeError):
+        return None
+    good = label in (0, 1) and np.isfinite(score) and np.isfinite(logit)
+    return (cells["path"], cells["generator"], label, score, logit) if good else None
 
 
 def number(text):

@@ -210,7 +210,7 @@ def record_session(path, session):
     sessions, notice = [], ""
     try:
         if path.exists():
-            sessions = read_side_file(path, "its list of sessions starts again", keys=["precision"])
+            sessions = read_side_file(path, "its list of sessions starts again", ["precision"], many=True)
     except UserError as error:
         notice = f"notice: {error}"
     write_json(path, [*sessions, session])
