@@ -54,8 +54,9 @@ def main(argv=None):
 
     # A calibration.
     if opt.calibrate:
-        files = {"set": task.name, "files_sha256": file_list_sha256(dataset.samples), "crops": geometry.crops}
-        print(f"\n{calibrate.fit_and_save(loaded, result, opt, files)}")
+        about = {"set": task.name, "files_sha256": file_list_sha256(dataset.samples)}
+        about |= {"crop": geometry.crop_size, "crops": geometry.crops}
+        print(f"\n{calibrate.fit_and_save(loaded, result, opt, about)}")
 
 
 if __name__ == "__main__":

@@ -601,15 +601,16 @@ def test_export_keeps_scores_settings_and_calibration_and_leaves_the_rest(tmp_pa
         "val_views": ("native",),
     }
     checkpoint.save(tmp_path / "run.pth", detector, options=options, optimizer={"state": [1]}, epoch=3)
-    calibrate.save(Calibration(0.5, 2.0, 0.7, fitted_on={"crops": 3}), checkpoint.load(tmp_path / "run.pth"))
+    seen = {"crop": 64, "crops": 3}
+    calibrate.save(Calibration(0.5, 2.0, 0.7, fitted_on=seen), checkpoint.load(tmp_path / "run.pth"))
     for name in ("out.safetensors", "out.pth"):
         export.main(["--model_path", str(tmp_path / "run.pth"), "--output", str(tmp_path / name)])
         loaded = checkpoint.load(tmp_path / name)
         assert same(loaded.detector.state_dict(), detector.state_dict())
-        assert calibrate.of(loaded) == Calibration(0.5, 2.0, 0.7, fitted_on={"crops": 3})
+        assert calibrate.of(loaded) == Calibration(0.5, 2.0, 0.7, fitted_on=seen)
         assert {"dataroot", "optimizer"} & {*loaded.options, *loaded.content} == set()
         geometry = eval_geometry(Namespace(), loaded.detector.data_config, trained=loaded.options)
-        assert (geometry.load_size, geometry.crop_size, geometry.crops) == (None, 48, 3)
+        assert (geometry.load_size, geometry.crop_size, geometry.crops) == (None, 64, 3)
     with pytest.raises(UserError, match="--overwrite"):
         export.main(["--model_path", str(tmp_path / "run.pth"), "--output", str(tmp_path / "out.pth")])
 

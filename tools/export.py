@@ -2,8 +2,8 @@
 
     python -m tools.export --model_path checkpoints/NAME/model_epoch_best.pth --output NAME.safetensors
 
-Optimiser, history and paths are left out.  A calibration beside the weights (val.py --calibrate) goes in, and
-its number of crops becomes that of later evaluations.
+Optimiser, history and paths are left out.  A calibration beside the weights (val.py --calibrate) goes in, and the
+size and number of its crops become those of later evaluations.
 """
 
 import argparse
@@ -34,8 +34,9 @@ def main(argv=None):
     calibration = calibrate.of(loaded)
     options = {name: value for name, value in loaded.options.items() if name not in PATHS}
     options |= {"name": opt.output.stem}
-    if calibration and calibration.fitted_on.get("crops"):
-        options["crops"] = calibration.fitted_on["crops"]
+    fitted_on = calibration.fitted_on if calibration else {}
+    seen = {"val_crop": fitted_on.get("crop"), "crops": fitted_on.get("crops")}
+    options |= {name: value for name, value in seen.items() if value}
     kept = {"options": options, "calibration": calibration and calibration.as_dict()}
     checkpoint.save(opt.output, loaded.detector, **kept)
     calibrated = calibration.describe() if calibration else "without a calibration (val.py --calibrate)"
