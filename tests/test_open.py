@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -11,10 +12,47 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
+import predict
+from common import read_table
 from networks import checkpoint
 from util import calibrate
+from util.results import read_scores
 
 PARTS = {"train": (6, 6), "calibrate": (3, 3)}  # images of each class
+
+WEIGHTS = checkpoint.SHIPPED["open"]
+SCORES = WEIGHTS.parent / "results" / "open" / "Open-Test"
+
+
+def test_a_photo_gets_an_answer_without_a_download(tmp_path, capsys):
+    photograph(np.random.default_rng(0), 0).save(tmp_path / "a b.jpg")
+    predict.main([str(tmp_path / "a b.jpg"), "--device", "cpu", "--num_threads", "0"])
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.endswith("a b.jpg")]
+    assert line.split()[1] in ("real", "fake", "unsure") and 0 <= float(line.split()[0]) <= 1
+    assert "evidence" in "".join(lines)
+    assert WEIGHTS.stat().st_size <= 6_000_000
+
+
+@pytest.mark.parametrize("view", ["", ".aligned", ".web"])
+def test_the_numbers_of_the_card_are_those_of_its_scores(view):
+    rows = read_scores(SCORES / f"scores{view}.csv")
+    assert len(rows) == 465 + 546 == len({row[0] for row in rows})
+    labels, scores = (np.array([row[place] for row in rows]) for place in (2, 3))
+    reals, fakes = scores[labels == 0], scores[labels == 1]
+    above = np.mean((fakes[:, None] > reals) + 0.5 * (fakes[:, None] == reals))
+    (table,) = [
+        row
+        for row in read_table(SCORES / f"table{view}.csv", ("generator", "auc", "r_acc", "f_acc"))
+        if row["generator"] == "unseen"
+    ]
+    assert float(table["auc"]) == pytest.approx(above)
+    card = (WEIGHTS.parent / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert f"{100 * above:.1f}" in card
+    threshold = json.loads((SCORES / "meta.json").read_text())["printed"]["threshold"]
+    for name, share in (("r_acc", np.mean(reals <= threshold)), ("f_acc", np.mean(fakes > threshold))):
+        assert float(table[name]) == pytest.approx(share)
+        assert f"{100 * share:.1f}" in card
 
 
 def photograph(rng, label):
