@@ -3,8 +3,7 @@
 An entry of RECONSTRUCTORS is build(weights, device, crops) -> a function that maps uint8 (B, H, W, 3) to the
 same shape, H and W multiples of 8.  weights: the text behind the colon of --with, "" for the default.
 crops: a function without arguments that gives photographs, uint8 (N, H, W, 3), to be fitted on; only
-`upsampler` asks for them.  UserError for a missing
-package, for weights of another kind, and for unknown names.
+`upsampler` asks for them.  UserError for a missing package, weights of another kind, and unknown names.
 
 Sources: pairs by reconstruction: AlignedForensics (Rajan et al., ICLR 2025); several last components:
 "final-component contamination" (arXiv 2601.20461).

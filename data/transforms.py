@@ -97,18 +97,15 @@ class Geometry:
             lefts, tops = (np.linspace(0, more, math.ceil(more / self.crop_size) + 1) for more in room)
             corners = [(round(left), round(top)) for top in tops for left in lefts]
         else:
-            places = [[(0.5 + number * step) % 1 for step in PLACES] for number in range(self.crops)]
-            corners = [
-                [round(place * more) for place, more in zip(pair, room, strict=True)] for pair in places
-            ]
+            places = (0.5 + np.outer(np.arange(self.crops), PLACES)) % 1
+            corners = np.rint(places * room).astype(int).tolist()
         return [self.trim(crop(image, *corner, self.crop_size, self.crop_size)) for corner in corners]
 
     @property
     def fixed_size(self):
         """Whether every image comes out at one size."""
-        if self.crops == GRID:
-            return False
-        return self.crop_size is not None or (self.load_size is not None and self.resize == "square")
+        square = self.load_size is not None and self.resize == "square"
+        return self.crops != GRID and (self.crop_size is not None or square)
 
     def describe(self):
         """The effective input in words, e.g. for a table's caption."""
