@@ -6,7 +6,7 @@
 
 Without --model_path the weights of this repository answer (weights/MODEL_CARD.md).  Where weights have a
 calibration, the number printed is its probability, and its threshold and band decide between real, fake and
-unsure; a CSV holds the detector's own scores.
+unsure.  A CSV has the detector's own score and logit as well.
 Images are prepared as val.py does it.  A file that cannot be used becomes a row with the reason.
 --resume resumes a stopped run with --output.
 """
@@ -42,14 +42,15 @@ def main(argv=None):
     scan = data.files_scan(opt.input)
     device = run.start(opt)
     loaded = checkpoint.load(opt.model_path, opt.arch, opt)
-    calibration = calibrate.of(loaded)
+    calibration = calibrate.of(loaded) or calibrate.Calibration()
     detector = loaded.detector.to(device, memory_format=torch.channels_last).eval()
     geometry = data.eval_geometry(opt, detector.data_config, trained=loaded.options)
     dataset = data.evaluation_images(opt, scan, detector.data_config, geometry)
     lines = [*loaded.notes, *loaded.marks, f"{len(dataset):,} files, {dataset.describe_input()}, {device}"]
     lines += [f"passed over: {scan.others()}"] if scan.passed_over else []
     lines += scan.notices() if opt.labels else []
-    lines += [calibration.describe()] if calibration else []
+    lines += [calibration.describe()] if calibration.fitted_on else []
+    lines += filter(None, [calibration.misfit(geometry)])
     print("\n".join(lines))
 
     # The file of scores, new or resumed, which no other process can write meanwhile.
@@ -57,6 +58,7 @@ def main(argv=None):
         identity = {
             **loaded.identity,
             **describe_input(dataset, opt.amp),
+            "calibration": calibration.as_dict(),
             "labels": opt.labels,
             "view": opt.views[0].chain,
         }
@@ -68,18 +70,17 @@ def main(argv=None):
         tune_kernels(dataset, opt.deterministic)
         hint = "resume with the same command and --resume" if output else "no scores were kept"
         with run.StopSignal(hint) as stop:
-            rows = score_files(opt, dataset, detector, device, output, stop)
+            rows = score_files(opt, dataset, detector, device, output, stop, calibration)
 
     # Lines, or the file, and a summary.
-    add_verdicts(rows, calibration or calibrate.Calibration())
     if not output:
         print("\n".join(map(line, rows)))
-    print(summary(opt, rows))
+    print(summary(opt, rows, calibration.threshold))
     if all(row["score"] is None for row in rows):
         sys.exit(1)
 
 
-def score_files(opt, dataset, detector, device, output, stop):
+def score_files(opt, dataset, detector, device, output, stop, calibration):
     """A row per file, in the order of the files; scores that --output holds already are kept."""
     rows = {path: row for path, row in output.rows.items() if not row["error"]} if output else {}
     waiting = [index for index, sample in enumerate(dataset.samples) if sample.path not in rows]
@@ -91,7 +92,8 @@ def score_files(opt, dataset, detector, device, output, stop):
         with tqdm(total=len(waiting), unit="img", disable=not waiting, dynamic_ncols=True) as bar:
             for scored in score(detector, loader, device, bad, opt.amp == "bf16", stop, bar):
                 for row in scored:
-                    rows[row["path"]] = row | {"label": labels.get(row["path"])}
+                    label = labels.get(row["path"])
+                    rows[row["path"]] = row | answer(calibration, row["logit"]) | {"label": label}
                     fresh.append(rows[row["path"]])
                 if output and len(fresh) >= ROWS_AT_ONCE:
                     output.add(fresh)
@@ -109,12 +111,12 @@ def labels_of(dataset):
     return {sample.path: sample.label for sample in dataset.samples if sample.label != UNLABELLED}
 
 
-def add_verdicts(rows, calibration):
-    """Adds probability and verdict to the rows of files that were scored."""
-    scored = [row for row in rows if row["score"] is not None]
-    probabilities = calibration.probability([row["logit"] for row in scored])
-    for row, probability in zip(scored, probabilities, strict=True):
-        row |= {"probability": probability, "verdict": calibration.verdict(probability)}
+def answer(calibration, logit):
+    """Probability and verdict of a logit; None for a file that has none."""
+    if logit is None:
+        return {"probability": None, "verdict": None}
+    probability = calibration.probability(logit)
+    return {"probability": float(probability), "verdict": calibration.verdict(probability)}
 
 
 def line(row):
@@ -125,7 +127,7 @@ def line(row):
     return f"{row['probability']:.4f}  {row['verdict']:<6}  {path}"
 
 
-def summary(opt, rows):
+def summary(opt, rows, threshold):
     """The last lines: how many were scored, how many look fake, and with labels how right that is."""
     scored = [row for row in rows if row["score"] is not None]
     failed = len(rows) - len(scored)
@@ -136,16 +138,17 @@ def summary(opt, rows):
         where = ", see the column error" if opt.output else ""
         lines.append(f"{failed:,} files could not be scored{where}")
     if opt.labels:
-        lines.append(accuracy([row for row in scored if row["label"] is not None], len(scored)))
+        lines.append(accuracy([row for row in scored if row["label"] is not None], len(scored), threshold))
     return "\n".join([*lines, f"-> {opt.output}"] if opt.output else lines)
 
 
-def accuracy(labelled, scored):
-    """Accuracy, AP, real and fake accuracy of the files whose folder says what they are."""
+def accuracy(labelled, scored, threshold):
+    """Accuracy, AP, real and fake accuracy of the files whose folder says what they are, by the threshold."""
     if not labelled:
         return "--labels folder: no scored file is in a folder with a label name (0_real, 1_fake, ai, ...)"
     labels = np.array([row["label"] for row in labelled])
-    row = measure(labels, np.array([row["score"] for row in labelled], dtype=np.float32))
+    probabilities = np.array([row["probability"] for row in labelled], dtype=np.float32)
+    row = measure(labels, probabilities, threshold=threshold)
     table = tables.results([{"generator": "labelled files", **row}])
     unlabelled = scored - len(labelled)
     return table + (f"\n{unlabelled:,} scored files have no label folder above them" if unlabelled else "")

@@ -51,7 +51,10 @@ class EpochBatches(Sampler):
         self.weights = None  # of the pairs, then of the single images
         if class_balance or sources is not None:
             weights = image_weights(self.labels, class_balance, sources, source_balance)
-            self.weights = np.concatenate([weights[self.pairs].mean(axis=1), weights[self.singles]])
+            singles = weights[self.singles]
+            if class_balance:  # a pair is balanced in itself, so the single images must be
+                singles = balanced(singles, self.labels[self.singles])
+            self.weights = np.concatenate([weights[self.pairs].mean(axis=1), singles])
         self.epoch, self.first = 0, 0
 
     def start(self, epoch, batch=0):
@@ -102,9 +105,13 @@ def image_weights(labels, class_balance=False, sources=None, source_balance=1.0)
             return_counts=True,
         )
         weights = counts[place] ** -float(source_balance)
-    if class_balance:
-        weights = weights / np.bincount(labels, weights, minlength=2)[labels]
-    return weights
+    return balanced(weights, labels) if class_balance else weights
+
+
+def balanced(weights, labels):
+    """Weights of which each class has half of the sum; unchanged where a class is missing."""
+    sums = np.bincount(labels, weights, minlength=2)
+    return weights * (sums.sum() / 2 / sums)[labels] if sums.all() else weights
 
 
 def collate(items):

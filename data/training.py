@@ -33,7 +33,9 @@ def training_sets(opt, data_config):
     trainset = _dataset(opt, train, data_config, augmentation(opt, data_config))
     if opt.pairs:
         trainset.twins = {fake: real for real, fake in pair_up(train, opt.pairs)}
-        notices.append(f"pairs: {len(trainset.twins):,}, each in one batch with one random draw")
+        others = len(train.samples) - 2 * len(trainset.twins)
+        words = f"pairs: {len(trainset.twins):,}, each in one batch with one random draw"
+        notices.append(words + (f"; {others:,} images without a twin" if others else ""))
     return trainset, valset, notices
 
 

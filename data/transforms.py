@@ -288,7 +288,7 @@ def eval_geometry(opt, data_config, row=None, trained=None):
     if geometry.crops != 1 and (data_config.patches or data_config.noise_bits is not None):
         raise UserError("--crops is for detectors of whole photographs, not of patches or noise files")
     if geometry.crops != 1 and geometry.crop_size is None:
-        raise UserError("--crops needs a crop: --cropSize, or leave out --no_crop")
+        raise UserError("several crops need a size: --cropSize, or --crops 1 with --no_crop")
     return geometry
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 import networks
-from common import CheckpointError, UserError, require_package, sha256, written_whole
+from common import CheckpointError, UserError, file_path, require_package, sha256, written_whole
 from networks.base import Published, describe, own_flags
 
 FORMAT = "npr-lab/1"
@@ -104,6 +104,12 @@ def _read_safetensors(path):
     return {**content, "model": state}
 
 
+def named_or_path(text):
+    """Type of --model_path: a name of SHIPPED, or a path with ~ expanded; ./open is a file called open."""
+    path = file_path(text)
+    return str(Path(path).absolute()) if path in SHIPPED and text != path else path
+
+
 def located(path):
     """The file of a --model_path: the name of weights of this repository, or a path."""
     return SHIPPED.get(str(path), Path(path))
@@ -119,7 +125,8 @@ def read(path):
         best = path / "model_epoch_best.pth"
         wanted = best if best.is_file() else "a file in it"
         hint = f" (it is a folder; name {wanted})" if path.is_dir() else ""
-        raise CheckpointError(f"no weight file at {path}{hint}")
+        names = f"{', '.join(SHIPPED)} names weights of this project"
+        raise CheckpointError(f"no weight file at {path}{hint}; {names}")
     read_file = _read_safetensors if path.suffix == ".safetensors" else _read_torch
     try:
         content = read_file(path)

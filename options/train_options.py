@@ -20,6 +20,7 @@ from data.augment import parse_chain
 from data.pairs import BY_NAME
 from data.perturb import JPEG_METHODS, NATIVE
 from data.training import NO_VALIDATION
+from networks import checkpoint
 from options import recipes
 from options.base_options import BaseOptions, gpu_device
 from options.val_options import views_list
@@ -62,6 +63,8 @@ class TrainOptions(BaseOptions):
         ("select_on_test", "val_fraction"),
         ("val_split", "select_on_test"),
         ("val_split", "val_fraction"),
+        ("pairs", "val_fraction"),  # a share held out by image divides pairs
+        ("pairs", "serial_batches"),  # pairs have no place in the order of the files
     )
 
     def deciding_parser(self):
@@ -131,7 +134,8 @@ class TrainOptions(BaseOptions):
         add("--pairs", nargs="?", const=BY_NAME, metavar="CSV", help=twins)
         add("--serial_batches", action="store_true", help="keep the order of the files, no shuffling")
         add = parser.add_argument_group("start weights").add_argument
-        add("--model_path", type=file_path, help="start from the weights in this file; all must fit")
+        whole = "start from the weights in this file; all must fit"
+        add("--model_path", type=checkpoint.named_or_path, help=whole)
         add("--init_weights", type=file_path, help="start from those layers of this file that fit")
         add("--pretrained", action="store_true", help="start from ImageNet weights where layers fit")
         add("--no_pretrained", dest="pretrained", action="store_false", help="start from random weights")

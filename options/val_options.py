@@ -6,6 +6,7 @@ from common import UserError, choice_list, file_path, fraction, number, positive
 from data.patches import EVALUATION_SEED
 from data.perturb import AS_STORED, PERTURBATIONS, VIEWS, parse_views
 from data.transforms import GRID
+from networks import checkpoint
 from options.base_options import RETIRED, BaseOptions
 from util.metrics import METRICS, PUBLISHED, THRESHOLD
 
@@ -84,7 +85,7 @@ class ValOptions(BaseOptions):
             band = "share of errors outside a band in which the verdict is `unsure`"
             add("--unsure", type=fraction, help=band)
         add = parser.add_argument_group("weights").add_argument
-        add("--model_path", type=file_path, help="weight file: ours or a published one")
+        add("--model_path", type=checkpoint.named_or_path, help="weight file: ours or a published one")
         add("--resume", action="store_true", help="keep the scores of an earlier, equal evaluation")
         add("--overwrite", action="store_true", help="replace earlier results of this name")
         amp = "bf16 is faster on a GPU, but rounds logits to ties and so changes tables"

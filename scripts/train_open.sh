@@ -17,7 +17,8 @@ RUN=$RUNS/open
 if [ -f "$RUN/model_epoch_last.pth" ]; then TRAIN="$TRAIN --continue_train"; fi
 
 echo; echo "1/5 images"
-"$PY" -m data.download manifest "$MANIFEST" --output "$DATA/manifest" --no_palette ${MIRROR:+--mirror "$MIRROR"}
+"$PY" -m data.download manifest "$MANIFEST" --output "$DATA/manifest" --part train,calibrate --no_palette \
+    ${MIRROR:+--mirror "$MIRROR"} || { [ $? = 1 ] && echo "going on without the images named above"; }
 echo; echo "2/5 crops and pairs"
 "$PY" -m tools.extract crops --input "$DATA/manifest/train" --output "$DATA/aligned/train/images"
 "$PY" -m tools.extract crops --input "$DATA/manifest/calibrate" --output "$DATA/aligned/val"

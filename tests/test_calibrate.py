@@ -12,6 +12,7 @@ from scipy import stats
 
 import train
 from common import UserError
+from data.transforms import Geometry
 from networks import checkpoint
 from util import calibrate
 from util.calibrate import Calibration, fit
@@ -264,3 +265,17 @@ def test_the_threshold_and_the_band_hold_under_every_view():
     alone = fit(labels[views == 1], logits[views == 1], 0.9)
     shifted = alone.probability(logits) > alone.threshold
     assert np.mean(shifted == (scores > found.threshold)) > 0.99  # the view with the highest scores decides
+
+
+def test_a_damaged_calibration_inside_a_weight_file_is_refused(weights):
+    detector = checkpoint.load(weights).detector
+    checkpoint.save("own.pth", detector, options={}, calibration={"temperature": 0.0})
+    with pytest.raises(UserError, match=r"own\.pth is damaged \(temperature"):
+        calibrate.of(checkpoint.load("own.pth"))
+
+
+def test_other_crops_than_those_of_the_fit_are_noticed():
+    fitted = Calibration(fitted_on={"crop": 64, "crops": 3})
+    assert not fitted.misfit(Geometry(None, 64, crops=3)) and not Calibration().misfit(Geometry(None, 64))
+    for other in (Geometry(None, 96, crops=3), Geometry(None, 64), Geometry(None, None)):
+        assert "3 crops of 64 px" in fitted.misfit(other)

@@ -596,6 +596,7 @@ def test_export_keeps_scores_settings_and_calibration_and_leaves_the_rest(tmp_pa
     options = {
         "name": "run",
         "dataroot": "/somewhere",
+        "pairs": "/somewhere/pairs.csv",
         "cropSize": 48,
         "no_resize": True,
         "val_views": ("native",),
@@ -609,10 +610,21 @@ def test_export_keeps_scores_settings_and_calibration_and_leaves_the_rest(tmp_pa
         assert same(loaded.detector.state_dict(), detector.state_dict())
         assert calibrate.of(loaded) == Calibration(0.5, 2.0, 0.7, fitted_on=seen)
         assert {"dataroot", "optimizer"} & {*loaded.options, *loaded.content} == set()
+        assert "somewhere" not in str(loaded.options)
         geometry = eval_geometry(Namespace(), loaded.detector.data_config, trained=loaded.options)
         assert (geometry.load_size, geometry.crop_size, geometry.crops) == (None, 64, 3)
     with pytest.raises(UserError, match="--overwrite"):
         export.main(["--model_path", str(tmp_path / "run.pth"), "--output", str(tmp_path / "out.pth")])
+    with pytest.raises(UserError, match="itself"):
+        export.main(
+            ["--model_path", str(tmp_path / "run.pth"), "--output", str(tmp_path / "run.pth"), "--overwrite"]
+        )
+
+
+def test_a_path_that_looks_like_a_shipped_name_stays_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert checkpoint.named_or_path("open") == "open"
+    assert checkpoint.named_or_path("./open") == str(tmp_path / "open")
 
 
 def test_weights_of_this_repository_are_not_ignored_by_git():

@@ -108,8 +108,8 @@ def test_a_table_pairs_files_of_other_names(twins):
 @pytest.mark.parametrize(
     ("rows", "word"),
     [
-        ("vae/0_real/0.png,vae/1_fake/9.png", "9.png"),
-        ("vae/1_fake/0.png,vae/0_real/0.png", "0.png"),
+        ("vae/0_real/0.png,vae/1_fake/9.png", "line 2: fake vae/1_fake/9.png: there is no"),
+        ("vae/1_fake/0.png,vae/0_real/0.png", "line 2: real vae/1_fake/0.png: it is not in"),
         ("vae/0_real/0.png,vae/1_fake/0.png\nvae/0_real/0.png,vae/1_fake/1.png", "two"),
         ("", "no pair"),
     ],
@@ -147,8 +147,10 @@ def test_sources_of_a_class_are_drawn_equally_often():
 def test_weights_of_both_rules_by_hand():
     labels, sources = np.array([0, 0, 0, 1]), ["a", "a", "b", "c"]
     assert image_weights(labels, sources=sources) == pytest.approx([0.5, 0.5, 1, 1])
-    assert image_weights(labels, True, sources) == pytest.approx([0.25, 0.25, 0.5, 1])
-    assert image_weights(labels, True) == pytest.approx([1 / 3, 1 / 3, 1 / 3, 1])
+    weights = image_weights(labels, True, sources)
+    assert weights / weights[3] == pytest.approx([0.25, 0.25, 0.5, 1])
+    weights = image_weights(labels, True)
+    assert weights / weights[3] == pytest.approx([1 / 3, 1 / 3, 1 / 3, 1])
 
 
 @pytest.mark.parametrize("count", [7, 10, 25])
@@ -246,3 +248,11 @@ def test_a_balance_between_images_and_sources(balance, expected):
 def test_a_source_is_the_folder_above_the_labels_whatever_the_generator():
     paths = ["images/sd/0_real/a.png", "images/sd/1_fake/deep/a.png", "0_real/a.png"]
     assert [source_of(Sample(path, "x", 0)) for path in paths] == ["images/sd", "images/sd/deep", ""]
+
+
+@pytest.mark.parametrize("pairs", [0, 5, 300])
+def test_classes_are_balanced_whatever_the_pairs_and_the_single_images(pairs):
+    labels = np.array([0, 1] * pairs + [0] * 900 + [1] * 30)
+    twins = [(2 * number, 2 * number + 1) for number in range(pairs)]
+    batches = EpochBatches(labels, 10, 0, class_balance=True, pairs=twins, count=40_000)
+    assert labels[batches.order(0)].mean() == pytest.approx(0.5, abs=0.01)

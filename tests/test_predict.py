@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -124,7 +125,7 @@ def seen(monkeypatch):
 def test_one_file_is_scored_as_published_files_are_prepared(scored, picture):
     make_weights("NPR.pth", kind=NPRDetector)
     [row] = scored("--input", picture("a.png", (40, 300), 256), model="NPR.pth")
-    assert list(row) == ["path", "score", "logit", "label", "error"]
+    assert list(row) == ["path", "verdict", "probability", "score", "logit", "label", "error"]
     logit = by_hand("a.png", "NPR.pth", upstreams_view)
     assert float(row["logit"]) == pytest.approx(logit, rel=1e-5)
     assert float(row["score"]) == pytest.approx(share(logit), rel=1e-6)
@@ -468,14 +469,31 @@ def test_a_calibration_decides_the_verdicts_and_leaves_the_scores(scored, photos
     low, high = np.quantile(logits, [0.3, 0.7])
     wanted = Calibration(1.0, 2.0, *(1 / (1 + np.exp(-(np.array([low, low, high]) + 1) / 2))))
     calibrate.save(wanted, checkpoint.load(weights))
-    assert [float(row["logit"]) for row in scored("photos", "--overwrite")] == logits
+    rows = scored("photos", "--overwrite")
+    assert [float(row["logit"]) for row in rows] == logits
+    assert {row["verdict"] for row in rows} == {"real", "fake", "unsure"}
     capsys.readouterr()
     scored("photos", output=None)
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.endswith(".png")]
-    for (value, verdict, _), logit in zip(lines, logits, strict=True):
+    for (value, verdict, _), logit, row in zip(lines, logits, rows, strict=True):
+        assert (value, verdict) == (f"{float(row['probability']):.4f}", row["verdict"])
         assert float(value) == pytest.approx(1 / (1 + np.exp(-(logit + 1) / 2)), abs=1e-4)
         assert verdict == ("real" if logit < low else "fake" if logit > high else "unsure")
-    assert {verdict for _, verdict, _ in lines} == {"real", "fake", "unsure"}
+
+
+def test_the_accuracy_of_labelled_files_is_that_of_the_calibrated_threshold(scored, photos, weights, capsys):
+    Path("photos/0_real").mkdir()
+    for name in photos[:4]:
+        Path(name).rename(Path("photos/0_real") / Path(name).name)
+    Path("photos/1_fake").mkdir()
+    for name in photos[4:]:
+        Path(name).rename(Path("photos/1_fake") / Path(name).name)
+    rows = scored("photos", "--labels", "folder")
+    lowest = min(float(row["logit"]) for row in rows)
+    calibrate.save(Calibration(threshold=share(lowest - 1)), checkpoint.load(weights))
+    capsys.readouterr()
+    scored("photos", "--labels", "folder", "--overwrite")
+    assert re.search(r"labelled files.* 0\.0 +100\.0 ", capsys.readouterr().out)
 
 
 # --- --output, --resume, --overwrite ---
@@ -555,7 +573,8 @@ def test_a_half_written_last_line_is_dropped_and_scored_again(scored, photos, tm
 
 def rewritten(tmp_path, names, cut):
     """Bytes of a prediction file that was cut and then completed by a resumed run, and of a whole one."""
-    rows = [{"path": name, "score": 0.25, "logit": -1.5, "label": None, "error": None} for name in names]
+    numbers = {"verdict": "real", "probability": 0.125, "score": 0.25, "logit": -1.5}
+    rows = [{"path": name, **numbers, "label": None, "error": None} for name in names]
     path = tmp_path / "p.csv"
     first = PredictionFile(path, {"weights": "w"})
     first.open(False, True, {})
@@ -568,7 +587,7 @@ def rewritten(tmp_path, names, cut):
     return path.read_bytes(), whole
 
 
-HEADER = len("path,score,logit,label,error\r\n")
+HEADER = len("path,verdict,probability,score,logit,label,error\r\n")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ if __name__ == "__main__":
     import util.quiet  # noqa: F401
 
 from common import Parser, UserError, file_path
+from data.pairs import BY_NAME
 from networks import checkpoint
 from util import calibrate, run
 
@@ -27,17 +28,20 @@ def main(argv=None):
     if opt.output.exists() and not opt.overwrite:
         raise UserError(f"{opt.output} exists; --overwrite replaces it")
     loaded = checkpoint.load(opt.model_path)
+    if opt.output.exists() and opt.output.samefile(loaded.path):
+        raise UserError(f"--output {opt.output} is the checkpoint itself; name another file")
     if not checkpoint.is_own(loaded.content):
         raise UserError(
-            f"{opt.model_path} is no checkpoint of train.py; published files are shared as they are"
+            f"{opt.model_path} was not written by train.py; published files are shared as they are"
         )
     calibration = calibrate.of(loaded)
     options = {name: value for name, value in loaded.options.items() if name not in PATHS}
-    options |= {"name": opt.output.stem}
+    options |= {"name": opt.output.stem, "pairs": BY_NAME if options.get("pairs") else None}
     fitted_on = calibration.fitted_on if calibration else {}
     seen = {"val_crop": fitted_on.get("crop"), "crops": fitted_on.get("crops")}
     options |= {name: value for name, value in seen.items() if value}
     kept = {"options": options, "calibration": calibration and calibration.as_dict()}
+    kept |= {"companions": loaded.content.get("companions", {})}
     checkpoint.save(opt.output, loaded.detector, **kept)
     calibrated = calibration.describe() if calibration else "without a calibration (val.py --calibrate)"
     print(f"{opt.output}: {opt.output.stat().st_size:,} bytes, detector {loaded.arch}, {calibrated}")
@@ -47,7 +51,7 @@ def parse(argv):
     """The command line."""
     parser = Parser(prog="python -m tools.export", description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--model_path", type=file_path, required=True, help="checkpoint of train.py")
+    add("--model_path", type=checkpoint.named_or_path, required=True, help="checkpoint of train.py")
     add("--output", type=weight_file, required=True, help="file to write: .safetensors or .pth")
     add("--overwrite", action="store_true", help="replace the file")
     return parser.parse_args(argv)

@@ -42,7 +42,7 @@ from common import (
 )
 from data.decode import decode
 from data.folder import LAYOUTS, files_scan
-from data.reconstructors import RECONSTRUCTORS
+from data.reconstructors import RECONSTRUCTORS, check
 from util import run
 from util.identity import file_list_sha256, read_side_file, require_same
 
@@ -58,6 +58,13 @@ PLACES = {
 def main(argv=None):
     """Writes the pairs of every reconstructor, one after the other."""
     opt = parse(argv)
+    for name, weights in opt.reconstructors:
+        check(name, weights)
+    here, there = opt.input.resolve(), opt.output.resolve()
+    if not here.is_dir():
+        raise UserError(f"--input is a folder of photographs, got {opt.input}")
+    if here.is_relative_to(there) or there.is_relative_to(here):
+        raise UserError(f"--output {opt.output} must not be --input, or inside or above it")
     opt.device = run.pick_device(opt)
     for name, weights in opt.reconstructors:
         reconstruct_all(opt, name, weights)
@@ -69,7 +76,7 @@ def parse(argv):
     add = parser.add_argument
     add(
         "--input",
-        type=Path,
+        type=folder_to_write,
         required=True,
         help="folder of photographs; those in folders of fakes are left out",
     )
@@ -108,7 +115,7 @@ def reconstruct_all(opt, name, weights):
         reals = Reals(opt, folder)
         settings = {"reconstructor": name, "weights": weights, "side": opt.side, "place": opt.place}
         settings |= {"limit": opt.limit, "seed": opt.seed, "images": file_list_sha256(reals.samples)}
-        if run.contents(folder):
+        if {path.name for path in run.contents(folder)} - {RECORD}:
             other = "name another --output"
             record = read_side_file(folder / RECORD, f"{folder} cannot be resumed; {other}")
             require_same(record, settings, folder, other)
@@ -239,7 +246,12 @@ class Reals:
 
     def pixels(self, real):
         """The uint8 (side, side, 3) crop."""
-        return real.crop if real.crop is not None else np.asarray(decode(self.path(real, 0)))
+        if real.crop is not None:
+            return real.crop
+        try:
+            return np.asarray(decode(self.path(real, 0)))
+        except BadImage as error:
+            raise UserError(f"{self.path(real, 0)}: {error}; delete it, and it is written again") from None
 
     def first(self):
         """The first FIT_CROPS crops, uint8 (N, side, side, 3)."""

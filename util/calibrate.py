@@ -60,6 +60,20 @@ class Calibration:
             f"fitted on {known}"
         )
 
+    def misfit(self, geometry):
+        """A notice where images are cut in another way than those of the fit; "" where not, or not known.
+
+        geometry: data.transforms.Geometry.
+        """
+        pairs = {"crop": geometry.crop_size, "crops": geometry.crops}
+        if all(self.fitted_on.get(name, value) == value for name, value in pairs.items()):
+            return ""
+        fitted, asked = (
+            f"{crops} crops of {f'{crop} px' if crop else 'the whole image'}"
+            for crop, crops in [(self.fitted_on.get("crop"), self.fitted_on.get("crops", 1)), pairs.values()]
+        )
+        return f"notice: the calibration is of {fitted}, here are {asked}: it need not hold"
+
 
 # ----- calibrations of weight files -----
 
@@ -76,19 +90,22 @@ def side_file(path):
 def of(loaded):
     """The Calibration of a loaded weight file, or None: that of its side file, else the training's own."""
     path, content = side_file(loaded.path), loaded.content.get("calibration")
+    remedy = "val.py --calibrate writes it again"
     if path.is_file():
-        remedy = "val.py --calibrate writes it again"
         content = read_side_file(path, remedy, ("shift", "temperature", "threshold", "weights_sha256"))
         if content["weights_sha256"] != loaded.sha256:
             raise UserError(f"{path} belongs to other weights; {remedy}")
-        if wrong := damage(content):
-            raise UserError(f"{path} is damaged ({wrong}); {remedy}")
+    if content is not None and (wrong := damage(content)):
+        source = path if path.is_file() else f"the calibration in {loaded.path}"
+        raise UserError(f"{source} is damaged ({wrong}); {remedy}")
     fields = Calibration.__dataclass_fields__
     return Calibration(**{name: content[name] for name in fields if name in content}) if content else None
 
 
 def damage(content):
     """What is wrong with the values of a side file, "" for nothing.  content: its dict."""
+    if not isinstance(content, dict):
+        return f"expected an object, got {content!r}"
     known = asdict(Calibration()) | content
     for name, (expected, accept) in LEGAL.items():
         if not accept(known[name]):

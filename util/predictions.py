@@ -8,7 +8,8 @@ from common import UserError, read_table, write_json, written_whole
 from util.identity import read_side_file, require_same
 from util.results import number
 
-COLUMNS = ("path", "score", "logit", "label", "error")
+NUMBERS = ("probability", "score", "logit")
+COLUMNS = ("path", "verdict", *NUMBERS, "label", "error")
 HEADING = (",".join(COLUMNS) + "\r\n").encode()
 
 
@@ -57,9 +58,9 @@ class PredictionFile:
         try:
             for row in rows:
                 if None not in row.values():  # a run that was killed may leave a part of a row
-                    numbers = {name: float(number(row[name])) for name in ("score", "logit") if row[name]}
+                    numbers = {name: float(number(row[name])) if row[name] else None for name in NUMBERS}
                     label = int(row["label"]) if row["label"] else None
-                    self.rows[row["path"]] = {**row, "score": None, "logit": None, **numbers, "label": label}
+                    self.rows[row["path"]] = {**row, **numbers, "label": label}
         except ValueError as error:
             raise UserError(f"{self.path} is damaged ({error}); --overwrite replaces it") from None
 
@@ -71,6 +72,6 @@ class PredictionFile:
 
 
 def as_text(row):
-    """A row for the CSV: score and logit with the 9 digits that float32 needs, None as an empty cell."""
+    """A row for the CSV: numbers with the 9 digits that float32 needs, None as an empty cell."""
     cells = {name: "" if value is None else value for name, value in row.items()}
-    return cells | {name: f"{row[name]:.9g}" for name in ("score", "logit") if row[name] is not None}
+    return cells | {name: f"{row[name]:.9g}" for name in NUMBERS if row[name] is not None}

@@ -69,7 +69,8 @@ def parse(argv):
     add("-o", "--output", type=file_path, required=True, help="page to write, .html")
     add("--overwrite", action="store_true", help="replace the page and the tables")
     add("--audit", type=file_path, help="audit.json of tools.audit --output")
-    add("--model_path", nargs="+", type=file_path, default=(), metavar="FILE", help="weights of the results")
+    weights = "weights of the results"
+    add("--model_path", nargs="+", type=checkpoint.named_or_path, default=(), metavar="FILE", help=weights)
     add("--dataroot", type=file_path, help="folder of the images, as for val.py or test.py: shows some")
     add("--images", type=positive_int, default=4, help="most wrong images to show, of each class")
     method = "whose published numbers to compare, or none; default: those that test.py printed last, else NPR"
