@@ -83,9 +83,10 @@ def parse(argv):
     opt = parser.parse_args(argv)
     opt.output = Path(opt.output)
     try:
-        opt.url.format(repo="", commit="", path="")
+        if not opt.url.format(repo="", commit="", path="").startswith(("https://", "http://")):
+            raise ValueError
     except (KeyError, IndexError, ValueError, AttributeError):
-        parser.error(f"--url may hold {{repo}}, {{commit}} and {{path}}, got {opt.url}")
+        parser.error(f"--url is http(s)://..., with {{repo}}, {{commit}}, {{path}} in it; got {opt.url}")
     return opt
 
 
@@ -94,7 +95,9 @@ def parse(argv):
 
 def select(table, opt):
     """(the rows to fetch, each with `number` and `target`; [(images, problem)] of those that cannot be)."""
-    names = [name for name in (table[0] if table else {}) if name]
+    if not table:
+        raise UserError(f"{opt.file} has no rows")
+    names = list(filter(None, table[0]))
     part = next((name for name in ("part", "split") if name in names), None)
     require_columns(opt, names, {row[part] for row in table} if part else set())
     rows, problems, seen = [], [], {}
@@ -128,7 +131,7 @@ def require_columns(opt, names, parts):
         if is_so:
             raise UserError(f"{opt.file}: {problem}; it has {', '.join(names)}")
     if unknown := sorted(set(opt.part) - parts):
-        known = ", ".join(sorted(filter(None, parts)))
+        known = ", ".join(sorted(filter(None, parts))) or "(all cells are empty)"
         raise UserError(f"{opt.file}: --part {', '.join(unknown)} is not one of its parts {known}")
 
 

@@ -1,6 +1,6 @@
 """Pairs of a photograph and its re-synthesis, which training shows in one batch with one random draw.
 
-A twin has the name of its photograph in the label folder beside: esrgan/0_real/a.png, esrgan/1_fake/a.png.
+A twin has the name of its photograph in the other label folder: esrgan/0_real/a.png, esrgan/1_fake/a.png.
 A CSV with the columns real and fake, paths below the training folder, pairs files of any names.
 Source: AlignedForensics (ICLR 2025); DDA, arXiv 2505.14359.
 """

@@ -65,7 +65,7 @@ class BaseOptions:
         opt = self.parser.parse_args([])
         self.defaults = dict(vars(opt))
         typed = argparse.Namespace(**dict.fromkeys(self.defaults, NOT_GIVEN))
-        _, unknown = self.parser.parse_known_args(argv, typed)
+        _, unknown = self.parser.parse_known_intermixed_args(argv, typed)  # paths before and after flags
         if unknown:
             self.parser.error(self.explain(unknown) or UNKNOWN + " ".join(unknown))
         values = {name: value for name, value in vars(typed).items() if value is not NOT_GIVEN}

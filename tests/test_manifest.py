@@ -252,7 +252,8 @@ def test_an_absent_column_or_part_is_refused(get, columns, flags, word):
 
 
 def test_an_unknown_field_of_the_url_is_refused(get):
-    assert get(ROWS, ["--url", "http://x/{branch}"])[0] == 2
+    for url in ("http://x/{branch}", "http://x/{repo.y}", "x/{path}"):
+        assert get(ROWS, ["--url", url])[0] == 2
 
 
 # ----- the manifest of this repository

@@ -2,8 +2,8 @@
 
     python -m tools.export --model_path checkpoints/NAME/model_epoch_best.pth --output NAME.safetensors
 
-Optimiser, history and paths are left out.  A calibration beside the weights (val.py --calibrate) goes in; the
-size and number of its crops become those of later evaluations.
+Optimiser, history and paths are left out.  A calibration next to the weights (of val.py --calibrate) goes in;
+the size and number of its crops become those of later evaluations.
 """
 
 import argparse
