@@ -43,10 +43,11 @@ def main(argv=None):
     device = run.start(opt)
     loaded = checkpoint.load(opt.model_path, opt.arch, opt)
     calibration = calibrate.of(loaded) or calibrate.Calibration()
-    detector = loaded.detector.to(device, memory_format=torch.channels_last).eval()
+    detector, network, about = loaded.for_evaluation(not opt.no_fuse)
+    detector = detector.to(device, memory_format=torch.channels_last)
     geometry = data.eval_geometry(opt, detector.data_config, trained=loaded.options)
     dataset = data.evaluation_images(opt, scan, detector.data_config, geometry)
-    lines = [*loaded.notes, *loaded.marks, f"{len(dataset):,} files, {dataset.describe_input()}, {device}"]
+    lines = [*loaded.notes, *loaded.marks, f"{len(dataset):,} files, {dataset.describe_input()}, {device}", about]
     lines += [f"passed over: {scan.others()}"] if scan.passed_over else []
     lines += scan.notices() if opt.labels else []
     lines += [calibration.describe()] if calibration.fitted_on else []
@@ -58,6 +59,7 @@ def main(argv=None):
         identity = {
             **loaded.identity,
             **describe_input(dataset, opt.amp),
+            **network,
             "calibration": calibration.as_dict(),
             "labels": opt.labels,
             "view": opt.views[0].chain,

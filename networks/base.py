@@ -1,6 +1,7 @@
 """The contract that every detector keeps: what it takes, what it returns, what scripts may ask of it."""
 
 import argparse
+import copy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from common import UserError, as_typed
 from networks.color import SPACES
+from networks.fuse import fold_batch_norms
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,11 @@ class Detector(nn.Module):
         logits = self(batch["image"])
         bce = F.binary_cross_entropy_with_logits(logits, batch["label"].float())
         return {"total": bce, "bce": bce.detach(), "logits": logits.detach()}
+
+    def fused(self):
+        """(a copy for evaluation that gives the same logits in fewer steps, what was fused in words)."""
+        network = copy.deepcopy(self).eval()
+        return network, f"{fold_batch_norms(network)} batch norms"
 
     @property
     def config(self):

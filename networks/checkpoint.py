@@ -17,6 +17,7 @@ import torch
 import networks
 from common import CheckpointError, UserError, file_path, require_package, sha256, written_whole
 from networks.base import Published, describe, own_flags
+from networks.fuse import for_evaluation
 
 FORMAT = "npr-lab/1"
 # What --model_path calls the weights of this repository.
@@ -66,6 +67,10 @@ class Loaded:
         config = {"detector": self.detector.config} if self.detector.config else {}
         known = {"checkpoint": Path(self.path).name, "checkpoint_sha256": self.sha256, "arch": self.arch}
         return {**known, **self.detector.companions, **config}
+
+    def for_evaluation(self, fused=True):
+        """What to score with, and about it; see `networks.fuse.for_evaluation`."""
+        return for_evaluation(self.detector, fused)
 
 
 def save(path, detector, **content):

@@ -8,11 +8,12 @@ Source: Tan et al., CVPR 2024 (NPR); He et al., CVPR 2016 (ResNet; the stride is
 Module names are those of the published weight files: 1,437,761 parameters, 146 state_dict entries.
 """
 
+import copy
 from dataclasses import replace
 
 from torch import nn
 
-from networks import register, variants
+from networks import fuse, register, variants
 from networks.attention import ChannelAttention, SpatialAttention
 from networks.base import DataConfig, Detector, Published, init_convolutions
 from networks.color import SPACES
@@ -65,6 +66,7 @@ class NPRDetector(Detector):
 
     data_config = DataConfig(load_size=256, crop_size=224, min_side=2)
     signature = ("conv1.weight", "layer2.3.conv3.weight", "fc1.weight")
+    folded = False  # whether conv1 takes pixels, and the front is a part of it
 
     def __init__(self, variant=None):
         self.variant = variant = variant or Variant()
@@ -108,12 +110,23 @@ class NPRDetector(Detector):
         (B, C, H, W), C = 3 except for gray and concat; the published map loses an odd last row and column,
         and windows lose what does not fill one.
         """
-        return FRONTS[self.variant.front](self.image(images), self)
+        return fuse.pixels_of(images) if self.folded else self.front(self.unit(images))
 
-    def image(self, images):
-        """The image in its colour space, normalised or (`--npr_norm none`) in [0, 1]."""
-        x = SPACES[self.variant.color].convert(self.unit(images))
-        return (x - self.mean) / self.std if NORMS[self.variant.norm] else x
+    def front(self, x):
+        """The front of an RGB image in [0, 1], in its colour space, normalised unless `--npr_norm none`."""
+        x = SPACES[self.variant.color].convert(x)
+        x = (x - self.mean) / self.std if NORMS[self.variant.norm] else x
+        return FRONTS[self.variant.front](x, self)
+
+    def fused(self):
+        """The detector with its front and batch norms in its convolutions; see networks/fuse.py."""
+        if reason := fuse.why_not(self.variant):
+            network, what = super().fused()
+            return network, f"{what}, but not the front: {reason}"
+        network = copy.deepcopy(self).eval()
+        network.conv1, network.bn1 = fuse.first_convolution(network), nn.Identity()
+        network.folded = True
+        return network, f"the front and {fuse.fold_batch_norms(network) + 1} batch norms"
 
     def forward(self, images):
         """RGB uint8, or float in [0, 1], (B, 3, H, W), at least 2x2 -> logits (B,), float32."""

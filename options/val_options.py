@@ -90,6 +90,7 @@ class ValOptions(BaseOptions):
         add("--overwrite", action="store_true", help="replace earlier results of this name")
         amp = "bf16 is faster on a GPU, but rounds logits to ties and so changes tables"
         add("--amp", choices=("bf16", "off"), default="off", help=amp)
+        add("--no_fuse", action="store_true", help="keep the published order of operations; slower")
         add = parser.add_argument_group("large images").add_argument
         add("--no_crop", action="store_true", help="feed the whole image after the resize")
         crops = (
