@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 TOLERANCE = 1e-5  # largest difference of a logit, times max(1, |logit|)
+PUBLISHED, FUSED = {"network": "published order"}, {"network": "fused"}  # what records of results say
 LINEAR_COLORS = ("rgb", "ycbcr", "gray")
 CHECK_SIDES = ((64, 64), (97, 80))  # of the random images of the check; odd sides lose a row or column
 
@@ -103,16 +104,16 @@ def largest_difference(detector, fused):
 
 
 def for_evaluation(detector, wanted=True):
-    """(the detector to score with, in evaluation mode; {"network": what was fused}; a line about it).
+    """(the detector to score with, in evaluation mode; PUBLISHED or FUSED; a line about it).
 
     detector: on the CPU.  wanted: False keeps the published order.  It is kept as well, with the reason in the
     line, where the logits of both orders differ by more than TOLERANCE.
     """
     detector.eval()
     if not wanted:
-        return detector, {}, "network: in the published order (--no_fuse)"
+        return detector, PUBLISHED, "network: in the published order (--no_fuse)"
     fused, what = detector.fused()
     difference = largest_difference(detector, fused)
     if not difference <= TOLERANCE:
-        return detector, {}, f"network: in the published order, since fused its logits differ by {difference:.0e}"
-    return fused, {"network": "fused"}, f"network: fused ({what}); logits as before to {difference:.0e}"
+        return detector, PUBLISHED, f"network: in the published order, since fused its logits differ by {difference:.0e}"
+    return fused, FUSED, f"network: fused ({what}); logits as before to {difference:.0e}"

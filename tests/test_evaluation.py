@@ -134,6 +134,8 @@ def test_resume_refuses_scores_of_other_weights_input_or_files(weights, tree):
     evaluate(weights, root, "--name", "n")
     with pytest.raises(ValueError, match=r"geometry\.crop_size"):
         evaluate(weights, root, "--name", "n", "--resume", "--no_crop")
+    with pytest.raises(ValueError, match="network: there fused, now published order"):
+        evaluate(weights, root, "--name", "n", "--resume", "--no_fuse")
     shutil.copy(root / "a" / "0_real" / "0.png", root / "a" / "0_real" / "new.png")
     with pytest.raises(ValueError, match=r"files\.a"):
         evaluate(weights, root, "--name", "n", "--resume")

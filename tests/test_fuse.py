@@ -114,7 +114,7 @@ def test_what_differs_is_not_used():
 
     detector.fused = wrong
     network, about, line = fuse.for_evaluation(detector)
-    assert network is detector and about == {} and "in the published order" in line
+    assert network is detector and about == fuse.PUBLISHED and "in the published order" in line
 
 
 def test_damaged_weights_are_not_fused():
@@ -127,4 +127,4 @@ def test_no_fuse_keeps_the_order():
     detector = trained("")
     assert fuse.for_evaluation(detector, wanted=False)[0] is detector
     fused, about, _ = fuse.for_evaluation(detector)
-    assert fused is not detector and about == {"network": "fused"}
+    assert fused is not detector and about == fuse.FUSED
