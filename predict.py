@@ -47,7 +47,8 @@ def main(argv=None):
     detector = detector.to(device, memory_format=torch.channels_last)
     geometry = data.eval_geometry(opt, detector.data_config, trained=loaded.options)
     dataset = data.evaluation_images(opt, scan, detector.data_config, geometry)
-    lines = [*loaded.notes, *loaded.marks, f"{len(dataset):,} files, {dataset.describe_input()}, {device}", about]
+    lines = [*loaded.notes, *loaded.marks, f"{len(dataset):,} files, {dataset.describe_input()}, {device}"]
+    lines += [about]
     lines += [f"passed over: {scan.others()}"] if scan.passed_over else []
     lines += scan.notices() if opt.labels else []
     lines += [calibration.describe()] if calibration.fitted_on else []

@@ -58,9 +58,9 @@ def main(argv=None):
             geometry = data.eval_geometry(opt, config, row.geometry, loaded.options)
             dataset = data.evaluation_images(opt, scan, config, geometry, row.encoders)
             print(scan.describe())
-            make_loader = partial(data.loader_over, opt, device=device)
+            make_loaders = partial(data.loaders_over, opt, device=device)
             task = make_task(opt, row, dataset, loaded)
-            result = evaluate(opt, loaded, device, task, dataset, make_loader, stop)
+            result = evaluate(opt, loaded, device, task, dataset, make_loaders, stop)
             print(f"\n{row.slug}\n{result.describe()}")
             if opt.expect:
                 differing += differences(row, result.rows, opt.expect)

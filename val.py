@@ -42,14 +42,14 @@ def main(argv=None):
     scan = data.scan(opt.dataroot, folders)
     dataset = data.evaluation_images(opt, scan.lossless() if opt.only else scan, config, geometry)
     print(dataset.scan.describe(opt.classes))
-    make_loader = partial(data.loader_over, opt, device=device)
+    make_loaders = partial(data.loaders_over, opt, device=device)
 
     # Scores and a table.
     task = Task(Path(opt.dataroot).resolve().name, [name for name, _ in folders], notes=loaded.marks)
     if opt.calibrate:
         calibrate.require_free(loaded, opt)
     with run.StopSignal("resume with the same command and --resume (without --overwrite)") as stop:
-        result = evaluate(opt, loaded, device, task, dataset, make_loader, stop)
+        result = evaluate(opt, loaded, device, task, dataset, make_loaders, stop)
     print(f"\n{result.describe()}")
 
     # A calibration.

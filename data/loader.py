@@ -166,6 +166,28 @@ def loader_over(opt, dataset, indices, device):
     return create_dataloader(dataset, batches, worker_count(opt.num_threads), device.type == "cuda")
 
 
+class Share:
+    """The part of a loader's batches that belongs to one group of samples; can be read once."""
+
+    def __init__(self, batches, iterator):
+        self.batch_sampler, self.iterator = batches, iterator
+
+    def __iter__(self):
+        return itertools.islice(self.iterator, len(self.batch_sampler))
+
+
+def loaders_over(opt, dataset, groups, device):
+    """A loader for each group of samples, to be read in this order, each once and to its end.
+
+    They share their workers, which start once and read ahead beyond the end of a group.
+    """
+    batches = [list(BatchSampler(group, opt.batch_size, drop_last=False)) for group in groups]
+    together = list(itertools.chain(*batches))
+    loader = create_dataloader(dataset, together, worker_count(opt.num_threads), device.type == "cuda")
+    iterator = iter(loader)
+    return [Share(own, iterator) for own in batches]
+
+
 def _leave_signals_to_parent(worker):
     # Ctrl-C and a scheduler's signals reach the whole process group; only the parent decides, after a save.
     for number in STOP_SIGNALS:

@@ -2,8 +2,8 @@
 
 The published NPR map is linear and repeats every two pixels, and conv1 steps two pixels at a time.  So the
 division by 255, the normalisation, the map, its scale of 2/3, conv1 and bn1 are together one convolution on
-raw pixels: 4x4 with stride 2 for the published stem.  The same numbers up to rounding, in half the passes over
-memory.  `for_evaluation` compares both orders before it gives the fused one.
+raw pixels: 4x4 with stride 2 for the published stem.  The numbers are the same up to rounding.
+`for_evaluation` compares both orders before it gives the fused one.
 """
 
 import copy
@@ -89,7 +89,7 @@ def first_convolution(detector):
 
 
 def pixels_of(images):
-    """RGB uint8, or float in [0, 1], (B, 3, H, W) -> float32 from 0 to 255, which a PixelConvolution takes."""
+    """RGB uint8, or float in [0, 1], (B, 3, H, W) -> what a PixelConvolution takes, float32 from 0 to 255."""
     return images.float() if images.dtype == torch.uint8 else images.float() * 255
 
 
@@ -106,8 +106,8 @@ def largest_difference(detector, fused):
 def for_evaluation(detector, wanted=True):
     """(the detector to score with, in evaluation mode; PUBLISHED or FUSED; a line about it).
 
-    detector: on the CPU.  wanted: False keeps the published order.  It is kept as well, with the reason in the
-    line, where the logits of both orders differ by more than TOLERANCE.
+    detector: on the CPU.  wanted: False keeps the published order.  It is kept as well where the logits of
+    both orders differ by more than TOLERANCE; the line says so.
     """
     detector.eval()
     if not wanted:
@@ -115,5 +115,6 @@ def for_evaluation(detector, wanted=True):
     fused, what = detector.fused()
     difference = largest_difference(detector, fused)
     if not difference <= TOLERANCE:
-        return detector, PUBLISHED, f"network: in the published order, since fused its logits differ by {difference:.0e}"
+        line = f"network: in the published order (fused, logits differ by {difference:.0e})"
+        return detector, PUBLISHED, line
     return fused, FUSED, f"network: fused ({what}); logits as before to {difference:.0e}"

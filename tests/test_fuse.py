@@ -9,7 +9,14 @@ from networks import fuse
 from networks.npr import window_residual
 from options import TrainOptions
 
-FOLDING = ("", "--npr_norm none", "--npr_color gray", "--npr_color ycbcr", "--npr_stem 7x7s2", "--npr_stages 3")
+FOLDING = (
+    "",
+    "--npr_norm none",
+    "--npr_color gray",
+    "--npr_color ycbcr",
+    "--npr_stem 7x7s2",
+    "--npr_stages 3",
+)
 FOLDING += ("--npr_window 2 --npr_ref w4", "--npr_window 2 --npr_ref mean", "--npr_attention channel_spatial")
 NOT_FOLDING = {
     "--npr_factor 0.25": "repeat",

@@ -16,6 +16,7 @@ from data.loader import (
     create_dataloader,
     evaluation_images,
     loader_over,
+    loaders_over,
 )
 from data.perturb import AS_STORED
 from data.transforms import Augment, Geometry
@@ -292,3 +293,16 @@ def test_workers_leave_signals_to_their_parent_and_end_when_it_says_so(root):
     worker.terminate()
     worker.join(20)
     assert worker.exitcode == 0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_loaders_of_groups_share_workers_and_keep_their_samples_apart(root, workers):
+    dataset = evaluation_images(options(), scan(root, discover(root)), DataConfig(), Geometry(None, None))
+    groups = [[3, 0, 7], [], [5], [1, 2]]
+    loaders = loaders_over(options(num_threads=workers, batch_size=2), dataset, groups, CPU)
+    found = [
+        [i for batch in loader for part in batch["parts"] for i in part["index"].tolist()]
+        for loader in loaders
+    ]
+    assert found == groups
+    assert [len(loader.batch_sampler) for loader in loaders] == [2, 0, 1, 1]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -55,10 +56,10 @@ class Result:
         return "\n".join(part for part in parts if part)
 
 
-def evaluate(opt, loaded, device, task, dataset, make_loader, stop):
+def evaluate(opt, loaded, device, task, dataset, make_loaders, stop):
     """Scores what is not scored yet, writes the results folder and returns a Result.
 
-    loaded: a Loaded of networks/checkpoint.py.  make_loader: (dataset, indices) -> loader of these.
+    loaded: a Loaded of networks/checkpoint.py.  make_loaders: (dataset, [indices]) -> a loader of each.
     """
     if not dataset.samples:
         raise UserError(f"no images below {dataset.root} in the folders of {', '.join(task.order)}")
@@ -87,20 +88,31 @@ def evaluate(opt, loaded, device, task, dataset, make_loader, stop):
         results.open(opt, dataset.scan.counts(), files)
         present = [name for name in task.order if name in generators]
         waiting = {name: results.waiting(name) for name in present}
-        for number, name in enumerate(present, 1):
-            if not waiting[name]:
-                continue
-            part, samples = replace(dataset, views=waiting[name]), generators[name]
+        for number, name, part, loader in work(dataset, generators, waiting, make_loaders):
             bad = BadImages(opt.on_bad_image, part)
-            total, title = len(samples) * len(part.views), f"{task.name} {number}/{len(present)} {name}"
+            total = len(generators[name]) * len(part.views)
+            title = f"{task.name} {number}/{len(present)} {name}"
             with tqdm(total=total, desc=title, unit="img", dynamic_ncols=True) as progress:
-                loader, bf16 = make_loader(part, list(samples)), opt.amp == "bf16"
-                index, logit = predict(detector, loader, device, bad, bf16, stop, progress)
+                index, logit = predict(detector, loader, device, bad, opt.amp == "bf16", stop, progress)
             # On the disk before the next generator starts.
-            results.add(name, by_view(part, samples, index, logit, bad))
+            results.add(name, by_view(part, generators[name], index, logit, bad))
         reused = sum(not views for views in waiting.values())
         files_sha256 = file_list_sha256(dataset.samples)
         return conclude(opt, task, results, calibration, files_sha256, reused, reals)
+
+
+def work(dataset, generators, waiting, make_loaders):
+    """Yields (number, name, dataset with its views, loader) of each generator that has views to score.
+
+    generators: {name: {index: sample}}; waiting: {name: views not scored yet}, in the table's order.
+    Neighbours with the same views share the workers of their loaders.
+    """
+    numbered = [(number, name) for number, name in enumerate(waiting, 1) if waiting[name]]
+    for views_left, neighbours in groupby(numbered, key=lambda entry: waiting[entry[1]]):
+        part, names = replace(dataset, views=views_left), list(neighbours)
+        loaders = make_loaders(part, [list(generators[name]) for _, name in names])
+        for (number, name), loader in zip(names, loaders, strict=True):
+            yield number, name, part, loader
 
 
 def by_view(dataset, samples, index, logit, bad):
