@@ -41,14 +41,12 @@ def main(argv=None):
     opt = PredictOptions().parse(argv)
     scan = data.files_scan(opt.input)
     device = run.start(opt)
-    loaded = checkpoint.load(opt.model_path, opt.arch, opt)
+    loaded = checkpoint.load(opt.model_path, opt.arch, opt).for_evaluation(opt)
     calibration = calibrate.of(loaded) or calibrate.Calibration()
-    detector, network, about = loaded.for_evaluation(not opt.no_fuse)
-    detector = detector.to(device, memory_format=torch.channels_last)
+    detector = loaded.detector.to(device, memory_format=torch.channels_last)
     geometry = data.eval_geometry(opt, detector.data_config, trained=loaded.options)
     dataset = data.evaluation_images(opt, scan, detector.data_config, geometry)
     lines = [*loaded.notes, *loaded.marks, f"{len(dataset):,} files, {dataset.describe_input()}, {device}"]
-    lines += [about]
     lines += [f"passed over: {scan.others()}"] if scan.passed_over else []
     lines += scan.notices() if opt.labels else []
     lines += [calibration.describe()] if calibration.fitted_on else []
@@ -60,7 +58,6 @@ def main(argv=None):
         identity = {
             **loaded.identity,
             **describe_input(dataset, opt.amp),
-            **network,
             "calibration": calibration.as_dict(),
             "labels": opt.labels,
             "view": opt.views[0].chain,

@@ -47,7 +47,7 @@ def main(argv=None):
     located = without_empty(located, options.asked)
 
     # The detector.
-    loaded = checkpoint.load(opt.model_path, opt.arch, opt)
+    loaded = checkpoint.load(opt.model_path, opt.arch, opt).for_evaluation(opt)
     print("\n".join(loaded.notes))
 
     # A table for each protocol; with --expect a comparison.

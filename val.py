@@ -32,7 +32,7 @@ def main(argv=None):
     device = run.start(opt)
 
     # The detector.
-    loaded = checkpoint.load(opt.model_path, opt.arch, opt)
+    loaded = checkpoint.load(opt.model_path, opt.arch, opt).for_evaluation(opt)
     print("\n".join(loaded.notes))
     config = loaded.detector.data_config
 

@@ -9,7 +9,7 @@ loads completely or raises CheckpointError.
 import json
 from argparse import Namespace
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -47,6 +47,7 @@ class Loaded:
     path: str
     sha256: str
     notes: list[str]  # what was assumed, for the script to print
+    network: str = ""  # what of it was fused, and which engine runs it, once that is decided
 
     @property
     def run_name(self):
@@ -66,11 +67,13 @@ class Loaded:
         """What pins the detector down in a record of results."""
         config = {"detector": self.detector.config} if self.detector.config else {}
         known = {"checkpoint": Path(self.path).name, "checkpoint_sha256": self.sha256, "arch": self.arch}
-        return {**known, **self.detector.companions, **config}
+        network = {"network": self.network} if self.network else {}
+        return {**known, **self.detector.companions, **config, **network}
 
-    def for_evaluation(self, fused=True):
-        """What to score with, and about it; see `networks.fuse.for_evaluation`."""
-        return for_evaluation(self.detector, fused)
+    def for_evaluation(self, opt):
+        """The same with a detector to score with, as --no_fuse and --engine say; networks/fuse.py."""
+        detector, network, line = for_evaluation(self.detector, not opt.no_fuse, opt.engine)
+        return replace(self, detector=detector, network=network, notes=[*self.notes, line])
 
 
 def save(path, detector, **content):

@@ -14,8 +14,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from common import UserError
+from networks.onnx import OnnxNetwork
+
 TOLERANCE = 1e-5  # largest difference of a logit, times max(1, |logit|)
-PUBLISHED, FUSED = {"network": "published order"}, {"network": "fused"}  # what records of results say
+ENGINES = ("torch", "onnxruntime")
 LINEAR_COLORS = ("rgb", "ycbcr", "gray")
 CHECK_SIDES = ((64, 64), (97, 80))  # of the random images of the check; odd sides lose a row or column
 
@@ -103,18 +106,25 @@ def largest_difference(detector, fused):
     return ((before - after).abs() / before.abs().clamp(min=1)).max().item()
 
 
-def for_evaluation(detector, wanted=True):
-    """(the detector to score with, in evaluation mode; PUBLISHED or FUSED; a line about it).
+def for_evaluation(detector, fuse=True, engine="torch"):
+    """(a detector to score with, in evaluation mode; what it is, for records; a line that says so).
 
-    detector: on the CPU.  wanted: False keeps the published order.  It is kept as well where the logits of
-    both orders differ by more than TOLERANCE; the line says so.
+    detector: on the CPU.  fuse: False keeps the published order, and so do logits that differ by more than
+    TOLERANCE.  engine: one of ENGINES; UserError where it cannot run the detector, or gives other logits.
     """
-    detector.eval()
-    if not wanted:
-        return detector, PUBLISHED, "network: in the published order (--no_fuse)"
-    fused, what = detector.fused()
-    difference = largest_difference(detector, fused)
+    network, name, line = detector.eval(), "published order", "in the published order (--no_fuse)"
+    if fuse:
+        fused, what = detector.fused()
+        difference = largest_difference(detector, fused)
+        line = f"in the published order (fused, logits differ by {difference:.0e})"
+        if difference <= TOLERANCE:
+            network, name, line = fused, "fused", f"fused ({what}); logits as before to {difference:.0e}"
+    if engine == "torch":
+        return network, name, f"network: {line}"
+    network = OnnxNetwork(network)
+    difference = largest_difference(detector, network)
     if not difference <= TOLERANCE:
-        line = f"network: in the published order (fused, logits differ by {difference:.0e})"
-        return detector, PUBLISHED, line
-    return fused, FUSED, f"network: fused ({what}); logits as before to {difference:.0e}"
+        raise UserError(
+            f"on ONNX Runtime logits differ by {difference:.0e}; --engine torch runs this detector"
+        )
+    return network, f"{name}, {engine}", f"network: {line}; on ONNX Runtime to {difference:.0e}"

@@ -7,6 +7,7 @@ from data.patches import EVALUATION_SEED
 from data.perturb import AS_STORED, PERTURBATIONS, VIEWS, parse_views
 from data.transforms import GRID
 from networks import checkpoint
+from networks.fuse import ENGINES
 from options.base_options import RETIRED, BaseOptions
 from util.metrics import METRICS, PUBLISHED, THRESHOLD
 
@@ -91,6 +92,7 @@ class ValOptions(BaseOptions):
         amp = "bf16 is faster on a GPU, but rounds logits to ties and so changes tables"
         add("--amp", choices=("bf16", "off"), default="off", help=amp)
         add("--no_fuse", action="store_true", help="keep the published order of operations; slower")
+        add("--engine", choices=ENGINES, default="torch", help="onnxruntime: faster on CPUs without bf16")
         add = parser.add_argument_group("large images").add_argument
         add("--no_crop", action="store_true", help="feed the whole image after the resize")
         crops = (
@@ -136,5 +138,7 @@ class ValOptions(BaseOptions):
             self.parser.error("--model_path is needed: the weight file to evaluate")
         if self.calibrates and not opt.calibrate and self.given & {"real_accuracy", "unsure"}:
             self.parser.error("--real_accuracy and --unsure need --calibrate")
+        if opt.engine != "torch" and opt.amp == "bf16":
+            self.parser.error(f"--engine {opt.engine} computes in fp32; leave out --amp bf16")
         if opt.rz_interp and len(opt.rz_interp) > 1:
             self.parser.error(f"--rz_interp takes one filter in an evaluation, got {','.join(opt.rz_interp)}")

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import networks
+from common import UserError
 from networks import fuse
 from networks.npr import window_residual
 from options import TrainOptions
@@ -115,13 +116,9 @@ def test_a_flat_image_has_no_trace_under_bf16():
 
 def test_what_differs_is_not_used():
     detector = trained("")
-
-    def wrong():
-        return trained("--npr_norm none"), "nothing"
-
-    detector.fused = wrong
-    network, about, line = fuse.for_evaluation(detector)
-    assert network is detector and about == fuse.PUBLISHED and "in the published order" in line
+    detector.fused = lambda: (trained("--npr_norm none"), "nothing")
+    network, name, line = fuse.for_evaluation(detector)
+    assert network is detector and name == "published order" and "logits differ by" in line
 
 
 def test_damaged_weights_are_not_fused():
@@ -132,6 +129,27 @@ def test_damaged_weights_are_not_fused():
 
 def test_no_fuse_keeps_the_order():
     detector = trained("")
-    assert fuse.for_evaluation(detector, wanted=False)[0] is detector
-    fused, about, _ = fuse.for_evaluation(detector)
-    assert fused is not detector and about == fuse.FUSED
+    assert fuse.for_evaluation(detector, fuse=False)[:2] == (detector, "published order")
+    assert fuse.for_evaluation(detector)[1] == "fused"
+
+
+@pytest.mark.parametrize(
+    ("flags", "sizes"), [("", SIZES), ("--arch ssp", ((32, 32),)), ("--arch cnndet", ((64, 72),))]
+)
+def test_onnx_runtime_gives_the_same_logits(flags, sizes):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    detector = trained(flags)
+    network, name, line = fuse.for_evaluation(detector, engine="onnxruntime")
+    assert name == "fused, onnxruntime" and "ONNX Runtime" in line
+    assert network.data_config == detector.data_config
+    for size in sizes:
+        require_equal(detector, network, pictures(size))
+        require_equal(detector, network, pictures(size)[:1])
+
+
+def test_a_detector_without_a_graph_says_so():
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    with pytest.raises(UserError, match="'res50' has no ONNX graph"):
+        fuse.for_evaluation(trained("--arch res50"), engine="onnxruntime")

@@ -65,9 +65,7 @@ def evaluate(opt, loaded, device, task, dataset, make_loaders, stop):
         raise UserError(f"no images below {dataset.root} in the folders of {', '.join(task.order)}")
     calibration = None if getattr(opt, "calibrate", False) else calibrate.of(loaded)  # it may be damaged
     tune_kernels(dataset, opt.deterministic)
-    detector, network, about = loaded.for_evaluation(not opt.no_fuse)
-    print(about)
-    detector = detector.to(device, memory_format=torch.channels_last)
+    detector = loaded.detector.to(device, memory_format=torch.channels_last)
     only = {"only": opt.only} if opt.only else {}
     identity = {
         **loaded.identity,
@@ -75,7 +73,6 @@ def evaluate(opt, loaded, device, task, dataset, make_loaders, stop):
         "protocol": task.name,
         **task.identity,
         **describe_input(dataset, opt.amp),
-        **network,
     }
     folder = Path(opt.results_dir) / (opt.name or loaded.run_name) / task.name
     results = Results(folder, identity, {**task.about, "notes": list(task.notes)}, dataset.views)
