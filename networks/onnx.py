@@ -39,7 +39,7 @@ def graph(detector):
 
 
 class OnnxNetwork(nn.Module):
-    """A detector that ONNX Runtime computes, with as many threads as torch uses; takes and returns the same."""
+    """A detector that ONNX Runtime computes, with as many threads as torch has."""
 
     def __init__(self, detector):
         super().__init__()

@@ -29,6 +29,7 @@ NOT_FOLDING = {
     "--npr_color lab": "lab is not linear",
     "--npr_stem 3x3s1": "one pixel",
 }
+LARGE = ("cnndet", "essp", "res50")
 SIZES = ((32, 32), (33, 47), (64, 50), (2, 2), (3, 2))
 
 
@@ -75,7 +76,9 @@ def test_other_fronts_stay_and_say_why(flags, reason):
     require_equal(detector, fused, pictures((36, 40)))
 
 
-@pytest.mark.parametrize("arch", ["cnndet", "ssp", "essp", "res50", "mobilev2"])
+@pytest.mark.parametrize(
+    "arch", ["ssp", "mobilev2", *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)]
+)
 def test_batch_norms_of_every_detector_fold(arch):
     detector = trained(f"--arch {arch}")
     fused, what = detector.fused()
@@ -133,8 +136,11 @@ def test_no_fuse_keeps_the_order():
     assert fuse.for_evaluation(detector)[1] == "fused"
 
 
+OTHER = [("--arch ssp", ((32, 32),)), ("--arch cnndet", ((64, 72),))]
+
+
 @pytest.mark.parametrize(
-    ("flags", "sizes"), [("", SIZES), ("--arch ssp", ((32, 32),)), ("--arch cnndet", ((64, 72),))]
+    ("flags", "sizes"), [("", SIZES), *(pytest.param(*row, marks=pytest.mark.slow) for row in OTHER)]
 )
 def test_onnx_runtime_gives_the_same_logits(flags, sizes):
     pytest.importorskip("onnxruntime")
@@ -148,6 +154,7 @@ def test_onnx_runtime_gives_the_same_logits(flags, sizes):
         require_equal(detector, network, pictures(size)[:1])
 
 
+@pytest.mark.slow
 def test_a_detector_without_a_graph_says_so():
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
