@@ -5,9 +5,10 @@
     python -m tools.benchmark mixed --model_path M --device cuda
     python -m tools.benchmark variants --side 224        parameters and multiply-adds of each variant of NPR
     python -m tools.benchmark detectors                  the same of each detector, with its images/s
+    python -m tools.benchmark engines --side 224         upstream's way, fused, in bf16, on ONNX Runtime
 
 Pixels are random, weights too unless --model_path names some; neither changes the speed.  Rounds alternate
-between the ways compared, and medians are printed.
+between the ways compared, and medians are printed.  Upstream's way is fp32 in NCHW order, layer by layer.
 """
 
 import sys
@@ -17,10 +18,12 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # also when started by its path
     import util.quiet  # noqa: F401
 
+import json
 import statistics
 import time
 from argparse import Namespace
 from functools import partial
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -28,6 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from common import Parser, UserError, file_path, positive_int, torch_device
 from networks import checkpoint, create, get, names
+from networks.fuse import for_evaluation
 from options import TrainOptions
 from util import run
 from util.batching import logits_by_size, logits_of, pixels_per_pass
@@ -73,11 +77,12 @@ def parse(argv=None):
     """The command line."""
     parser = Parser(prog="python -m tools.benchmark", description="Measures the speed of scoring.")
     add = parser.add_argument
-    add("what", choices=BENCHMARKS, help="batches of one size, many sizes, what variants or detectors cost")
+    add("what", choices=BENCHMARKS, help="what is measured")
     add("--arch", choices=names(), default="npr", help="detector of batches and mixed")
     add("--model_path", type=file_path, help="weight file in place of random weights")
     add("--device", type=torch_device, default="auto", help="where to run")
     add("--side", type=positive_int, default=256, help="pixels per side of an image")
+    add("--batch_size", type=positive_int, default=32, help="images per pass (engines)")
     add("--number", type=positive_int, default=500, help="images (mixed)")
     add("--sizes", type=positive_int, default=25, help="different sizes (mixed)")
     add("--repeats", type=positive_int, default=3, help="rounds; medians are printed")
@@ -158,6 +163,34 @@ def detectors(opt):
     print(markdown([heading, *rows], "llrrr"))
 
 
+def engines(opt):
+    """Images per second of one detector by each way to run it, and the ratio to upstream's way, by rounds."""
+    images, work = pictures(opt.batch_size, opt.side, opt.side), {}
+    plain = detector_of(opt).to("cpu", memory_format=torch.contiguous_format)
+    fused, _, line = for_evaluation(plain)
+    print(line)
+    ways = {"upstream's way": (plain, False), "fused": (fused, False), "fused, bf16": (fused, True)}
+    if opt.device.type == "cpu" and all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))):
+        ways["fused, ONNX Runtime"] = for_evaluation(plain, engine="onnxruntime")[0], False
+    for name, (network, bf16) in ways.items():
+        order = torch.contiguous_format if network is plain else torch.channels_last
+        placed = network.to(opt.device, memory_format=order)
+        work[name] = partial(logits_of, placed, images, opt.device, bf16)
+    seconds = rounds(work, opt)
+    reference, found = seconds["upstream's way"], {}
+    for name, values in seconds.items():
+        speed = opt.batch_size / statistics.median(values)
+        ratios = sorted(before / now for before, now in zip(reference, values, strict=True))
+        found[name] = {
+            "images/s": speed,
+            "ratio": statistics.median(ratios),
+            "least": ratios[0],
+            "most": ratios[-1],
+        }
+        print("{:>20}: {:8.1f} images/s, {:.2f}x ({:.2f} to {:.2f})".format(name, *found[name].values()))
+    print(json.dumps({"engines": found, "side": opt.side, "batch_size": opt.batch_size}))
+
+
 def detector_of(opt):
     """The detector of batches and mixed, in evaluation mode on the device."""
     if get(opt.arch).data_config.patches:
@@ -173,7 +206,12 @@ def pictures(number, height, width):
 
 
 def medians(ways, opt):
-    """{name: median seconds} of functions; rounds alternate between them, and the first one warms up."""
+    """{name: median seconds} of functions."""
+    return {name: statistics.median(values) for name, values in rounds(ways, opt).items()}
+
+
+def rounds(ways, opt):
+    """{name: seconds of each round} of functions, which alternate; a first round warms up."""
     seconds = {name: [] for name in ways}
     for _ in range(opt.repeats + 1):
         for name, work in ways.items():
@@ -182,10 +220,16 @@ def medians(ways, opt):
             if opt.device.type == "cuda":
                 torch.cuda.synchronize(opt.device)
             seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
+    return {name: values[1:] for name, values in seconds.items()}
 
 
-BENCHMARKS = {"batches": batches, "mixed": mixed, "variants": variants, "detectors": detectors}
+BENCHMARKS = {
+    "batches": batches,
+    "mixed": mixed,
+    "variants": variants,
+    "detectors": detectors,
+    "engines": engines,
+}
 
 
 if __name__ == "__main__":
