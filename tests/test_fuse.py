@@ -1,5 +1,7 @@
 """A fused detector gives the logits of the published order, whatever it folds."""
 
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,7 @@ from common import UserError
 from networks import fuse
 from networks.npr import window_residual
 from options import TrainOptions
+from tools import benchmark
 
 FOLDING = (
     "",
@@ -160,3 +163,15 @@ def test_a_detector_without_a_graph_says_so():
     pytest.importorskip("onnxscript")
     with pytest.raises(UserError, match="'res50' has no ONNX graph"):
         fuse.for_evaluation(trained("--arch res50"), engine="onnxruntime")
+
+
+@pytest.mark.parametrize("what", ["engines", "training"])
+def test_the_benchmark_compares_with_upstreams_way(what, capsys, monkeypatch):
+    monkeypatch.setattr(benchmark, "find_spec", lambda name: None)  # the graph takes seconds
+    benchmark.main(
+        [what, "--side", "32", "--batch_size", "2", "--repeats", "1", "--busy", "1", "--device", "cpu"]
+    )
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["busy"] == 1 and len(last[what]) >= 2
+    assert last[what][benchmark.UPSTREAM]["ratio"] == 1
+    assert all(way["images/s"] > 0 for way in last[what].values())

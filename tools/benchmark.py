@@ -6,6 +6,8 @@
     python -m tools.benchmark variants --side 224        parameters and multiply-adds of each variant of NPR
     python -m tools.benchmark detectors                  the same of each detector, with its images/s
     python -m tools.benchmark engines --side 224         upstream's way, fused, in bf16, on ONNX Runtime
+    python -m tools.benchmark training --side 224        a training step, upstream's way and ours
+    python -m tools.benchmark training --busy 1          the same beside another busy process
 
 Pixels are random, weights too unless --model_path names some; neither changes the speed.  Rounds alternate
 between the ways compared, and medians are printed.  Upstream's way is fp32 in NCHW order, layer by layer.
@@ -20,8 +22,10 @@ if __name__ == "__main__":
 
 import json
 import statistics
+import subprocess
 import time
 from argparse import Namespace
+from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 
@@ -29,7 +33,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from common import Parser, UserError, file_path, positive_int, torch_device
+from common import Parser, UserError, file_path, non_negative_int, positive_int, torch_device
 from networks import checkpoint, create, get, names
 from networks.fuse import for_evaluation
 from options import TrainOptions
@@ -37,6 +41,7 @@ from util import run
 from util.batching import logits_by_size, logits_of, pixels_per_pass
 from util.tables import count, markdown
 
+UPSTREAM = "upstream's way"
 BATCHES = (1, 2, 4, 8, 24, 64)
 VARIANTS = (  # the rows of the table in docs/ablations.md
     "",
@@ -82,7 +87,9 @@ def parse(argv=None):
     add("--model_path", type=file_path, help="weight file in place of random weights")
     add("--device", type=torch_device, default="auto", help="where to run")
     add("--side", type=positive_int, default=256, help="pixels per side of an image")
-    add("--batch_size", type=positive_int, default=32, help="images per pass (engines)")
+    add("--batch_size", type=positive_int, default=32, help="images per pass (engines, training)")
+    busy = "processes that compute beside it (engines, training)"
+    add("--busy", type=non_negative_int, default=0, help=busy)
     add("--number", type=positive_int, default=500, help="images (mixed)")
     add("--sizes", type=positive_int, default=25, help="different sizes (mixed)")
     add("--repeats", type=positive_int, default=3, help="rounds; medians are printed")
@@ -169,26 +176,61 @@ def engines(opt):
     plain = detector_of(opt).to("cpu", memory_format=torch.contiguous_format)
     fused, _, line = for_evaluation(plain)
     print(line)
-    ways = {"upstream's way": (plain, False), "fused": (fused, False), "fused, bf16": (fused, True)}
+    ways = {UPSTREAM: (plain, False), "fused": (fused, False), "fused, bf16": (fused, True)}
     if opt.device.type == "cpu" and all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))):
         ways["fused, ONNX Runtime"] = for_evaluation(plain, engine="onnxruntime")[0], False
     for name, (network, bf16) in ways.items():
         order = torch.contiguous_format if network is plain else torch.channels_last
         placed = network.to(opt.device, memory_format=order)
         work[name] = partial(logits_of, placed, images, opt.device, bf16)
-    seconds = rounds(work, opt)
-    reference, found = seconds["upstream's way"], {}
+    compare(work, opt)
+
+
+def training(opt):
+    """Images per second of training steps, upstream's way and ours, as `engines` prints them."""
+    batch = {"image": pictures(opt.batch_size, opt.side, opt.side), "label": torch.arange(opt.batch_size) % 2}
+    batch = {name: value.to(opt.device) for name, value in batch.items()}
+    ours, work = run.is_bf16(run.choose_precision("auto", opt.device)), {}
+    ways = {UPSTREAM: (torch.contiguous_format, False), "channels_last": (torch.channels_last, False)}
+    ways |= {"channels_last, bf16": (torch.channels_last, True)} if ours else {}
+    for name, (order, bf16) in ways.items():
+        detector = detector_of(opt).to(memory_format=order).train()
+        work[name] = partial(training_step, detector, torch.optim.Adam(detector.parameters()), batch, bf16)
+    compare(work, opt)
+
+
+def training_step(detector, optimizer, batch, bf16):
+    """Forward, backward and update, as train.py does them."""
+    with torch.autocast(batch["image"].device.type, torch.bfloat16, enabled=bf16):
+        terms = detector.loss(batch)
+    optimizer.zero_grad(set_to_none=True)
+    terms["total"].backward()
+    optimizer.step()
+
+
+def compare(work, opt):
+    """Prints the images/s of functions that take a batch each, and their ratio to UPSTREAM in one round."""
+    with busy(opt.busy):
+        seconds = rounds(work, opt)
+    found = {}
     for name, values in seconds.items():
-        speed = opt.batch_size / statistics.median(values)
-        ratios = sorted(before / now for before, now in zip(reference, values, strict=True))
-        found[name] = {
-            "images/s": speed,
-            "ratio": statistics.median(ratios),
-            "least": ratios[0],
-            "most": ratios[-1],
-        }
-        print("{:>20}: {:8.1f} images/s, {:.2f}x ({:.2f} to {:.2f})".format(name, *found[name].values()))
-    print(json.dumps({"engines": found, "side": opt.side, "batch_size": opt.batch_size}))
+        ratios = sorted(before / now for before, now in zip(seconds[UPSTREAM], values, strict=True))
+        speed, ratio = opt.batch_size / statistics.median(values), statistics.median(ratios)
+        found[name] = {"images/s": speed, "ratio": ratio, "range": [ratios[0], ratios[-1]]}
+        print(f"{name:>20}: {speed:8.1f} images/s, {ratio:.2f}x ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+    print(json.dumps({opt.what: found, "side": opt.side, "batch_size": opt.batch_size, "busy": opt.busy}))
+
+
+@contextmanager
+def busy(number):
+    """So many processes that compute without end, beside what is measured."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
+    try:
+        yield
+    finally:
+        for process in others:
+            process.kill()
+            process.wait()
 
 
 def detector_of(opt):
@@ -229,6 +271,7 @@ BENCHMARKS = {
     "variants": variants,
     "detectors": detectors,
     "engines": engines,
+    "training": training,
 }
 
 
