@@ -124,9 +124,10 @@ class Detector(nn.Module):
         return {"total": bce, "bce": bce.detach(), "logits": logits.detach()}
 
     def fused(self):
-        """(a copy for evaluation that gives the same logits in fewer steps, what was fused in words)."""
+        """(a copy for evaluation with the same logits in fewer steps, what was fused in words or "")."""
         network = copy.deepcopy(self).eval()
-        return network, f"{fold_batch_norms(network)} batch norms"
+        count = fold_batch_norms(network)
+        return network, f"{count} batch norms" if count else ""
 
     @property
     def config(self):

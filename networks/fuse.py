@@ -99,9 +99,10 @@ def pixels_of(images):
 @torch.inference_mode()
 def largest_difference(detector, fused):
     """Largest difference between the logits of two detectors on random images, over max(1, |logit|)."""
-    patches, rng = detector.data_config.patches, torch.Generator().manual_seed(0)
-    sides = [(patches.size, patches.size)] if patches else CHECK_SIDES
-    images = [torch.randint(0, 256, (2, 3, *side), dtype=torch.uint8, generator=rng) for side in sides]
+    config, rng = detector.data_config, torch.Generator().manual_seed(0)
+    sides = [(config.patches.size,) * 2] if config.patches else CHECK_SIDES
+    lowest, kind = (-128, torch.int16) if config.noise_bits == 16 else (0, torch.uint8)
+    images = [torch.randint(lowest, lowest + 256, (2, 3, *side), dtype=kind, generator=rng) for side in sides]
     before, after = (torch.cat([network(part) for part in images]) for network in (detector, fused))
     return ((before - after).abs() / before.abs().clamp(min=1)).max().item()
 
@@ -113,8 +114,10 @@ def for_evaluation(detector, fuse=True, engine="torch"):
     TOLERANCE.  engine: one of ENGINES; UserError where it cannot run the detector, or gives other logits.
     """
     network, name, line = detector.eval(), "published order", "in the published order (--no_fuse)"
-    if fuse:
-        fused, what = detector.fused()
+    fused, what = detector.fused() if fuse else (detector, "")
+    if fuse and not what:
+        line = "in the published order (nothing to fuse)"
+    elif fuse:
         difference = largest_difference(detector, fused)
         line = f"in the published order (fused, logits differ by {difference:.0e})"
         if difference <= TOLERANCE:
