@@ -113,11 +113,10 @@ def for_evaluation(detector, fuse=True, engine="torch"):
     detector: on the CPU.  fuse: False keeps the published order, and so do logits that differ by more than
     TOLERANCE.  engine: one of ENGINES; UserError where it cannot run the detector, or gives other logits.
     """
-    network, name, line = detector.eval(), "published order", "in the published order (--no_fuse)"
+    network, name, why = detector.eval(), "published order", "nothing to fuse" if fuse else "--no_fuse"
     fused, what = detector.fused() if fuse else (detector, "")
-    if fuse and not what:
-        line = "in the published order (nothing to fuse)"
-    elif fuse:
+    line = f"in the published order ({why})"
+    if what:
         difference = largest_difference(detector, fused)
         line = f"in the published order (fused, logits differ by {difference:.0e})"
         if difference <= TOLERANCE:
